@@ -1,0 +1,50 @@
+//! The one error type: what was expected, what came, and what to do.
+
+use thiserror::Error;
+
+/// Everything that data or a configuration can get wrong.
+///
+/// Broken tensor shapes are not in here: those panic, as Burn's own do (each such function says so
+/// under `# Panics`).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration field holds a value that no layer can be built from.
+    #[error("{field}: expected {expected}, got {got}")]
+    Config {
+        /// The field, with its type: `DecoderLayerConfig::heads`.
+        field: &'static str,
+        /// What would have been right, and where it helps, what to do.
+        expected: String,
+        /// The value that came.
+        got: String,
+    },
+
+    /// Queries and keys differ in number and nobody said where the queries stand.
+    #[error(
+        "{queries} queries against {keys} keys: expected their positions to be stated, got none; \
+         use Grid::bottom_right if the last query stands on the last key (decoding with a cache), \
+         Grid::top_left if the first query stands on the first key (PyTorch's is_causal), \
+         or Grid::with_offset"
+    )]
+    PositionsNotStated {
+        /// Number of queries.
+        queries: usize,
+        /// Number of keys.
+        keys: usize,
+    },
+
+    /// A mask was made for other sizes than those it is used with.
+    #[error("{mask}: expected {expected}, got {got}")]
+    Mask {
+        /// Which part of the mask, in the words of its constructor.
+        mask: &'static str,
+        /// The sizes or values that fit.
+        expected: String,
+        /// The sizes or values that came.
+        got: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,7 @@
+//! Attention masks, attention and Transformer decoder layers for [Burn](https://burn.dev).
+#![deny(missing_docs)]
+
+mod error;
+pub mod mask;
+
+pub use error::{Error, Result};
