@@ -1,1 +1,6 @@
 //! The integration tests, in one binary so that they link once.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+#[macro_use]
+mod backends;
+mod fixtures;
