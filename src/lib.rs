@@ -1,6 +1,7 @@
 //! Attention masks, attention and Transformer decoder layers for [Burn](https://burn.dev).
 #![deny(missing_docs)]
 
+pub mod attention;
 mod error;
 pub mod mask;
 

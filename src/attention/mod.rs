@@ -1,0 +1,4 @@
+//! Attention: `softmax(QKᵀ · scale) V` under a mask.
+
+#[allow(dead_code)]
+mod dropout_rng;
