@@ -2,3 +2,4 @@
 
 #[allow(dead_code)]
 mod dropout_rng;
+mod fused;
