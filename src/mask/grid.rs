@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Span;
 use crate::{Error, Result};
 
 /// The sizes of an attention and the position of each of its queries and keys.
@@ -119,5 +120,29 @@ impl Grid {
             KeyPositions::FromZero(keys) => position.clamp(0, *keys as i64) as usize,
             KeyPositions::Listed(positions) => positions.partition_point(|&p| p < position),
         }
+    }
+
+    /// One past the position of the last key; 0 without keys.
+    pub(crate) fn positions_end(&self) -> i64 {
+        match &self.keys {
+            KeyPositions::FromZero(keys) => *keys as i64,
+            KeyPositions::Listed(positions) => positions.last().map_or(0, |last| last + 1),
+        }
+    }
+
+    /// The first position of any query or key and one past the last; `(0, 0)` if there are none.
+    pub(crate) fn span_of_positions(&self) -> (i64, i64) {
+        let queries =
+            (self.queries > 0).then(|| (self.query_start, self.query_start + self.queries as i64));
+        let keys = (self.keys() > 0).then(|| (self.key_position(0), self.positions_end()));
+        match (queries, keys) {
+            (Some((a, b)), Some((c, d))) => (a.min(c), b.max(d)),
+            (one, other) => one.or(other).unwrap_or((0, 0)),
+        }
+    }
+
+    /// The keys whose positions lie in `start..end`.
+    pub(crate) fn span_of(&self, start: i64, end: i64) -> Span {
+        Span::of(self.first_key_from(start) as u32, self.first_key_from(end) as u32)
     }
 }

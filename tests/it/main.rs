@@ -4,3 +4,4 @@
 #[macro_use]
 mod backends;
 mod fixtures;
+mod masks;

@@ -1,0 +1,287 @@
+//! The algebra that lowering works in: a mask as the AND of row spans, hidden keys and hidden
+//! cells, and what `&`, `|` and `!` make of such parts.
+//!
+//! - `&`: spans intersect, flags are OR-ed; each part stays what it is.
+//! - `|` and `!`: stay spans, or hidden keys, where the result can be said so for every row;
+//!   else they become cells.
+//!
+//! Every array keeps its axes at 1 for as long as nothing depends on them.
+
+use std::sync::Arc;
+
+use super::{Grid, HiddenCells, Span};
+use crate::{Error, Result};
+
+/// `[batch, heads, queries, keys]`, row-major, each axis full or 1.
+#[derive(Clone)]
+pub(super) struct Array<T> {
+    pub(super) shape: [usize; 4],
+    pub(super) data: Arc<[T]>,
+}
+
+/// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
+/// with the axis of the keys always full.
+#[derive(Clone, Default)]
+pub(super) struct Parts {
+    pub(super) spans: Option<Array<Span>>,
+    pub(super) hidden_keys: Option<Array<bool>>,
+    pub(super) hidden_cells: Option<Array<bool>>,
+}
+
+impl<T: Copy> Array<T> {
+    pub(super) fn new(shape: [usize; 4], data: Vec<T>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape, data: data.into() }
+    }
+
+    fn map(&self, f: impl Fn(T) -> T) -> Self {
+        Self { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
+    }
+
+    /// `f` of two arrays, cell by cell, broadcast against each other.
+    fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Result<Self> {
+        if self.shape == other.shape {
+            let pairs = self.data.iter().zip(&*other.data);
+            return Ok(Self { shape: self.shape, data: pairs.map(|(&a, &b)| f(a, b)).collect() });
+        }
+        let shape = broadcast_shape(self.shape, other.shape)?;
+        let (a, b) = (self.expand(shape), other.expand(shape));
+        Ok(Self { shape, data: a.data.iter().zip(&*b.data).map(|(&a, &b)| f(a, b)).collect() })
+    }
+
+    /// The array with every axis as long as in `shape`.
+    pub(super) fn expand(&self, shape: [usize; 4]) -> Self {
+        if self.shape == shape {
+            return self.clone();
+        }
+        let [batch, heads, queries, keys] = shape;
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for b in 0..batch {
+            for h in 0..heads {
+                for q in 0..queries {
+                    match self.row(b, h, q) {
+                        [one] if keys != 1 => data.resize(data.len() + keys, *one),
+                        row => data.extend_from_slice(row),
+                    }
+                }
+            }
+        }
+        Self::new(shape, data)
+    }
+
+    /// The entries along the last axis.
+    fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
+        let [batches, heads, queries, keys] = self.shape;
+        let at = |index, size| if size == 1 { 0 } else { index };
+        let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
+        &self.data[row * keys..][..keys]
+    }
+}
+
+/// The common shape of two arrays that broadcast against each other.
+fn broadcast_shape(a: [usize; 4], b: [usize; 4]) -> Result<[usize; 4]> {
+    let mut shape = a;
+    for (axis, size) in shape.iter_mut().enumerate() {
+        if *size == 1 {
+            *size = b[axis];
+        } else if b[axis] != 1 && b[axis] != *size {
+            return Err(Error::Mask {
+                mask: "hidden_cells",
+                expected: format!("shapes that broadcast against each other, such as {a:?} twice"),
+                got: format!("{a:?} and {b:?} ([batch, heads, queries, keys])"),
+            });
+        }
+    }
+    Ok(shape)
+}
+
+impl Parts {
+    pub(super) fn spans(spans: Array<Span>) -> Self {
+        Self { spans: Some(spans), ..Self::default() }
+    }
+
+    /// Flags `[batch, heads, queries, keys]`: hidden keys if they differ by key and batch only.
+    pub(super) fn flags(hidden: Array<bool>, grid: &Grid) -> Self {
+        let [batch, heads, queries, _] = hidden.shape;
+        if heads == 1 && queries == 1 {
+            let hidden_keys = Some(hidden.expand([batch, 1, 1, grid.keys()]));
+            Self { hidden_keys, ..Self::default() }
+        } else {
+            Self { hidden_cells: Some(hidden), ..Self::default() }
+        }
+    }
+
+    /// Visible where both are.
+    pub(super) fn and(self, other: Self) -> Result<Self> {
+        Ok(Self {
+            spans: both(self.spans, other.spans, intersection)?,
+            hidden_keys: both(self.hidden_keys, other.hidden_keys, |a, b| a || b)?,
+            hidden_cells: both(self.hidden_cells, other.hidden_cells, |a, b| a || b)?,
+        })
+    }
+
+    /// Visible where either is.
+    pub(super) fn or(self, other: Self, grid: &Grid) -> Result<Self> {
+        let all_hidden = |parts: &Self| {
+            parts.spans.as_ref().is_some_and(|spans| spans.data.iter().all(|span| span.is_empty()))
+        };
+        if self.is_all_visible() || all_hidden(&other) {
+            return Ok(self);
+        }
+        if other.is_all_visible() || all_hidden(&self) {
+            return Ok(other);
+        }
+        if let (Some(a), Some(b)) = (self.as_spans(), other.as_spans())
+            && let Some(spans) = union(a, b)?
+        {
+            return Ok(Self::spans(spans));
+        }
+        let a = self.as_hidden_keys(grid).map_or_else(|| self.to_cells(grid), Ok)?;
+        let b = other.as_hidden_keys(grid).map_or_else(|| other.to_cells(grid), Ok)?;
+        Ok(Self::flags(a.zip(&b, |a, b| a && b)?, grid))
+    }
+
+    /// Visible where this is hidden.
+    pub(super) fn not(self, grid: &Grid) -> Result<Self> {
+        if self.is_all_visible() {
+            return Ok(Self::spans(Array::new([1; 4], vec![Span::default()])));
+        }
+        if let Some(spans) = self.as_spans()
+            && let Some(spans) = complement(spans, grid)
+        {
+            return Ok(Self::spans(spans));
+        }
+        let hidden = self.as_hidden_keys(grid).map_or_else(|| self.to_cells(grid), Ok)?;
+        Ok(Self::flags(hidden.map(|hidden| !hidden), grid))
+    }
+
+    fn is_all_visible(&self) -> bool {
+        self.spans.is_none() && self.hidden_keys.is_none() && self.hidden_cells.is_none()
+    }
+
+    /// The spans, if they say it all.
+    fn as_spans(&self) -> Option<&Array<Span>> {
+        (self.hidden_keys.is_none() && self.hidden_cells.is_none())
+            .then_some(self.spans.as_ref()?)
+            .into()
+    }
+
+    /// The hidden keys that say it all, if there are such: spans that are the same for every query
+    /// can be said so too.
+    fn as_hidden_keys(&self, grid: &Grid) -> Option<Array<bool>> {
+        if self.hidden_cells.is_some() {
+            return None;
+        }
+        let from_spans = match &self.spans {
+            Some(spans) if spans.shape[2] != 1 => return None,
+            Some(spans) => Some(outside(spans, grid)),
+            None => None,
+        };
+        match (from_spans, &self.hidden_keys) {
+            (Some(a), Some(b)) => a.zip(b, |a, b| a || b).ok(),
+            (Some(one), None) => Some(one),
+            (None, other) => other.clone(),
+        }
+    }
+
+    /// Everything as cells.
+    fn to_cells(&self, grid: &Grid) -> Result<Array<bool>> {
+        let mut cells = Array::new([1; 4], vec![false]);
+        let spans = self.spans.as_ref().map(|spans| outside(spans, grid));
+        for part in [&spans, &self.hidden_keys, &self.hidden_cells].into_iter().flatten() {
+            cells = cells.zip(part, |a, b| a || b)?;
+        }
+        Ok(cells)
+    }
+
+    /// The parts as kernels get them: nothing left that hides nothing.
+    pub(super) fn finish(mut self, grid: &Grid) -> Result<FinishedParts> {
+        let (queries, keys) = (grid.queries(), grid.keys());
+        // A single query makes cells of its own into hidden keys.
+        if let Some(cells) = self.hidden_cells.take() {
+            self = self.and(Self::flags(cells, grid))?;
+        }
+        let full = Span { start: 0, end: keys as u32 };
+        let spans = self.spans.filter(|spans| spans.data.iter().any(|span| *span != full));
+        let hides = |flags: &Array<bool>| flags.data.contains(&true);
+        Ok(FinishedParts {
+            spans: spans.map(|spans| spans.expand([spans.shape[0], 1, queries, 1]).data),
+            hidden_keys: self.hidden_keys.filter(hides).map(|flags| flags.data),
+            hidden_cells: self
+                .hidden_cells
+                .filter(hides)
+                .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
+        })
+    }
+}
+
+/// The parts of a [`super::LoweredMask`].
+pub(super) struct FinishedParts {
+    pub(super) spans: Option<Arc<[Span]>>,
+    pub(super) hidden_keys: Option<Arc<[bool]>>,
+    pub(super) hidden_cells: Option<HiddenCells>,
+}
+
+/// What two optional parts say together.
+fn both<T: Copy>(
+    a: Option<Array<T>>,
+    b: Option<Array<T>>,
+    f: impl Fn(T, T) -> T,
+) -> Result<Option<Array<T>>> {
+    match (a, b) {
+        (Some(a), Some(b)) => a.zip(&b, f).map(Some),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+fn intersection(a: Span, b: Span) -> Span {
+    Span::of(a.start.max(b.start), a.end.min(b.end))
+}
+
+/// The union, if it is one span in every row.
+fn union(a: &Array<Span>, b: &Array<Span>) -> Result<Option<Array<Span>>> {
+    // A span that is no span marks the rows that have a gap.
+    const GAP: Span = Span { start: u32::MAX, end: u32::MAX };
+    let union = a.zip(b, |a, b| {
+        if a.is_empty() {
+            b
+        } else if b.is_empty() {
+            a
+        } else if a.start.max(b.start) <= a.end.min(b.end) {
+            Span { start: a.start.min(b.start), end: a.end.max(b.end) }
+        } else {
+            GAP
+        }
+    })?;
+    Ok((!union.data.contains(&GAP)).then_some(union))
+}
+
+/// The complement, if it is one span in every row.
+fn complement(spans: &Array<Span>, grid: &Grid) -> Option<Array<Span>> {
+    let keys = grid.keys() as u32;
+    let touches_an_edge = |span: &Span| span.is_empty() || span.start == 0 || span.end == keys;
+    spans.data.iter().all(touches_an_edge).then(|| {
+        spans.map(|span| {
+            if span.is_empty() {
+                Span::of(0, keys)
+            } else if span.start == 0 {
+                Span::of(span.end, keys)
+            } else {
+                Span::of(0, span.start)
+            }
+        })
+    })
+}
+
+/// The flags `[batch, 1, queries, keys]` of the keys outside the spans `[batch, 1, queries, 1]`.
+fn outside(spans: &Array<Span>, grid: &Grid) -> Array<bool> {
+    let [batch, heads, queries, _] = spans.shape;
+    let keys = grid.keys();
+    let mut hidden = vec![true; batch * heads * queries * keys];
+    if keys > 0 {
+        for (row, span) in hidden.chunks_exact_mut(keys).zip(&*spans.data) {
+            row[span.start as usize..span.end as usize].fill(false);
+        }
+    }
+    Array::new([batch, heads, queries, keys], hidden)
+}
