@@ -2,9 +2,12 @@
 //! the dense tensors of every backend.
 
 mod dense;
+mod draw;
 mod errors;
+mod modules;
 mod random;
 mod tables;
+mod why;
 
 use burn::tensor::Device;
 use burn_decoder::mask::{Grid, LoweredMask, Mask};

@@ -1,0 +1,134 @@
+//! Drawings, in the terminal and as SVG.
+
+use burn::tensor::{Bool, Tensor};
+use burn_decoder::mask::{Grid, Mask};
+
+use super::host;
+
+fn lines(text: &[&str]) -> String {
+    text.join("\n")
+}
+
+#[test]
+fn in_the_terminal() {
+    let mask = Mask::look_ahead() & Mask::lengths([3, 2]);
+    let drawing = mask.draw(&Grid::square(2, 3)).unwrap();
+    let expected = lines(&[
+        "look_ahead & lengths([3, 2])",
+        "rows: queries, columns: keys; ██ visible, · hidden",
+        "",
+        "batch row 0",
+        "    0 1 2",
+        "  0 ██· ·",
+        "  1 ████· ",
+        "  2 ██████",
+        "",
+        "batch row 1",
+        "    0 1 2",
+        "  0 ██· ·",
+        "  1 ████·",
+        "  2 ████·",
+    ]);
+    let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    assert_eq!(drawing.to_string(), trimmed(&expected));
+
+    let one_row = drawing.with_panel(1, 0).to_string();
+    assert!(one_row.contains("batch row 1") && !one_row.contains("batch row 0"));
+}
+
+#[test]
+fn labels_positions_and_dead_rows() {
+    let lowered = Mask::look_ahead().lower(&Grid::with_offset(1, 3, 2, -1)).unwrap();
+    let drawing = lowered.draw().with_key_labels(["a\tb", "twelve letters"]);
+    let expected = lines(&[
+        "rows: queries, columns: keys; ██ visible, · hidden",
+        "",
+        "       t",
+        "       w",
+        "       e",
+        "       l",
+        "       v",
+        "       e",
+        "        ",
+        "     a l",
+        "     \u{fffd} e",
+        "     b …",
+        "  -1 · ·   sees nothing",
+        "   0 ██·",
+        "   1 ████",
+    ]);
+    let expected: Vec<&str> = expected.lines().map(str::trim_end).collect();
+    assert_eq!(drawing.to_string(), expected.join("\n"));
+    // Without a builder: positions.
+    assert!(lowered.to_string().contains("     0 1\n"));
+}
+
+#[test]
+fn long_axes_are_drawn_in_blocks() {
+    let mask = Mask::look_ahead() & Mask::lengths(vec![100; 9]);
+    let drawing = mask.draw(&Grid::square(9, 100)).unwrap().to_string();
+    assert!(drawing.contains("each drawn cell is 4 queries x 4 keys"), "{drawing}");
+    assert!(drawing.contains("partly visible"), "{drawing}");
+    assert!(drawing.lines().all(|line| line.chars().count() < 80), "{drawing}");
+    // Lengths as long as the keys hide nothing, but nobody compared the rows of the batch.
+    assert!(drawing.contains("5 more panels left out"), "{drawing}");
+
+    let lines: Vec<&str> = drawing.lines().filter(|line| line.starts_with("  ")).collect();
+    let first = lines.iter().find(|line| line.contains(" 0 ▒")).unwrap();
+    assert!(first.contains("0 ▒▒· "), "10 of the 16 cells on the diagonal: {first}");
+    assert!(lines.iter().any(|line| line.ends_with("██▒▒")), "{drawing}");
+}
+
+#[test]
+fn nothing_to_draw() {
+    let drawing = Mask::look_ahead().draw(&Grid::top_left(2, 0, 3)).unwrap();
+    assert!(drawing.to_string().contains("(no cells)"));
+    well_formed(&drawing.to_svg());
+    let dead = Mask::look_ahead().draw(&Grid::top_left(2, 2, 0)).unwrap();
+    assert!(dead.to_string().contains("sees nothing"));
+    well_formed(&dead.to_svg());
+}
+
+#[test]
+fn as_svg() {
+    let hidden = Tensor::<4, Bool>::from_data(
+        [[[[true, false], [false, false]], [[false, false], [true, true]]]],
+        &host(),
+    );
+    let mask = Mask::from_hidden(&hidden).unwrap();
+    let drawing = mask.draw(&Grid::square(1, 2)).unwrap().with_labels(["<&>", "\"\u{1}'"]);
+    let svg = drawing.to_svg();
+    well_formed(&svg);
+    for text in
+        ["head 0", "head 1", ">visible<", ">hidden<", "&lt;&amp;&gt;", "&quot;\u{fffd}&apos;"]
+    {
+        assert!(svg.contains(text), "{text} is not in {svg}");
+    }
+    // Three runs of visible cells and the swatch of the legend.
+    assert_eq!(svg.matches("#1f5f99").count(), 3 + 1);
+
+    let large = Mask::look_ahead().draw(&Grid::square(1, 2000)).unwrap().to_svg();
+    well_formed(&large);
+    assert!(large.contains("each drawn cell is 8 queries x 8 keys"));
+    assert!(large.len() < 200_000, "{} bytes", large.len());
+}
+
+/// Every tag is closed, in order, and no text holds a character that XML forbids.
+fn well_formed(svg: &str) {
+    let mut open = Vec::new();
+    let mut rest = svg;
+    while let Some(start) = rest.find('<') {
+        assert!(!rest[..start].contains('>'), "stray > in {:?}", &rest[..start]);
+        let end = start + rest[start..].find('>').expect("every < has its >");
+        let tag = &rest[start + 1..end];
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.ends_with('/') {
+            open.push(tag.split_whitespace().next().unwrap());
+        }
+        rest = &rest[end + 1..];
+    }
+    assert!(open.is_empty() && rest.trim().is_empty());
+    assert!(svg.chars().all(|c| c == '\n' || !c.is_control()));
+}
