@@ -19,7 +19,9 @@ use crate::Result;
 /// The dense mask built last, with its device. Clones of a lowered mask share it, so that a stack
 /// of layers builds it once.
 #[derive(Clone, Default)]
-pub(crate) struct Memo(Arc<Mutex<Option<(Device, Tensor<4, Bool>)>>>);
+pub(crate) struct Memo(Arc<Mutex<Option<Built>>>);
+
+type Built = (Device, Tensor<4, Bool>);
 
 impl fmt::Debug for Memo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -161,9 +161,7 @@ impl Parts {
 
     /// The spans, if they say it all.
     fn as_spans(&self) -> Option<&Array<Span>> {
-        (self.hidden_keys.is_none() && self.hidden_cells.is_none())
-            .then_some(self.spans.as_ref()?)
-            .into()
+        (self.hidden_keys.is_none() && self.hidden_cells.is_none()).then_some(self.spans.as_ref()?)
     }
 
     /// The hidden keys that say it all, if there are such: spans that are the same for every query

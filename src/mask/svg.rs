@@ -100,7 +100,7 @@ impl Svg {
         let mut svg = Self(String::new());
         svg.push(format_args!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
-             viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"{FONT}\">\n\
+             viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" font-size=\"{FONT}\" shape-rendering=\"crispEdges\">\n\
              <title>{}</title>\n",
             escape(if title.is_empty() { "attention mask" } else { title })
         ));
