@@ -1,0 +1,69 @@
+//! Dropout of attention weights as tensors, for kernels that store the weights anyway.
+
+use burn::tensor::{Bool, Distribution, Tensor, TensorData};
+
+use super::AttentionOptions;
+use super::dropout_rng::SeededDropout;
+
+/// Dropout that takes place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dropout {
+    /// Decided by a seed, the same on every device and with every kernel.
+    Seeded(SeededDropout),
+    /// Decided by the device's own random numbers.
+    Random {
+        /// In `(0, 1)`.
+        probability: f64,
+    },
+}
+
+impl Dropout {
+    /// None unless asked for, and on an autodiff device: elsewhere there is nothing to train.
+    pub(super) fn of(options: &AttentionOptions, query: &Tensor<4>) -> Option<Self> {
+        let probability = options.dropout;
+        if probability == 0.0 || !query.device().is_autodiff() {
+            return None;
+        }
+        Some(match options.dropout_seed {
+            Some(seed) => Self::Seeded(SeededDropout { probability, seed }),
+            None => Self::Random { probability },
+        })
+    }
+
+    /// What the weights that stay are multiplied by.
+    pub(super) fn scale(&self) -> f64 {
+        match self {
+            Self::Seeded(dropout) => dropout.scale(),
+            Self::Random { probability } => 1.0 / (1.0 - probability),
+        }
+    }
+
+    /// Sets the dropped entries of `weights`, `[batch, heads, queries, keys]`, to exactly 0. The
+    /// others stay as they are: the caller scales the product with the values, which is smaller.
+    pub(super) fn drop(&self, weights: Tensor<4>) -> Tensor<4> {
+        let dropped = self.dropped(&weights);
+        weights.mask_fill(dropped, 0.0)
+    }
+
+    fn dropped(&self, weights: &Tensor<4>) -> Tensor<4, Bool> {
+        let device = weights.device();
+        let shape @ [batch, heads, queries, keys] = weights.dims();
+        match self {
+            Self::Seeded(dropout) => {
+                let threshold = dropout.threshold();
+                let mut dropped = Vec::with_capacity(batch * heads * queries * keys);
+                for row in 0..batch * heads * queries {
+                    let (head, query) = (row / queries, row % queries);
+                    let bits = dropout.row(head / heads, head % heads, query);
+                    dropped.extend((0..keys as u32).map(|key| bits.bits(key) < threshold));
+                }
+                Tensor::from_data(TensorData::new(dropped, shape), &device)
+            }
+            Self::Random { probability } => {
+                let distribution = Distribution::Bernoulli(*probability);
+                let ones = Tensor::<4>::random(shape, distribution, (&device, weights.dtype()));
+                ones.greater_scalar(0.5)
+            }
+        }
+    }
+}

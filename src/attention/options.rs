@@ -1,0 +1,148 @@
+//! What can be asked of attention besides its inputs and mask.
+
+use burn::tensor::Tensor;
+
+use super::Alibi;
+
+/// Who computes attention. All kernels give the same numbers up to rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// The fastest that serves the request on this device.
+    #[default]
+    Auto,
+    /// Tensor operations, on any device, with everything that can be asked. Stores the weights:
+    /// memory grows with `queries * keys`.
+    ///
+    /// A NaN or an infinity in a hidden key or value may reach outputs and gradients, as in every
+    /// implementation by matrix products (0 times NaN is NaN).
+    Reference,
+    /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
+    /// for.
+    Fused,
+    /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
+    /// store all weights there), or if weights, a softcap, a bias or ALiBi are asked for.
+    Backend,
+}
+
+/// Options of [`scaled_dot_product_attention`](super::scaled_dot_product_attention).
+///
+/// ```
+/// use burn_decoder::attention::{Alibi, AttentionOptions};
+///
+/// let options = AttentionOptions::new().with_alibi(Alibi::new(8)).with_weights(true);
+/// assert!(options.weights);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AttentionOptions {
+    /// What scores are multiplied by; `1 / sqrt(head_dim)` if not given.
+    pub scale: Option<f64>,
+    /// Scores become `softcap * tanh(score / softcap)`: bounded, before bias and mask (Gemma 2,
+    /// section 2).
+    pub softcap: Option<f64>,
+    /// Added to the scores before hiding, and trained if it requires gradients. Broadcasts to
+    /// `[batch, heads, queries, keys]`.
+    pub bias: Option<Tensor<4>>,
+    /// A bias that falls with distance, computed from the mask's positions.
+    pub alibi: Option<Alibi>,
+    /// Probability, in `[0, 1)`, of dropping a weight. Only on an autodiff device, like Burn's
+    /// `Dropout`.
+    pub dropout: f64,
+    /// Which weights are dropped: the same seed drops the same ones with every kernel and on every
+    /// device. Without a seed, the device's own random numbers decide.
+    pub dropout_seed: Option<u64>,
+    /// Whether to return the weights.
+    pub weights: bool,
+    /// Who computes.
+    pub kernel: Kernel,
+}
+
+impl AttentionOptions {
+    /// Scale `1 / sqrt(head_dim)`, no softcap, bias or dropout, no weights, any kernel.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`scale`](Self::scale).
+    pub fn with_scale(mut self, scale: impl Into<Option<f64>>) -> Self {
+        self.scale = scale.into();
+        self
+    }
+
+    /// Sets [`softcap`](Self::softcap).
+    pub fn with_softcap(mut self, softcap: impl Into<Option<f64>>) -> Self {
+        self.softcap = softcap.into();
+        self
+    }
+
+    /// Sets [`bias`](Self::bias).
+    pub fn with_bias(mut self, bias: impl Into<Option<Tensor<4>>>) -> Self {
+        self.bias = bias.into();
+        self
+    }
+
+    /// Sets [`alibi`](Self::alibi).
+    pub fn with_alibi(mut self, alibi: impl Into<Option<Alibi>>) -> Self {
+        self.alibi = alibi.into();
+        self
+    }
+
+    /// Sets [`dropout`](Self::dropout).
+    pub fn with_dropout(mut self, dropout: f64) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// Sets [`dropout_seed`](Self::dropout_seed).
+    pub fn with_dropout_seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.dropout_seed = seed.into();
+        self
+    }
+
+    /// Sets [`weights`](Self::weights).
+    pub fn with_weights(mut self, weights: bool) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Sets [`kernel`](Self::kernel).
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// The scale, given or default.
+    pub(super) fn scale_for(&self, head_dim: usize) -> f64 {
+        self.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt())
+    }
+
+    /// Panics unless every option is in its range and fits `[batch, heads, queries, keys]`.
+    pub(super) fn check(&self, sizes: [usize; 4]) {
+        if let Some(scale) = self.scale {
+            assert!(scale.is_finite(), "scale: expected a finite number, got {scale}");
+        }
+        if let Some(softcap) = self.softcap {
+            assert!(
+                softcap.is_finite() && softcap > 0.0,
+                "softcap: expected a finite number above 0, got {softcap}"
+            );
+        }
+        assert!(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout: expected a probability in [0, 1), got {}",
+            self.dropout
+        );
+        if let Some(bias) = &self.bias {
+            let shape = bias.dims();
+            assert!(
+                shape.iter().zip(sizes).all(|(&axis, size)| axis == 1 || axis == size),
+                "bias: expected a shape that broadcasts to {sizes:?}, got {shape:?}"
+            );
+        }
+        if let Some(alibi) = &self.alibi {
+            let (slopes, heads) = (alibi.slopes().len(), sizes[1]);
+            assert!(slopes == heads, "alibi: expected {heads} slopes, one a head, got {slopes}");
+        }
+    }
+}
