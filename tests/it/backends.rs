@@ -85,15 +85,19 @@ pub fn wgpu_device() -> Result<Device, &'static str> {
     }
 }
 
-/// True for the devices whose arithmetic is this machine's own: ndarray and flex.
-pub fn is_cpu(device: &Device) -> bool {
-    let cpus: &[fn() -> Device] = &[
+/// The devices whose arithmetic is this machine's own: ndarray and flex.
+pub fn cpus() -> Vec<Device> {
+    vec![
         #[cfg(feature = "ndarray")]
-        Device::ndarray,
+        Device::ndarray(),
         #[cfg(feature = "flex")]
-        Device::flex,
-    ];
-    cpus.iter().any(|cpu| cpu() == *device)
+        Device::flex(),
+    ]
+}
+
+/// Whether this is one of [`cpus`].
+pub fn is_cpu(device: &Device) -> bool {
+    cpus().contains(device)
 }
 
 /// How much wider tolerances are on this device: 1 on a CPU backend, 10 on wgpu, where `exp` and

@@ -104,12 +104,9 @@ impl Fixtures {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What stands in the names before the first dot, once each: the cases of sdpa and mha.
+    /// The cases of sdpa and mha: what stands before `.out` in the names.
     pub fn cases(&self) -> Vec<String> {
-        let mut cases: Vec<_> =
-            self.names().filter_map(|name| Some(name.split_once('.')?.0.to_string())).collect();
-        cases.dedup();
-        cases
+        self.names().filter_map(|name| Some(name.strip_suffix(".out")?.to_string())).collect()
     }
 
     /// The metadata entry `key` of the file: sizes, flags, versions.

@@ -3,5 +3,8 @@
 
 #[macro_use]
 mod backends;
+mod attention;
 mod fixtures;
 mod masks;
+mod multi_head;
+mod naive;
