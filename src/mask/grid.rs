@@ -68,7 +68,12 @@ impl Grid {
                 got: format!("{} before {}", pair[0], pair[1]),
             });
         }
-        Ok(Self { batch, queries, query_start, keys: KeyPositions::Listed(positions) })
+        let keys = if positions.iter().copied().eq(0..positions.len() as i64) {
+            KeyPositions::FromZero(positions.len())
+        } else {
+            KeyPositions::Listed(positions)
+        };
+        Ok(Self { batch, queries, query_start, keys })
     }
 
     /// The grid of sizes alone, where that leaves no doubt: as many queries as keys.
@@ -103,7 +108,7 @@ impl Grid {
 
     /// Position of query `index`.
     pub fn query_position(&self, index: usize) -> i64 {
-        self.query_start + index as i64
+        self.query_start.saturating_add(index as i64)
     }
 
     /// Position of key `index`.
@@ -126,14 +131,16 @@ impl Grid {
     pub(crate) fn positions_end(&self) -> i64 {
         match &self.keys {
             KeyPositions::FromZero(keys) => *keys as i64,
-            KeyPositions::Listed(positions) => positions.last().map_or(0, |last| last + 1),
+            KeyPositions::Listed(positions) => {
+                positions.last().map_or(0, |last| last.saturating_add(1))
+            }
         }
     }
 
     /// The first position of any query or key and one past the last; `(0, 0)` if there are none.
     pub(crate) fn span_of_positions(&self) -> (i64, i64) {
         let queries =
-            (self.queries > 0).then(|| (self.query_start, self.query_start + self.queries as i64));
+            (self.queries > 0).then(|| (self.query_start, self.query_position(self.queries)));
         let keys = (self.keys() > 0).then(|| (self.key_position(0), self.positions_end()));
         match (queries, keys) {
             (Some((a, b)), Some((c, d))) => (a.min(c), b.max(d)),

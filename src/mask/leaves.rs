@@ -114,11 +114,11 @@ impl Mask {
     }
 }
 
-/// Flags by tensor index.
+/// Flags by tensor index. The tensors are read to the host, so that the mask is used on any device.
 impl Mask {
     /// Hides every token that equals `pad_id`, wherever it stands.
     ///
-    /// `tokens`: `[batch, keys]`. A real token that equals the pad id is hidden too: where that can
+    /// `tokens`: `[batch, keys]`, read to the host. A real token that equals the pad id is hidden too: where that can
     /// happen, say how long the rows are with [`Mask::lengths`] or [`Mask::pad_counts`].
     pub fn padding(tokens: &Tensor<2, Int>, pad_id: i64) -> Self {
         let [batch, keys] = tokens.dims();

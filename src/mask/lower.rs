@@ -32,7 +32,7 @@ impl Mask {
         if grid.batch() == 0 || grid.queries() == 0 || grid.keys() == 0 {
             return Ok(LoweredMask::all_visible(grid.clone()));
         }
-        let parts = lower(self, false, grid)?.finish(grid)?;
+        let parts = lower(self, false, grid)?.finish(grid);
         Ok(LoweredMask::from_parts(grid.clone(), parts))
     }
 

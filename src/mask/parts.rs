@@ -100,12 +100,17 @@ impl Parts {
         Self { spans: Some(spans), ..Self::default() }
     }
 
-    /// Flags `[batch, heads, queries, keys]`: hidden keys if they differ by key and batch only.
+    /// Flags `[batch, heads, queries, keys]`: hidden keys if they differ by key and batch only, spans
+    /// if every row has but one stretch of visible keys, as a look-ahead given as a tensor has.
     pub(super) fn flags(hidden: Array<bool>, grid: &Grid) -> Self {
         let [batch, heads, queries, _] = hidden.shape;
         if heads == 1 && queries == 1 {
             let hidden_keys = Some(hidden.expand([batch, 1, 1, grid.keys()]));
             Self { hidden_keys, ..Self::default() }
+        } else if heads == 1
+            && let Some(spans) = stretches(&hidden, grid)
+        {
+            Self::spans(spans)
         } else {
             Self { hidden_cells: Some(hidden), ..Self::default() }
         }
@@ -193,23 +198,19 @@ impl Parts {
     }
 
     /// The parts as kernels get them: nothing left that hides nothing.
-    pub(super) fn finish(mut self, grid: &Grid) -> Result<FinishedParts> {
+    pub(super) fn finish(self, grid: &Grid) -> FinishedParts {
         let (queries, keys) = (grid.queries(), grid.keys());
-        // A single query makes cells of its own into hidden keys.
-        if let Some(cells) = self.hidden_cells.take() {
-            self = self.and(Self::flags(cells, grid))?;
-        }
         let full = Span { start: 0, end: keys as u32 };
         let spans = self.spans.filter(|spans| spans.data.iter().any(|span| *span != full));
         let hides = |flags: &Array<bool>| flags.data.contains(&true);
-        Ok(FinishedParts {
+        FinishedParts {
             spans: spans.map(|spans| spans.expand([spans.shape[0], 1, queries, 1]).data),
             hidden_keys: self.hidden_keys.filter(hides).map(|flags| flags.data),
             hidden_cells: self
                 .hidden_cells
                 .filter(hides)
                 .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
-        })
+        }
     }
 }
 
@@ -282,4 +283,26 @@ fn outside(spans: &Array<Span>, grid: &Grid) -> Array<bool> {
         }
     }
     Array::new([batch, heads, queries, keys], hidden)
+}
+
+/// The spans `[batch, 1, queries, 1]` that the flags leave visible, if it is one in every row.
+fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<Span>> {
+    let [batch, heads, queries, keys] = hidden.shape;
+    let whole =
+        |row: &[bool]| if row[0] { Span::default() } else { Span::of(0, grid.keys() as u32) };
+    let stretch = |row: &[bool]| {
+        let Some(start) = row.iter().position(|&hidden| !hidden) else {
+            return Some(Span::default());
+        };
+        let length = row[start..].iter().position(|&hidden| hidden).unwrap_or(row.len() - start);
+        let end = start + length;
+        row[end..].iter().all(|&hidden| hidden).then(|| Span::of(start as u32, end as u32))
+    };
+    let rows = hidden.data.chunks_exact(keys);
+    let spans: Option<Vec<Span>> = if keys == 1 {
+        rows.map(|row| Some(whole(row))).collect()
+    } else {
+        rows.map(stretch).collect()
+    };
+    Some(Array::new([batch, heads, queries, 1], spans?))
 }

@@ -67,7 +67,7 @@ impl LoweredMask {
     pub fn is_causal(&self) -> bool {
         let [batch, heads] = self.batch_and_heads();
         let (first_future, mut hidden) = (
-            |query| self.grid.first_key_from(self.grid.query_position(query) + 1),
+            |query| self.grid.first_key_from(self.grid.query_position(query).saturating_add(1)),
             vec![false; self.grid.keys()],
         );
         self.rows(batch, heads).all(|[b, h, q]| {

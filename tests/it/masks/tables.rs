@@ -167,6 +167,28 @@ fn bands_stay_spans() {
     assert_eq!(Mask::lengths([5, 9]).lower(&square).unwrap().spans().unwrap().len(), 18);
 }
 
+/// A tensor that leaves one stretch of keys visible in each row is as good as a rule.
+#[test]
+fn stretches_in_a_tensor_become_spans() {
+    let tril = Tensor::<2, Bool>::from_data(
+        [[true, false, false], [true, true, false], [true, true, true]],
+        &host(),
+    );
+    let grid = Grid::square(2, 3);
+    let mask = Mask::from_visible(&tril).unwrap();
+    let lowered = mask.lower(&grid).unwrap();
+    assert_eq!(lowered.spans(), Mask::look_ahead().lower(&grid).unwrap().spans());
+    assert!(lowered.hidden_cells().is_none());
+    assert!(mask.equals(&Mask::look_ahead(), &grid).unwrap());
+
+    let gap = Tensor::<2, Bool>::from_data(
+        [[true, false, true], [true, true, false], [true, true, true]],
+        &host(),
+    );
+    let lowered = Mask::from_visible(&gap).unwrap().lower(&grid).unwrap();
+    assert!(lowered.spans().is_none() && lowered.hidden_cells().is_some());
+}
+
 /// Flags of keys alone stay `[batch, keys]`.
 #[test]
 fn key_flags_stay_key_flags() {
