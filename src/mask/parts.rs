@@ -306,3 +306,23 @@ fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<Span>> {
     };
     Some(Array::new([batch, heads, queries, 1], spans?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(start: u32, end: u32) -> Array<Span> {
+        Array::new([1; 4], vec![Span::of(start, end)])
+    }
+
+    /// Else a prefix in front of a look-ahead would cost `queries * keys` on its way.
+    #[test]
+    fn the_union_of_touching_spans_is_a_span() {
+        let union = |a, b| union(&a, &b).unwrap().map(|spans| spans.data[0]);
+        assert_eq!(union(one(0, 2), one(2, 4)), Some(Span::of(0, 4)));
+        assert_eq!(union(one(3, 4), one(0, 3)), Some(Span::of(0, 4)));
+        assert_eq!(union(one(1, 4), one(2, 3)), Some(Span::of(1, 4)));
+        assert_eq!(union(one(0, 0), one(2, 3)), Some(Span::of(2, 3)));
+        assert_eq!(union(one(0, 2), one(3, 4)), None);
+    }
+}

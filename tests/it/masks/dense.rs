@@ -3,6 +3,8 @@
 use burn::tensor::{Bool, Int, Tensor};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
+use super::host;
+
 /// The flags of a tensor, and its shape.
 fn flags(tensor: Tensor<4, Bool>) -> ([usize; 4], Vec<bool>) {
     (tensor.dims(), tensor.into_data().iter::<bool>().collect())
@@ -89,13 +91,33 @@ on_each_backend! {
         assert_eq!(flags(lowered.hidden_tensor(&device)), ([1, 1, 1, 3], vec![false; 3]));
     }
 
-    /// One lowered mask serves an autodiff device and its inner device in turn.
-    fn one_mask_serves_two_devices(device: Device) {
-        let lowered = Mask::look_ahead().lower(&Grid::square(1, 3)).unwrap();
-        for device in [device.clone(), device.clone().autodiff(), device] {
-            let scores = Tensor::<4>::ones([1, 1, 3, 3], &device);
-            let left = scores.mask_fill(lowered.hidden(&device).unwrap(), 0.0);
-            assert_eq!(left.sum().into_scalar::<f32>(), 6.0);
+    /// One lowered mask serves a device with autodiff and without, in either order.
+    fn one_mask_serves_autodiff_and_not(device: Device) {
+        for [first, second] in [[false, true], [true, false]] {
+            let lowered = Mask::look_ahead().lower(&Grid::square(1, 3)).unwrap();
+            for autodiff in [first, second] {
+                let device = if autodiff { device.clone().autodiff() } else { device.clone() };
+                let scores = Tensor::<4>::full([1, 1, 3, 3], 2.0, &device);
+                let scores = if autodiff { scores.require_grad() } else { scores };
+                let left = scores.clone().mask_fill(lowered.hidden(&device).unwrap(), 0.0);
+                assert_eq!(left.clone().sum().into_scalar::<f32>(), 12.0);
+                if autodiff {
+                    let gradient = scores.grad(&left.sum().backward()).unwrap();
+                    let expected = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0];
+                    gradient.into_data().iter::<f32>().zip(expected).for_each(|(got, expected)| {
+                        assert_eq!(got, expected);
+                    });
+                }
+            }
         }
+    }
+
+    /// The dense mask is built once for a device, and anew for another.
+    fn a_mask_moves_between_devices(device: Device) {
+        let lowered = (Mask::look_ahead() & Mask::lengths([2])).lower(&Grid::square(1, 3)).unwrap();
+        let elsewhere = lowered.hidden(&host()).unwrap();
+        let here = lowered.hidden(&device).unwrap();
+        assert_eq!(here.device(), device);
+        assert_eq!(flags(here), flags(elsewhere));
     }
 }

@@ -79,6 +79,15 @@ fn long_axes_are_drawn_in_blocks() {
     assert!(lines.iter().any(|line| line.ends_with("██▒▒")), "{drawing}");
 }
 
+/// 33 queries in blocks of 2: the last block has one.
+#[test]
+fn the_last_block_may_be_smaller() {
+    let drawing = Mask::all_visible().draw(&Grid::top_left(1, 33, 33)).unwrap().to_string();
+    let rows: Vec<&str> = drawing.lines().filter(|line| line.contains('█')).skip(1).collect();
+    assert_eq!(rows.len(), 17);
+    assert!(rows.iter().all(|row| row.matches('█').count() == 2 * 17), "{drawing}");
+}
+
 #[test]
 fn nothing_to_draw() {
     let drawing = Mask::look_ahead().draw(&Grid::top_left(2, 0, 3)).unwrap();

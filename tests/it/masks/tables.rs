@@ -206,6 +206,13 @@ fn key_flags_stay_key_flags() {
     let with_look_ahead = (padding() & Mask::look_ahead()).lower(&grid).unwrap();
     assert!(with_look_ahead.spans().is_some() && with_look_ahead.hidden_keys().is_some());
     assert!(with_look_ahead.hidden_cells().is_none());
+    // What hides everything adds nothing to a union, and takes nothing from its parts.
+    for mask in [
+        (padding() & Mask::look_ahead()) | Mask::prefix(0),
+        !Mask::all_visible() | (padding() & Mask::look_ahead()),
+    ] {
+        assert!(mask.lower(&grid).unwrap().hidden_cells().is_none(), "{mask}");
+    }
 }
 
 /// Nothing is kept that hides nothing.
