@@ -44,7 +44,64 @@ pub enum Error {
         /// The sizes or values that came.
         got: String,
     },
+
+    /// Positions that don't fit the tokens or the model.
+    #[error("positions: expected {expected}, got {got}")]
+    Positions {
+        /// The sizes or values that fit.
+        expected: String,
+        /// The sizes or values that came.
+        got: String,
+    },
+
+    /// A token that the model has no vector for.
+    #[error(
+        "token {token} in batch row {row} at index {index}: expected one of the vocabulary, \
+         0 to {last}; check that the tokens come from the model's own tokenizer",
+        last = .vocab_size.saturating_sub(1)
+    )]
+    Token {
+        /// The token id that came.
+        token: i64,
+        /// Its row in the batch.
+        row: usize,
+        /// Its index in the row.
+        index: usize,
+        /// Number of tokens in the vocabulary.
+        vocab_size: usize,
+    },
+
+    /// A part of the input is missing or was given to a model that has no use for it.
+    #[error("{input}: expected {expected}, got {got}")]
+    Input {
+        /// The part.
+        input: &'static str,
+        /// What the model needs.
+        expected: String,
+        /// What came.
+        got: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`](enum@Error).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// [`Error::Config`] unless `value` is at least 1.
+pub(crate) fn check_nonzero(field: &'static str, value: usize) -> Result<()> {
+    if value == 0 {
+        return Err(Error::Config { field, expected: "at least 1".into(), got: "0".into() });
+    }
+    Ok(())
+}
+
+/// [`Error::Config`] unless `value` is a probability that leaves something over: in `[0, 1)`.
+pub(crate) fn check_probability(field: &'static str, value: f64) -> Result<()> {
+    if !(0.0..1.0).contains(&value) {
+        return Err(Error::Config {
+            field,
+            expected: "a probability in [0, 1)".into(),
+            got: value.to_string(),
+        });
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod attention;
+pub mod decoder;
 mod error;
 pub mod mask;
 

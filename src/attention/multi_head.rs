@@ -63,7 +63,7 @@ pub struct MultiHeadAttentionConfig {
     #[config(default = true)]
     pub output_bias: bool,
     /// Probability of dropping an attention weight in training.
-    #[config(default = 0.1)]
+    #[config(default = 0.0)]
     pub dropout: f64,
     /// What scores are multiplied by; `1 / sqrt(head_dim)` if not given.
     pub scale: Option<f64>,

@@ -1,0 +1,92 @@
+//! The feed-forward part of a decoder layer, the same for every position.
+//!
+//! ```text
+//! plain:  down(dropout(f(up(x))))
+//! gated:  down(dropout(f(gate(x)) * up(x)))
+//! ```
+//!
+//! `up` and `gate` widen `d_model` to `d_ff`, `down` goes back (Vaswani et al. 2017, section 3.3;
+//! Shazeer 2020 for the gate). The gate is an ordinary [`Linear`], so it is saved and loaded like
+//! every other parameter.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::Activation;
+use crate::Result;
+use crate::error::{check_nonzero, check_probability};
+
+/// Configuration of a [`FeedForward`].
+#[derive(Config, Debug)]
+pub struct FeedForwardConfig {
+    /// Width of input and output.
+    pub d_model: usize,
+    /// Width between the two.
+    pub d_ff: usize,
+    /// The non-linear function; the gated kinds bring a third projection.
+    #[config(default = "Activation::Gelu")]
+    pub activation: Activation,
+    /// Whether the projections have biases.
+    #[config(default = true)]
+    pub bias: bool,
+    /// Probability with which each of the `d_ff` inner values is dropped in training.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+}
+
+impl FeedForwardConfig {
+    /// Builds the part with random parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`](crate::Error::Config) for a zero width or a dropout outside `[0, 1)`.
+    pub fn init(&self, device: &Device) -> Result<FeedForward> {
+        check_nonzero("FeedForwardConfig::d_model", self.d_model)?;
+        check_nonzero("FeedForwardConfig::d_ff", self.d_ff)?;
+        check_probability("FeedForwardConfig::dropout", self.dropout)?;
+        let linear = |from, to| LinearConfig::new(from, to).with_bias(self.bias).init(device);
+        Ok(FeedForward {
+            up: linear(self.d_model, self.d_ff),
+            gate: self.activation.is_gated().then(|| linear(self.d_model, self.d_ff)),
+            down: linear(self.d_ff, self.d_model),
+            dropout: DropoutConfig::new(self.dropout).init(),
+            activation: self.activation,
+        })
+    }
+}
+
+/// Two projections with a non-linear function between them, and a gate for the gated kinds.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// `d_model` to `d_ff`
+    pub up: Linear,
+    /// `d_model` to `d_ff`; there if the activation is gated.
+    pub gate: Option<Linear>,
+    /// `d_ff` to `d_model`
+    pub down: Linear,
+    dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl FeedForward {
+    /// Applies the part to every position.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, queries, d_model]`
+    /// - output: `[batch, queries, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let inner = match &self.gate {
+            Some(gate) => self.activation.apply(gate.forward(x.clone())) * self.up.forward(x),
+            None => self.activation.apply(self.up.forward(x)),
+        }; // [batch, queries, d_ff]
+        self.down.forward(self.dropout.forward(inner))
+    }
+}

@@ -1,0 +1,337 @@
+//! A language model: token and position embedding, a decoder, and an output head.
+//!
+//! ```text
+//! x = dropout(√d_model · embedding(tokens) + positions)      [batch, queries, d_model]
+//! logits = head(decoder(x))                                  [batch, queries, vocab_size]
+//! ```
+//!
+//! Vaswani et al. 2017, sections 3.4 and 3.5. `logits[b, i]` scores what token `i + 1` of row `b`
+//! is. A tied head is the token embedding itself, transposed (Press and Wolf 2017).
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{
+    Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
+};
+use burn::tensor::{Device, Int, Tensor, assert_shape, module::linear};
+
+use super::{
+    Decoder, DecoderConfig, DecoderInput, PositionEmbedding, PositionEmbeddingConfig, Positions,
+};
+use crate::attention::Kernel;
+use crate::error::{check_nonzero, check_probability};
+use crate::mask::{Grid, Mask};
+use crate::{Error, Result};
+
+/// Configuration of a [`LanguageModel`].
+#[derive(Config, Debug)]
+pub struct LanguageModelConfig {
+    /// Number of different tokens.
+    pub vocab_size: usize,
+    /// The layers.
+    pub decoder: DecoderConfig,
+    /// Which tokens of the own sequence each token may see, whatever the batch.
+    #[config(default = "Mask::look_ahead()")]
+    pub mask: Mask,
+    /// The position embedding that is added to the tokens, if any.
+    #[config(default = "Some(PositionEmbeddingConfig::sinusoidal())")]
+    pub positions: Option<PositionEmbeddingConfig>,
+    /// Whether token embeddings are multiplied by √d_model.
+    #[config(default = true)]
+    pub scale_embedding: bool,
+    /// Standard deviation of the token embeddings at the start; 1/√d_model if not given.
+    pub embedding_std: Option<f64>,
+    /// Whether the head shares the token embedding's parameters.
+    #[config(default = false)]
+    pub tied_head: bool,
+    /// Probability with which each value of the embedded tokens is dropped in training.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+}
+
+impl LanguageModelConfig {
+    /// Builds the model with random parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, or if a part refuses
+    /// its configuration.
+    pub fn init(&self, device: &Device) -> Result<LanguageModel> {
+        check_nonzero("LanguageModelConfig::vocab_size", self.vocab_size)?;
+        check_probability("LanguageModelConfig::dropout", self.dropout)?;
+        let decoder = self.decoder.init(device)?;
+        let d_model = self.decoder.layer.d_model();
+        let sqrt_d_model = (d_model as f64).sqrt();
+        let std = self.embedding_std.unwrap_or(1.0 / sqrt_d_model);
+        Ok(LanguageModel {
+            embedding: EmbeddingConfig::new(self.vocab_size, d_model)
+                .with_initializer(Initializer::Normal { mean: 0.0, std })
+                .init(device),
+            positions: self.positions.map(|config| config.init(d_model, device)).transpose()?,
+            dropout: DropoutConfig::new(self.dropout).init(),
+            decoder,
+            head: (!self.tied_head)
+                .then(|| LinearConfig::new(d_model, self.vocab_size).with_bias(false).init(device)),
+            embedding_scale: if self.scale_embedding { sqrt_d_model } else { 1.0 },
+            mask: self.mask.clone(),
+        })
+    }
+}
+
+/// What a [`LanguageModel`] is told apart from the tokens.
+#[derive(Clone, Debug, Default)]
+pub struct LanguageModelInput {
+    /// Hides more than the model's own mask does: padding, other documents.
+    pub mask: Option<Mask>,
+    /// How the tokens are numbered.
+    pub positions: Positions,
+    /// What the cross-attention looks at, `[batch, keys, memory_dim]`, and which of it is visible.
+    pub memory: Option<(Tensor<3>, Mask)>,
+    /// Whether to return the attention weights.
+    pub weights: bool,
+    /// Which kernel computes the attention.
+    pub kernel: Kernel,
+    /// Takes the tokens as they are. See [`LanguageModelInput::with_unchecked_tokens`].
+    pub unchecked_tokens: bool,
+}
+
+impl LanguageModelInput {
+    /// Rows without padding, no memory, no weights, the kernel chosen by device.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rows padded on the right: row `b` has `lengths[b]` tokens.
+    pub fn with_lengths(self, lengths: impl IntoIterator<Item = usize>) -> Self {
+        self.with_mask(Mask::lengths(lengths))
+    }
+
+    /// Rows padded on the left: row `b` begins with `counts[b]` padded places, and position 0 is
+    /// the first token behind them.
+    pub fn with_pad_counts(mut self, counts: impl IntoIterator<Item = usize>) -> Self {
+        let counts: Vec<usize> = counts.into_iter().collect();
+        self.positions = Positions::LeftPadded(counts.clone());
+        self.with_mask(Mask::pad_counts(counts))
+    }
+
+    /// Hides what `mask` hides, too. Several of them all apply.
+    pub fn with_mask(mut self, mask: Mask) -> Self {
+        self.mask = Some(match self.mask {
+            Some(before) => before & mask,
+            None => mask,
+        });
+        self
+    }
+
+    /// Numbers the tokens by another rule than their index.
+    pub fn with_positions(mut self, positions: Positions) -> Self {
+        self.positions = positions;
+        self
+    }
+
+    /// Gives the cross-attention something to look at: `states [batch, keys, memory_dim]`, where
+    /// `memory_dim` is `d_model` unless configured, of which
+    /// each token sees what `mask` leaves visible. The first token stands on the first state.
+    pub fn with_memory(mut self, states: Tensor<3>, mask: Mask) -> Self {
+        self.memory = Some((states, mask));
+        self
+    }
+
+    /// Asks for the attention weights of every layer and head.
+    pub fn with_weights(mut self, weights: bool) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Names the attention kernel, to compare one with another.
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// Does not look whether every token is in the vocabulary.
+    ///
+    /// The look is cheap on a CPU. On a GPU it waits until the device has done all its work, which
+    /// a training loop with tokens of its own making can spare itself.
+    pub fn with_unchecked_tokens(mut self) -> Self {
+        self.unchecked_tokens = true;
+        self
+    }
+}
+
+/// Output of a [`LanguageModel`].
+#[derive(Clone, Debug)]
+pub struct LanguageModelOutput {
+    /// Scores of each next token, `[batch, queries, vocab_size]`.
+    pub logits: Tensor<3>,
+    /// The self-attention weights of each layer, `[batch, heads, queries, keys]`; empty if not
+    /// asked for.
+    pub self_weights: Vec<Tensor<4>>,
+    /// The cross-attention weights of each layer, `[batch, heads, queries, keys of the memory]`;
+    /// empty if not asked for or if there is no cross-attention.
+    pub cross_weights: Vec<Tensor<4>>,
+}
+
+/// Tokens in, scores of the next tokens out. Built by [`LanguageModelConfig`].
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// One vector for each token.
+    pub embedding: Embedding,
+    /// Added to the token embeddings, if there is one.
+    pub positions: Option<PositionEmbedding>,
+    dropout: Dropout,
+    /// The layers.
+    pub decoder: Decoder,
+    /// From `d_model` to `vocab_size`; not there if tied to the embedding.
+    pub head: Option<Linear>,
+    #[module(skip)]
+    embedding_scale: f64,
+    #[module(skip)]
+    mask: Mask,
+}
+
+impl LanguageModel {
+    /// Number of different tokens.
+    pub fn vocab_size(&self) -> usize {
+        self.embedding.weight.shape()[0]
+    }
+
+    /// Width of the decoder.
+    pub fn d_model(&self) -> usize {
+        self.embedding.weight.shape()[1]
+    }
+
+    /// Scores what comes after each token.
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, queries]`
+    /// - logits: `[batch, queries, vocab_size]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] for a token outside the vocabulary, and those of
+    /// [`LanguageModel::forward_embedded`] and [`LanguageModel::embed`].
+    pub fn forward(
+        &self,
+        tokens: Tensor<2, Int>,
+        input: LanguageModelInput,
+    ) -> Result<LanguageModelOutput> {
+        if !input.unchecked_tokens {
+            self.check_tokens(&tokens)?;
+        }
+        let embedded = self.embed(tokens, &input.positions)?;
+        self.forward_embedded(embedded, input)
+    }
+
+    /// The vectors that enter the decoder: token embedding and position embedding.
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, queries]`
+    /// - output: `[batch, queries, d_model]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Positions`] if the positions don't fit the tokens, or lie beyond the capacity of
+    /// learned positions.
+    pub fn embed(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Result<Tensor<3>> {
+        let [batch, queries] = tokens.dims();
+        let mut embedded = self.embedding.forward(tokens); // [batch, queries, d_model]
+        if self.embedding_scale != 1.0 {
+            embedded = embedded * self.embedding_scale;
+        }
+        if let Some(embedding) = &self.positions {
+            let ids = positions.ids(batch, 0, queries)?;
+            embedded = embedded.clone() + embedding.forward(&ids, &embedded.device())?;
+        }
+        Ok(embedded)
+    }
+
+    /// The model behind its embedding: for vectors that are not those of a token, and for
+    /// gradients with respect to them. The input's positions have been used already.
+    ///
+    /// # Shapes
+    ///
+    /// - embedded: `[batch, queries, d_model]`
+    /// - logits: `[batch, queries, vocab_size]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Input`] if there is
+    /// cross-attention and no memory or the other way round.
+    ///
+    /// # Panics
+    ///
+    /// If `embedded` or the memory has another shape.
+    pub fn forward_embedded(
+        &self,
+        embedded: Tensor<3>,
+        input: LanguageModelInput,
+    ) -> Result<LanguageModelOutput> {
+        let d_model = self.d_model();
+        assert_shape!(embedded, [_, _, d_model]);
+        let [batch, queries, _] = embedded.dims();
+        let mask = match &input.mask {
+            Some(more) => &self.mask & more,
+            None => self.mask.clone(),
+        };
+        let mask = mask.lower(&Grid::square(batch, queries))?;
+
+        self.check_memory(input.memory.is_some())?;
+        let memory = match input.memory {
+            Some((states, mask)) => {
+                let [_, keys, _] = states.dims();
+                Some((states, mask.lower(&Grid::top_left(batch, queries, keys))?))
+            }
+            None => None,
+        };
+
+        let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &mask)
+            .with_weights(input.weights)
+            .with_kernel(input.kernel);
+        if let Some((states, mask)) = &memory {
+            decoder_input = decoder_input.with_memory(states, mask);
+        }
+        let decoded = self.decoder.forward(decoder_input);
+        Ok(LanguageModelOutput {
+            logits: self.scores(decoded.output),
+            self_weights: decoded.self_weights,
+            cross_weights: decoded.cross_weights,
+        })
+    }
+
+    /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
+    fn scores(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.head {
+            Some(head) => head.forward(x),
+            None => linear(x, self.embedding.weight.val().transpose(), None),
+        }
+    }
+
+    /// An error for the first token that is not in the vocabulary.
+    fn check_tokens(&self, tokens: &Tensor<2, Int>) -> Result<()> {
+        let vocab_size = self.vocab_size();
+        let [_, queries] = tokens.dims();
+        let inside = 0..vocab_size as i64;
+        let data = tokens.to_data();
+        match data.iter::<i64>().enumerate().find(|(_, token)| !inside.contains(token)) {
+            None => Ok(()),
+            Some((at, token)) => {
+                Err(Error::Token { token, row: at / queries, index: at % queries, vocab_size })
+            }
+        }
+    }
+
+    fn check_memory(&self, given: bool) -> Result<()> {
+        let needed = self.decoder.layers.iter().any(|layer| layer.cross_attention.is_some());
+        let refuse = |expected: &str, got: &str| {
+            Err(Error::Input { input: "memory", expected: expected.into(), got: got.into() })
+        };
+        match (needed, given) {
+            (true, false) => refuse("states for the cross-attention to look at", "none"),
+            (false, true) => refuse("none, since no layer has cross-attention", "states"),
+            _ => Ok(()),
+        }
+    }
+}

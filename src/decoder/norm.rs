@@ -1,0 +1,108 @@
+//! Normalization of each position's vector, chosen by configuration.
+//!
+//! - LayerNorm: `(x - mean) / √(variance + ε) · γ + β` (Ba et al. 2016)
+//! - RMSNorm: `x / √(mean(x²) + ε) · γ` (Zhang and Sennrich 2019)
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
+use burn::tensor::{DType, Device, Tensor, assert_shape};
+
+use crate::error::check_nonzero;
+use crate::{Error, Result};
+
+/// Which normalization, with its settings.
+#[derive(Config, Debug, Copy, PartialEq)]
+pub enum NormConfig {
+    /// Mean to 0 and variance to 1, then a learned scale and, if `bias`, a learned shift.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f64,
+        /// Whether there is a learned shift.
+        bias: bool,
+    },
+    /// Mean square to 1, then a learned scale.
+    RmsNorm {
+        /// Added to the mean square.
+        epsilon: f64,
+    },
+}
+
+impl NormConfig {
+    /// LayerNorm as PyTorch has it: ε = 1e-5, with a shift.
+    pub fn layer_norm() -> Self {
+        Self::LayerNorm { epsilon: 1e-5, bias: true }
+    }
+
+    /// RMSNorm as Llama has it: ε = 1e-6.
+    pub fn rms_norm() -> Self {
+        Self::RmsNorm { epsilon: 1e-6 }
+    }
+
+    /// Builds the norm with scale 1 and shift 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if `d_model` is 0 or ε is not a positive number.
+    pub fn init(&self, d_model: usize, device: &Device) -> Result<Norm> {
+        check_nonzero("d_model of a norm", d_model)?;
+        let (Self::LayerNorm { epsilon, .. } | Self::RmsNorm { epsilon }) = *self;
+        if !(epsilon.is_finite() && epsilon > 0.0) {
+            return Err(Error::Config {
+                field: "NormConfig::epsilon",
+                expected: "a positive number, 1e-5 for example".into(),
+                got: epsilon.to_string(),
+            });
+        }
+        Ok(match *self {
+            Self::LayerNorm { epsilon, bias } => Norm::LayerNorm(
+                LayerNormConfig::new(d_model).with_epsilon(epsilon).with_bias(bias).init(device),
+            ),
+            Self::RmsNorm { epsilon } => {
+                Norm::RmsNorm(RmsNormConfig::new(d_model).with_epsilon(epsilon).init(device))
+            }
+        })
+    }
+}
+
+/// A normalization of the last axis. Holds Burn's own modules, so that importers know them.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// See [`NormConfig::LayerNorm`].
+    LayerNorm(LayerNorm),
+    /// See [`NormConfig::RmsNorm`].
+    RmsNorm(RmsNorm),
+}
+
+impl Norm {
+    /// Normalizes the last axis.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[..., d_model]`
+    /// - output: `[..., d_model]`
+    ///
+    /// # Panics
+    ///
+    /// If the last axis of `x` is not `d_model`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::LayerNorm(norm) => norm.forward(x),
+            Self::RmsNorm(norm) => rms_norm(norm, x),
+        }
+    }
+}
+
+/// In f32 at least. Burn's own forward pass also narrows f64 to f32, hence not used.
+fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
+    let gamma = norm.gamma.val();
+    let [d_model] = gamma.dims();
+    assert_shape!(x, [.., d_model]);
+    let dtype = x.dtype();
+    let wide = match dtype {
+        DType::F16 | DType::BF16 => x.cast(DType::F32),
+        _ => x,
+    };
+    let mean_square = wide.clone().square().mean_dim(D - 1); // [..., 1]
+    (wide / (mean_square + norm.epsilon).sqrt()).cast(dtype) * gamma.unsqueeze()
+}

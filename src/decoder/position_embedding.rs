@@ -1,0 +1,162 @@
+//! Position embeddings that are added to the token embeddings.
+//!
+//! - Sinusoidal (Vaswani et al. 2017, section 3.5), for position `p` and channels `2i`, `2i + 1`:
+//!   `sin(p / 10000^(2i / d_model))`, `cos(p / 10000^(2i / d_model))`. No parameters, no limit.
+//! - Learned: one parameter vector for each position below a capacity.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::PositionIds;
+use crate::error::check_nonzero;
+use crate::{Error, Result};
+
+/// Which position embedding a model adds to its tokens.
+#[derive(Config, Debug, Copy, PartialEq)]
+pub enum PositionEmbeddingConfig {
+    /// Computed. See the module for the formula.
+    Sinusoidal {
+        /// The longest wavelength divided by 2π: 10000 in the paper.
+        base: f64,
+    },
+    /// Learned.
+    Learned {
+        /// The number of positions: a longer sequence is refused.
+        capacity: usize,
+        /// Standard deviation of the random start.
+        std: f64,
+    },
+}
+
+impl PositionEmbeddingConfig {
+    /// Sinusoidal as in the paper.
+    pub fn sinusoidal() -> Self {
+        Self::Sinusoidal { base: 10_000.0 }
+    }
+
+    /// Learned, started as GPT-2 does (standard deviation 0.02).
+    pub fn learned(capacity: usize) -> Self {
+        Self::Learned { capacity, std: 0.02 }
+    }
+
+    /// Builds the embedding.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a zero `d_model` or capacity, for sinusoids of an odd `d_model`, or
+    /// for a base that is not above 1.
+    pub fn init(&self, d_model: usize, device: &Device) -> Result<PositionEmbedding> {
+        check_nonzero("d_model of a position embedding", d_model)?;
+        match *self {
+            Self::Sinusoidal { base } => {
+                if !d_model.is_multiple_of(2) {
+                    return Err(Error::Config {
+                        field: "d_model of sinusoidal positions",
+                        expected: "an even number, since channels pair up".into(),
+                        got: d_model.to_string(),
+                    });
+                }
+                if !(base.is_finite() && base > 1.0) {
+                    return Err(Error::Config {
+                        field: "PositionEmbeddingConfig::Sinusoidal::base",
+                        expected: "a number above 1, 10000 for example".into(),
+                        got: base.to_string(),
+                    });
+                }
+                let table = SinusoidTable { d_model, base, values: Arc::default() };
+                Ok(PositionEmbedding::Sinusoidal(Sinusoidal { table }))
+            }
+            Self::Learned { capacity, std } => {
+                check_nonzero("PositionEmbeddingConfig::Learned::capacity", capacity)?;
+                let initializer = Initializer::Normal { mean: 0.0, std };
+                let embedding = EmbeddingConfig::new(capacity, d_model)
+                    .with_initializer(initializer)
+                    .init(device);
+                Ok(PositionEmbedding::Learned(embedding))
+            }
+        }
+    }
+}
+
+/// A position embedding. Built by [`PositionEmbeddingConfig`].
+#[derive(Module, Debug)]
+pub enum PositionEmbedding {
+    /// See [`PositionEmbeddingConfig::Sinusoidal`].
+    Sinusoidal(Sinusoidal),
+    /// See [`PositionEmbeddingConfig::Learned`].
+    Learned(Embedding),
+}
+
+impl PositionEmbedding {
+    /// The vectors of the positions.
+    ///
+    /// # Shapes
+    ///
+    /// - output: `[batch or 1, queries, d_model]`
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Positions`] if a position has no vector: learned positions end at their capacity.
+    pub fn forward(&self, positions: &PositionIds, device: &Device) -> Result<Tensor<3>> {
+        let shape = [positions.rows(), positions.queries()];
+        match self {
+            Self::Sinusoidal(sinusoidal) => {
+                let values = sinusoidal.table.gather(positions);
+                let shape = [shape[0], shape[1], sinusoidal.table.d_model];
+                Ok(Tensor::from_data(TensorData::new(values, shape), device))
+            }
+            Self::Learned(embedding) => {
+                let [capacity, _] = embedding.weight.shape().dims();
+                if let Some(max) = positions.max().filter(|&max| max >= capacity) {
+                    return Err(Error::Positions {
+                        expected: format!(
+                            "positions below {capacity}, the capacity of the learned positions"
+                        ),
+                        got: max.to_string(),
+                    });
+                }
+                let ids: Vec<i64> = positions.as_slice().iter().map(|&id| id as i64).collect();
+                let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device);
+                Ok(embedding.forward(ids))
+            }
+        }
+    }
+}
+
+/// Sinusoidal positions: no parameters.
+#[derive(Module, Debug)]
+pub struct Sinusoidal {
+    #[module(skip)]
+    table: SinusoidTable,
+}
+
+/// The sinusoids of the positions asked for so far, on the host: sines are dear, copies are cheap.
+/// Computed in f64, since in f32 the angle of a late position is off by more than the result's
+/// rounding, and the same for every backend.
+#[derive(Clone, Debug)]
+struct SinusoidTable {
+    d_model: usize,
+    base: f64,
+    /// `[positions, d_model]`, row-major
+    values: Arc<Mutex<Vec<f32>>>,
+}
+
+impl SinusoidTable {
+    /// `[rows, queries, d_model]`, row-major
+    fn gather(&self, positions: &PositionIds) -> Vec<f32> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = values.len() / self.d_model;
+        for position in known..positions.max().map_or(0, |max| max + 1) {
+            for channel in (0..self.d_model).step_by(2) {
+                let angle = position as f64 / self.base.powf(channel as f64 / self.d_model as f64);
+                values.extend([angle.sin() as f32, angle.cos() as f32]);
+            }
+        }
+        let row = |&id: &usize| &values[id * self.d_model..][..self.d_model];
+        positions.as_slice().iter().flat_map(row).copied().collect()
+    }
+}

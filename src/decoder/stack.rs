@@ -1,0 +1,87 @@
+//! A stack of decoder layers.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm, NormPlacement};
+use crate::Result;
+use crate::error::check_nonzero;
+
+/// Configuration of a [`Decoder`].
+#[derive(Config, Debug)]
+pub struct DecoderConfig {
+    /// Every layer's configuration.
+    pub layer: DecoderLayerConfig,
+    /// Number of layers.
+    pub layers: usize,
+}
+
+impl DecoderConfig {
+    /// Builds the stack with random parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`](crate::Error::Config) for zero layers, or if the layer refuses its
+    /// configuration.
+    pub fn init(&self, device: &Device) -> Result<Decoder> {
+        check_nonzero("DecoderConfig::layers", self.layers)?;
+        let layers = (0..self.layers).map(|_| self.layer.init(device)).collect::<Result<_>>()?;
+        let final_norm = match self.layer.norm_placement {
+            NormPlacement::Pre => Some(self.layer.norm.init(self.layer.d_model(), device)?),
+            NormPlacement::Post => None,
+        };
+        Ok(Decoder { layers, final_norm })
+    }
+}
+
+/// Output of a [`Decoder`].
+#[derive(Clone, Debug)]
+pub struct DecoderOutput {
+    /// `[batch, queries, d_model]`
+    pub output: Tensor<3>,
+    /// The self-attention weights of each layer, `[batch, heads, queries, keys]`; empty if not
+    /// asked for.
+    pub self_weights: Vec<Tensor<4>>,
+    /// The cross-attention weights of each layer, `[batch, heads, queries, keys of the memory]`;
+    /// empty if not asked for or if there is no cross-attention.
+    pub cross_weights: Vec<Tensor<4>>,
+}
+
+/// Decoder layers one after the other. Built by [`DecoderConfig`].
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// The layers, first to last.
+    pub layers: Vec<DecoderLayer>,
+    /// Ends a pre-norm stack, whose last sum would otherwise stay as it is.
+    pub final_norm: Option<Norm>,
+}
+
+impl Decoder {
+    /// Applies all layers, and the final norm if there is one.
+    ///
+    /// # Shapes
+    ///
+    /// - x: `[batch, queries, d_model]`
+    /// - memory: `[batch, keys, memory_dim]`
+    /// - output: `[batch, queries, d_model]`
+    ///
+    /// # Panics
+    ///
+    /// As [`DecoderLayer::forward`] does.
+    pub fn forward(&self, input: DecoderInput) -> DecoderOutput {
+        let DecoderInput { mut x, mask, memory, weights, kernel } = input;
+        let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
+        for layer in &self.layers {
+            let output = layer.forward(DecoderInput { x, mask, memory, weights, kernel });
+            self_weights.extend(output.self_weights);
+            cross_weights.extend(output.cross_weights);
+            x = output.output;
+        }
+        let output = match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        DecoderOutput { output, self_weights, cross_weights }
+    }
+}
