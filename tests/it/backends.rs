@@ -95,6 +95,15 @@ pub fn cpus() -> Vec<Device> {
     ]
 }
 
+/// Some device, for what does not depend on it.
+pub fn any_device() -> Device {
+    #[cfg(feature = "wgpu")]
+    let other = || Device::wgpu(burn::tensor::DeviceKind::Cpu);
+    #[cfg(not(feature = "wgpu"))]
+    let other = || panic!("no backend is compiled in");
+    cpus().into_iter().next().unwrap_or_else(other)
+}
+
 /// Whether this is one of [`cpus`].
 pub fn is_cpu(device: &Device) -> bool {
     cpus().contains(device)

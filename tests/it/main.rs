@@ -4,7 +4,13 @@
 #[macro_use]
 mod backends;
 mod attention;
+mod causality_bits;
+mod decoder;
+mod feed_forward;
 mod fixtures;
+mod language_model;
 mod masks;
 mod multi_head;
 mod naive;
+mod pytorch;
+mod switching;

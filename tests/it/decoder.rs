@@ -1,0 +1,255 @@
+//! Decoder layers and stacks against PyTorch's `TransformerDecoderLayer` and `TransformerDecoder`,
+//! and their own promises.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::store::{ModuleStore, PytorchStore, bridge};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn_decoder::Error;
+use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::decoder::{
+    Activation, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig, FeedForwardConfig,
+    NormConfig, NormPlacement,
+};
+use burn_decoder::mask::{Grid, LoweredMask, Mask};
+
+use crate::fixtures::{Fixtures, GRADIENT, OUTPUT, assert_close};
+use crate::pytorch;
+
+/// The layer that a file of fixtures describes.
+fn fixture_config(fixtures: &Fixtures) -> DecoderLayerConfig {
+    let size = |key| fixtures.metadata(key).parse::<usize>().unwrap();
+    let (d_model, heads) = (size("d_model"), size("nhead"));
+    let attention = MultiHeadAttentionConfig::new(d_model, heads);
+    let activation = match fixtures.metadata("activation") {
+        "relu" => Activation::Relu,
+        "gelu" => Activation::Gelu,
+        other => panic!("unknown activation {other}"),
+    };
+    let placement = match fixtures.metadata("norm_first") {
+        "True" => NormPlacement::Pre,
+        _ => NormPlacement::Post,
+    };
+    DecoderLayerConfig::new(
+        attention.clone(),
+        FeedForwardConfig::new(d_model, size("dim_feedforward")).with_activation(activation),
+    )
+    .with_cross_attention(Some(attention))
+    .with_norm_placement(placement)
+}
+
+/// The inputs and masks of a file of fixtures, on a device with gradients.
+struct Io {
+    tgt: Tensor<3>,
+    memory: Tensor<3>,
+    mask: LoweredMask,
+    memory_mask: LoweredMask,
+}
+
+impl Io {
+    fn new(fixtures: &Fixtures, device: &Device) -> Self {
+        let tgt = fixtures.tensor::<3>("io.tgt", device).require_grad();
+        let memory = fixtures.tensor::<3>("io.memory", device).require_grad();
+        let [batch, queries, _] = tgt.dims();
+        let [_, keys, _] = memory.dims();
+        let padding = |name| Mask::from_hidden_keys(&fixtures.hidden::<2>(name, device));
+        let causal = Mask::from_hidden(&fixtures.hidden::<2>("io.tgt_mask", device)).unwrap();
+        let grid = Grid::square(batch, queries);
+        assert!(Mask::look_ahead().equals(&causal, &grid).unwrap());
+        let mask = Mask::look_ahead() & padding("io.tgt_key_padding_mask");
+        let memory_mask = padding("io.memory_key_padding_mask");
+        Self {
+            tgt,
+            memory,
+            mask: mask.lower(&grid).unwrap(),
+            memory_mask: memory_mask.lower(&Grid::top_left(batch, queries, keys)).unwrap(),
+        }
+    }
+
+    fn input(&self) -> DecoderInput<'_> {
+        DecoderInput::new(self.tgt.clone(), &self.mask)
+            .with_memory(&self.memory, &self.memory_mask)
+            .with_weights(true)
+    }
+
+    /// Compares the gradients of inputs and parameters with all of those in the file.
+    fn assert_gradients(
+        &self,
+        fixtures: &Fixtures,
+        output: Tensor<3>,
+        device: &Device,
+        parameters: impl Fn(&burn::tensor::Gradients) -> Vec<(String, TensorData)>,
+    ) {
+        let g = fixtures.tensor::<3>("io.g", device);
+        let gradients = (output * g).sum().backward();
+        let mut got = parameters(&gradients);
+        got.push(("tgt".into(), self.tgt.grad(&gradients).unwrap().into_data()));
+        got.push(("memory".into(), self.memory.grad(&gradients).unwrap().into_data()));
+        let expected = fixtures.names().filter(|name| name.starts_with("grad.")).count();
+        assert_eq!(got.len(), expected, "every gradient of the file is compared");
+        for (name, data) in got {
+            assert_close(&name, data, fixtures.data(&format!("grad.{name}")), GRADIENT.on(device));
+        }
+    }
+}
+
+on_each_backend! {
+    fn layers_match_pytorch(device: Device) {
+        let device = device.autodiff();
+        for norm in ["pre", "post"] {
+            for activation in ["relu", "gelu"] {
+                let fixtures =
+                    Fixtures::open(&format!("decoder_layer_{norm}_{activation}.safetensors"));
+                let mut layer = fixture_config(&fixtures).init(&device).unwrap();
+                pytorch::load_layer(&mut layer, &|name| fixtures.data(name), "", &device);
+
+                let io = Io::new(&fixtures, &device);
+                let output = layer.forward(io.input());
+                for (name, got) in [
+                    ("io.out", output.output.to_data()),
+                    ("io.self_weights", output.self_weights.unwrap().to_data()),
+                    ("io.cross_weights", output.cross_weights.unwrap().to_data()),
+                ] {
+                    assert_close(name, got, fixtures.data(name), OUTPUT.on(&device));
+                }
+                io.assert_gradients(&fixtures, output.output, &device, |gradients| {
+                    pytorch::layer_gradients(&layer, gradients, "")
+                });
+            }
+        }
+    }
+
+    fn a_stack_matches_pytorch(device: Device) {
+        let device = device.autodiff();
+        let fixtures = Fixtures::open("decoder_stack.safetensors");
+        let mut file = PytorchStore::from_file("tests/fixtures/decoder_stack.pt");
+        let pt = file.get_all_tensors().unwrap();
+        let from_pt = |name: &str| bridge::to_data(&pt[name]).unwrap();
+        let from_safetensors = |name: &str| fixtures.data(name);
+        let sources: [pytorch::Source; 2] = [&from_safetensors, &from_pt];
+        for source in sources {
+            let layers = fixtures.metadata("num_layers").parse().unwrap();
+            let mut decoder =
+                DecoderConfig::new(fixture_config(&fixtures), layers).init(&device).unwrap();
+            for (index, layer) in decoder.layers.iter_mut().enumerate() {
+                pytorch::load_layer(layer, source, &format!("layers.{index}."), &device);
+            }
+            pytorch::load_norm(decoder.final_norm.as_mut().unwrap(), source, "norm", &device);
+
+            let io = Io::new(&fixtures, &device);
+            let output = decoder.forward(io.input());
+            assert_eq!([output.self_weights.len(), output.cross_weights.len()], [3, 3]);
+            let expected = fixtures.data("io.out");
+            assert_close("io.out", output.output.to_data(), expected, OUTPUT.on(&device));
+            io.assert_gradients(&fixtures, output.output, &device, |gradients| {
+                let mut found = Vec::new();
+                for (index, layer) in decoder.layers.iter().enumerate() {
+                    let prefix = format!("layers.{index}.");
+                    found.extend(pytorch::layer_gradients(layer, gradients, &prefix));
+                }
+                let norm = decoder.final_norm.as_ref().unwrap();
+                for (name, data) in pytorch::norm_gradients(norm, gradients) {
+                    found.push((format!("norm.{name}"), data));
+                }
+                found
+            });
+        }
+    }
+
+    /// Without memory a layer has no cross-attention, and its weights are for the asking.
+    fn a_layer_without_memory(device: Device) {
+        let layer = small_config().init(&device).unwrap();
+        let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
+        let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
+        let quiet = layer.forward(DecoderInput::new(x.clone(), &mask));
+        assert!(quiet.self_weights.is_none() && quiet.cross_weights.is_none());
+        let asked = layer.forward(DecoderInput::new(x, &mask).with_weights(true));
+        assert_eq!(asked.self_weights.unwrap().dims(), [2, 3, 5, 5]);
+        assert!(asked.cross_weights.is_none());
+        assert_close("output", quiet.output.to_data(), asked.output.to_data(), OUTPUT.on(&device));
+    }
+
+    /// What is saved is what is loaded, the gate of a SwiGLU and the scale of an RMSNorm included.
+    fn every_parameter_survives_saving(device: Device) {
+        let folder = tempfile::tempdir().unwrap();
+        for activation in [Activation::SwiGlu, Activation::GeGlu, Activation::Gelu] {
+            let mut config = small_config().with_norm(NormConfig::rms_norm());
+            config.feed_forward.activation = activation;
+            let (json, record) = (folder.path().join("c.json"), folder.path().join("m.bpk"));
+            let layer = config.init(&device).unwrap();
+            config.save(&json).unwrap();
+            layer.clone().save_file(&record).unwrap();
+
+            let config = DecoderLayerConfig::load(&json).unwrap();
+            let other = config.init(&device).unwrap();
+            let expected = outputs(&layer, &device);
+            assert_ne!(outputs(&other, &device), expected, "another start is another layer");
+            assert_eq!(outputs(&other.load_file(&record), &device), expected);
+        }
+    }
+}
+
+/// d_model 12, 3 heads, d_ff 19
+fn small_config() -> DecoderLayerConfig {
+    DecoderLayerConfig::new(MultiHeadAttentionConfig::new(12, 3), FeedForwardConfig::new(12, 19))
+}
+
+fn outputs(layer: &DecoderLayer, device: &Device) -> TensorData {
+    let x: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
+    let x = Tensor::<3>::from_data(TensorData::new(x, [1, 5, 12]), device);
+    let mask = Mask::look_ahead().lower(&Grid::square(1, 5)).unwrap();
+    layer.forward(DecoderInput::new(x, &mask)).output.into_data()
+}
+
+/// The field, what was expected and what came.
+fn refusal(config: DecoderLayerConfig) -> String {
+    let device = crate::backends::any_device();
+    match config.init(&device) {
+        Err(error @ Error::Config { .. }) => error.to_string(),
+        other => panic!("expected Error::Config, got {other:?}"),
+    }
+}
+
+#[test]
+fn bad_configurations_are_refused() {
+    let attention = MultiHeadAttentionConfig::new;
+    let feed_forward = FeedForwardConfig::new;
+    let layer = DecoderLayerConfig::new;
+    for (config, words) in [
+        (layer(attention(12, 5), feed_forward(12, 19)), ["heads", "12", "5"]),
+        (layer(attention(12, 0), feed_forward(12, 19)), ["heads", "at least 1", "0"]),
+        (layer(attention(0, 3), feed_forward(0, 19)), ["d_model", "at least 1", "0"]),
+        (layer(attention(12, 3), feed_forward(12, 0)), ["d_ff", "at least 1", "0"]),
+        (layer(attention(12, 3), feed_forward(13, 19)), ["FeedForwardConfig::d_model", "12", "13"]),
+        (
+            small_config().with_cross_attention(Some(attention(15, 3))),
+            ["cross_attention", "12", "15"],
+        ),
+        (small_config().with_dropout(1.0), ["DecoderLayerConfig::dropout", "[0, 1)", "1"]),
+        (small_config().with_dropout(f64::NAN), ["DecoderLayerConfig::dropout", "[0, 1)", "NaN"]),
+        (
+            layer(attention(12, 3), feed_forward(12, 19).with_dropout(-0.1)),
+            ["FeedForwardConfig::dropout", "[0, 1)", "-0.1"],
+        ),
+        (
+            small_config().with_norm(NormConfig::RmsNorm { epsilon: 0.0 }),
+            ["epsilon", "positive", "0"],
+        ),
+    ] {
+        let message = refusal(config);
+        for word in words {
+            assert!(message.contains(word), "{word:?} is missing in {message:?}");
+        }
+    }
+    let device = crate::backends::any_device();
+    let error = DecoderConfig::new(small_config(), 0).init(&device).unwrap_err();
+    assert_eq!(error.to_string(), "DecoderConfig::layers: expected at least 1, got 0");
+}
+
+#[test]
+#[should_panic(expected = "expected both or neither")]
+fn cross_attention_without_memory_panics() {
+    let device = crate::backends::any_device();
+    let config = small_config().with_cross_attention(Some(MultiHeadAttentionConfig::new(12, 3)));
+    outputs(&config.init(&device).unwrap(), &device);
+}

@@ -1,0 +1,210 @@
+//! The language model: what goes in, what comes out, what it refuses.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_decoder::Error;
+use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::decoder::{
+    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, LanguageModelInput, NormConfig, PositionEmbeddingConfig, Positions,
+};
+use burn_decoder::mask::Mask;
+
+use crate::backends::any_device;
+use crate::fixtures::{LOGITS, OUTPUT, assert_close};
+
+const VOCAB_SIZE: usize = 17;
+const D_MODEL: usize = 12;
+
+fn config() -> LanguageModelConfig {
+    let layer = DecoderLayerConfig::new(
+        MultiHeadAttentionConfig::new(D_MODEL, 3),
+        FeedForwardConfig::new(D_MODEL, 19),
+    );
+    LanguageModelConfig::new(VOCAB_SIZE, DecoderConfig::new(layer, 2))
+}
+
+fn cross_config() -> LanguageModelConfig {
+    let mut config = config();
+    config.decoder.layer.cross_attention = Some(MultiHeadAttentionConfig::new(D_MODEL, 2));
+    config
+}
+
+fn tokens<const B: usize, const L: usize>(ids: [[i64; L]; B], device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::from(ids), device)
+}
+
+fn logits(model: &LanguageModel, ids: Tensor<2, Int>, input: LanguageModelInput) -> Tensor<3> {
+    model.forward(ids, input).unwrap().logits
+}
+
+on_each_backend! {
+    fn shapes_and_weights(device: Device) {
+        let model = cross_config().init(&device).unwrap();
+        let ids = tokens([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], &device);
+        let source = tokens([[2, 7, 1, 8, 2, 8, 1], [8, 2, 8, 4, 5, 9, 0]], &device);
+        let memory = model.embed(source, &Positions::Index).unwrap();
+        let input = LanguageModelInput::new().with_memory(memory, Mask::lengths([7, 4]));
+
+        let quiet = model.forward(ids.clone(), input.clone()).unwrap();
+        assert_eq!(quiet.logits.dims(), [2, 5, VOCAB_SIZE]);
+        assert!(quiet.self_weights.is_empty() && quiet.cross_weights.is_empty());
+
+        let asked = model.forward(ids, input.with_weights(true)).unwrap();
+        let dims = |weights: &[Tensor<4>]| weights.iter().map(|w| w.dims()).collect::<Vec<_>>();
+        assert_eq!(dims(&asked.self_weights), [[2, 3, 5, 5]; 2]);
+        assert_eq!(dims(&asked.cross_weights), [[2, 2, 5, 7]; 2]);
+        assert_close("logits", quiet.logits.to_data(), asked.logits.to_data(), OUTPUT.on(&device));
+    }
+
+    fn embedding_then_the_rest_is_the_whole(device: Device) {
+        let model = config().init(&device).unwrap();
+        let ids = tokens([[3, 1, 4, 1, 5]], &device);
+        let embedded = model.embed(ids.clone(), &Positions::Index).unwrap();
+        let rest = model.forward_embedded(embedded, LanguageModelInput::new()).unwrap();
+        let whole = logits(&model, ids, LanguageModelInput::new());
+        assert_eq!(rest.logits.to_data(), whole.to_data());
+    }
+
+    /// Config and parameters, saved and loaded, give the same logits to the last bit.
+    fn a_saved_model_is_the_same_model(device: Device) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config()
+            .with_positions(Some(PositionEmbeddingConfig::learned(11)))
+            .with_tied_head(true)
+            .with_mask(Mask::look_ahead() & Mask::window_keys(3).unwrap());
+        config.decoder.layer.norm = NormConfig::rms_norm();
+        config.decoder.layer.feed_forward.activation = Activation::SwiGlu;
+
+        let (json, record) = (folder.path().join("config.json"), folder.path().join("model.bpk"));
+        let model = config.init(&device).unwrap();
+        config.save(&json).unwrap();
+        model.clone().save_file(&record).unwrap();
+        let loaded = LanguageModelConfig::load(&json).unwrap().init(&device).unwrap();
+        let ids = tokens([[3, 1, 4, 1, 5]], &device);
+        let expected = logits(&model, ids.clone(), LanguageModelInput::new()).to_data();
+        let before = logits(&loaded, ids.clone(), LanguageModelInput::new()).to_data();
+        assert_ne!(before, expected, "another start is another model");
+        let loaded = loaded.load_file(&record);
+        assert_eq!(logits(&loaded, ids, LanguageModelInput::new()).to_data(), expected);
+    }
+
+    /// Each document of a packed row scores as it does alone.
+    fn packed_documents_do_not_meet(device: Device) {
+        for positions in [PositionEmbeddingConfig::sinusoidal(), PositionEmbeddingConfig::learned(7)] {
+            let model = config().with_positions(Some(positions)).init(&device).unwrap();
+            let ids = tokens([[3, 1, 4, 1, 5, 9, 2]], &device);
+            let documents = tokens([[0, 0, 0, 1, 1, 1, 1]], &device);
+            let input = LanguageModelInput::new()
+                .with_mask(Mask::document_ids(&documents))
+                .with_positions(Positions::Documents(vec![vec![0, 0, 0, 1, 1, 1, 1]]));
+            let packed = logits(&model, ids.clone(), input);
+            for range in [0..3, 3..7] {
+                let document = ids.clone().slice([0..1, range.clone()]);
+                let alone = logits(&model, document, LanguageModelInput::new());
+                let packed = packed.clone().slice([0..1, range]);
+                assert_close("logits", packed.into_data(), alone.into_data(), LOGITS.on(&device));
+            }
+        }
+    }
+
+    /// Sines and cosines of the paper, and other positions for other rows.
+    fn sinusoids(device: Device) {
+        let embedding = PositionEmbeddingConfig::sinusoidal().init(6, &device).unwrap();
+        let listed = Positions::Listed(vec![vec![2, 0, 5000], vec![1, 1, 3]]);
+        let got = embedding.forward(&listed.ids(2, 0, 3).unwrap(), &device).unwrap();
+        let expected: Vec<f32> = [2u32, 0, 5000, 1, 1, 3]
+            .into_iter()
+            .flat_map(|position| {
+                [1.0, 10_000f64.powf(1.0 / 3.0), 10_000f64.powf(2.0 / 3.0)]
+                    .map(|wavelength| f64::from(position) / wavelength)
+            })
+            .flat_map(|angle| [angle.sin() as f32, angle.cos() as f32])
+            .collect();
+        assert_close("sinusoids", got.into_data(), TensorData::new(expected, [2, 3, 6]), OUTPUT);
+    }
+}
+
+#[test]
+fn a_tied_head_has_no_parameters() {
+    let device = any_device();
+    let [own, tied] =
+        [false, true].map(|tied| config().with_tied_head(tied).init(&device).unwrap());
+    assert_eq!(own.num_params() - tied.num_params(), VOCAB_SIZE * D_MODEL);
+    let ids = tokens([[3, 1, 4]], &device);
+    let [_, queries, scores] = logits(&tied, ids, LanguageModelInput::new()).dims();
+    assert_eq!([queries, scores], [3, VOCAB_SIZE]);
+}
+
+/// The error that `input` with the tokens `[[3, 1, 4]]` gives.
+fn refusal(config: LanguageModelConfig, ids: [i64; 3], input: LanguageModelInput) -> Error {
+    let device = any_device();
+    let model = config.init(&device).unwrap();
+    model.forward(tokens([ids], &device), input).unwrap_err()
+}
+
+#[test]
+fn bad_input_is_refused() {
+    let input = LanguageModelInput::new;
+    for token in [17, -1] {
+        let error = refusal(config(), [3, 1, token], input());
+        assert!(
+            matches!(error, Error::Token { token: got, row: 0, index: 2, vocab_size: 17 } if got == token),
+            "{error}"
+        );
+        assert!(error.to_string().contains("0 to 16"), "{error}");
+    }
+    let memory = || Tensor::zeros([1, 4, D_MODEL], &any_device());
+    let learned = config().with_positions(Some(PositionEmbeddingConfig::learned(2)));
+    let listed = |rows| input().with_positions(Positions::Listed(rows));
+    for (error, words) in [
+        (refusal(learned.clone(), [3, 1, 4], input()), ["below 2", "got 2"]),
+        (refusal(learned, [3, 1, 4], listed(vec![vec![0, 5, 1]])), ["below 2", "got 5"]),
+        (refusal(config(), [3, 1, 4], listed(vec![vec![0, 1]])), ["at least 3", "2 in row 0"]),
+        (refusal(config(), [3, 1, 4], listed(vec![vec![0; 3]; 2])), ["of the 1", "2 rows"]),
+        (refusal(cross_config(), [3, 1, 4], input()), ["memory: expected states", "got none"]),
+        (
+            refusal(config(), [3, 1, 4], input().with_memory(memory(), Mask::all_visible())),
+            ["memory: expected none", "got states"],
+        ),
+        (refusal(config(), [3, 1, 4], input().with_lengths([4])), ["lengths", "4"]),
+        (refusal(config(), [3, 1, 4], input().with_lengths([3, 3])), ["lengths", "2"]),
+    ] {
+        for word in words {
+            assert!(error.to_string().contains(word), "{word:?} is missing in \"{error}\"");
+        }
+    }
+}
+
+#[test]
+fn bad_configurations_are_refused() {
+    let positions = |positions| config().with_positions(Some(positions));
+    let mut odd = config();
+    odd.decoder.layer.self_attention = MultiHeadAttentionConfig::new(15, 3);
+    odd.decoder.layer.feed_forward.d_model = 15;
+    for (config, words) in [
+        (LanguageModelConfig::new(0, config().decoder), ["vocab_size", "at least 1"]),
+        (config().with_dropout(1.5), ["LanguageModelConfig::dropout", "1.5"]),
+        (positions(PositionEmbeddingConfig::learned(0)), ["capacity", "at least 1"]),
+        (positions(PositionEmbeddingConfig::Sinusoidal { base: 0.0 }), ["base", "above 1"]),
+        (odd, ["sinusoidal", "15"]),
+    ] {
+        let error = config.init(&any_device()).unwrap_err();
+        assert!(matches!(error, Error::Config { .. }));
+        for word in words {
+            assert!(error.to_string().contains(word), "{word:?} is missing in \"{error}\"");
+        }
+    }
+}
+
+#[test]
+fn a_config_file_with_a_missing_or_wrong_field_is_refused() {
+    let json = config().to_string();
+    for (from, to) in [("\"vocab_size\"", "\"vocabulary\""), ("\"Gelu\"", "\"Gello\"")] {
+        assert!(json.contains(from));
+        let broken = json.replace(from, to);
+        assert!(LanguageModelConfig::load_binary(broken.as_bytes()).is_err(), "{to}");
+    }
+    assert!(LanguageModelConfig::load_binary(json.as_bytes()).is_ok());
+}
