@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod decoder;
 mod error;
+mod host;
 pub mod mask;
 
 pub use error::{Error, Result};

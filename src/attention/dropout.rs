@@ -1,6 +1,6 @@
 //! Dropout of attention weights as tensors, for kernels that store the weights anyway.
 
-use burn::tensor::{Bool, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
 use super::AttentionOptions;
 use super::dropout_rng::SeededDropout;
@@ -35,6 +35,21 @@ impl Dropout {
         match self {
             Self::Seeded(dropout) => dropout.scale(),
             Self::Random { probability } => 1.0 / (1.0 - probability),
+        }
+    }
+
+    /// The same, decided by a seed: its own, or one drawn from the device's random numbers.
+    pub(super) fn seeded(self, device: &Device) -> SeededDropout {
+        match self {
+            Self::Seeded(dropout) => dropout,
+            Self::Random { probability } => {
+                // 16 bits a number: an f32 holds them exactly.
+                let device = device.clone().without_autodiff();
+                let draws = Distribution::Uniform(0.0, 65536.0);
+                let draws = Tensor::<1>::random([4], draws, (&device, DType::F32)).into_data();
+                let seed = draws.iter::<f32>().fold(0, |seed, draw| seed << 16 | draw as u64);
+                SeededDropout { probability, seed }
+            }
         }
     }
 

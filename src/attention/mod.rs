@@ -128,12 +128,21 @@ fn attend(
     }
 
     let dropout = Dropout::of(options, &query);
+    let fused = !options.weights && fused::supports(&query.device(), query.dtype());
     match options.kernel {
+        Kernel::Auto if fused => fused::attention(query, key, value, mask, options, dropout),
         Kernel::Auto | Kernel::Reference => {
             reference::attention(query, key, value, mask, options, dropout)
         }
         Kernel::Fused => {
-            panic!("Kernel::Fused: expected a device with a fused kernel, got {:?}", query.device())
+            assert!(
+                fused,
+                "Kernel::Fused: expected a CPU device and no weights asked for, got {:?}, \
+                 weights {}",
+                query.device(),
+                options.weights
+            );
+            fused::attention(query, key, value, mask, options, dropout)
         }
         Kernel::Backend => {
             if let Some(got) = backend_op::obstacle(&query, options) {

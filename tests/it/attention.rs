@@ -23,8 +23,10 @@ const F16: Tolerance = Tolerance { absolute: 2e-3, relative: 2e-3 };
 const BF16: Tolerance = Tolerance { absolute: 2e-2, relative: 2e-2 };
 
 /// The kernels that serve training on this device; all must pass the same tests.
-fn training_kernels(_device: &Device) -> Vec<Kernel> {
-    vec![Kernel::Auto, Kernel::Reference]
+fn training_kernels(device: &Device) -> Vec<Kernel> {
+    let mut kernels = vec![Kernel::Auto, Kernel::Reference];
+    kernels.extend(is_cpu(device).then_some(Kernel::Fused));
+    kernels
 }
 
 /// The kernels that serve a forward pass without weights on this device.
@@ -222,6 +224,9 @@ on_each_backend! {
                 let what = format!("{case}, mask from its {mask_name}, {kernel:?}");
                 // Weights asked for or not: Kernel::Auto may choose differently.
                 for weights in [false, true] {
+                    if weights && kernel == Kernel::Fused {
+                        continue;
+                    }
                     let options = options.clone().with_kernel(kernel).with_weights(weights);
                     let results = train(inputs, mask, &options);
                     let close = |name: &str, got: &Array, tolerance| {
@@ -654,7 +659,7 @@ on_each_backend! {
                         let options = AttentionOptions::new()
                             .with_softcap(softcap)
                             .with_bias(tensor(bias, &device, DType::F32))
-                            .with_weights(true)
+                            .with_weights(kernel != Kernel::Fused)
                             .with_kernel(kernel);
                         train(&inputs, &mask, &options)
                     };
@@ -662,10 +667,11 @@ on_each_backend! {
                     let what = format!("bias {extreme}, {kernel:?}");
                     assert_arrays_close(&what, &got.output, &expected.output, OUTPUT);
                     assert_arrays_close(&what, &got.d_query, &expected.d_query, GRADIENT);
-                    let (got, weights) = (got.d_bias.unwrap(), got.weights.unwrap());
-                    assert_arrays_close(&what, &got, &expected.d_bias.unwrap(), GRADIENT);
-                    for cell in cells(got.shape).filter(|[_, _, q, k]| k > q) {
-                        assert_eq!((got.at(cell), weights.at(cell)), (0.0, 0.0), "{what}");
+                    let d_bias = got.d_bias.unwrap();
+                    assert_arrays_close(&what, &d_bias, &expected.d_bias.unwrap(), GRADIENT);
+                    for cell in cells(d_bias.shape).filter(|[_, _, q, k]| k > q) {
+                        assert_eq!(d_bias.at(cell), 0.0, "{what}");
+                        assert!(got.weights.as_ref().is_none_or(|w| w.at(cell) == 0.0), "{what}");
                     }
                 }
             }

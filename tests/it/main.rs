@@ -8,6 +8,7 @@ mod causality_bits;
 mod decoder;
 mod feed_forward;
 mod fixtures;
+mod fused;
 mod language_model;
 mod masks;
 mod multi_head;
