@@ -6,5 +6,6 @@ pub mod decoder;
 mod error;
 mod host;
 pub mod mask;
+mod ops;
 
 pub use error::{Error, Result};

@@ -12,7 +12,8 @@
 //! input (Shazeer 2020, "GLU Variants Improve Transformer").
 
 use burn::config::Config;
-use burn::tensor::{Tensor, activation};
+
+use crate::ops::Function;
 
 /// The non-linear function of a [`FeedForward`](super::FeedForward), with its gate if it has one.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -41,28 +42,14 @@ impl Activation {
         matches!(self, Self::SwiGlu | Self::GeGlu | Self::GeGluTanh)
     }
 
-    /// The function itself, element by element; a gate is the caller's to multiply.
-    pub(crate) fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    /// The function itself, without the gate.
+    pub(super) fn function(self) -> Function {
         match self {
-            Self::Relu => activation::relu(x),
-            Self::SquaredRelu => activation::relu(x).square(),
-            Self::Gelu | Self::GeGlu => gelu(x),
-            Self::GeluTanh | Self::GeGluTanh => gelu_tanh(x),
-            Self::Silu | Self::SwiGlu => activation::silu(x),
+            Self::Relu => Function::Relu,
+            Self::SquaredRelu => Function::SquaredRelu,
+            Self::Gelu | Self::GeGlu => Function::Gelu,
+            Self::GeluTanh | Self::GeGluTanh => Function::GeluTanh,
+            Self::Silu | Self::SwiGlu => Function::Silu,
         }
     }
-}
-
-/// `x/2 (1 + erf(x/√2))`. Burn's own has the gradient of the tanh form (0.22.1), which is off by up
-/// to 6e-3 in the gradients of PyTorch's decoder layers.
-fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let phi = ((x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
-    x * phi
-}
-
-/// `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`. Burn's own cubes by the general power; products do.
-fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
-    let inner = (x.clone() * x.clone() * 0.044715 + 1.0) * x.clone() * sqrt_2_over_pi;
-    (inner.tanh() + 1.0) * x * 0.5
 }

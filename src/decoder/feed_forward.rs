@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor};
 use super::Activation;
 use crate::Result;
 use crate::error::{check_nonzero, check_probability};
+use crate::ops::{activate, activate_gated};
 
 /// Configuration of a [`FeedForward`].
 #[derive(Config, Debug)]
@@ -83,9 +84,10 @@ impl FeedForward {
     ///
     /// If the last axis of `x` is not `d_model`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let function = self.activation.function();
         let inner = match &self.gate {
-            Some(gate) => self.activation.apply(gate.forward(x.clone())) * self.up.forward(x),
-            None => self.activation.apply(self.up.forward(x)),
+            Some(gate) => activate_gated(function, gate.forward(x.clone()), self.up.forward(x)),
+            None => activate(function, self.up.forward(x)),
         }; // [batch, queries, d_ff]
         self.down.forward(self.dropout.forward(inner))
     }

@@ -21,7 +21,7 @@ pub use language_model::{
 pub use layer::{
     DecoderInput, DecoderLayer, DecoderLayerConfig, DecoderLayerOutput, Memory, NormPlacement,
 };
-pub use norm::{Norm, NormConfig};
+pub use norm::{LayerNorm, Norm, NormConfig};
 pub use position_embedding::{PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
 pub use positions::{PositionIds, Positions};
 pub use stack::{Decoder, DecoderConfig, DecoderOutput};

@@ -4,12 +4,12 @@
 //! - RMSNorm: `x / √(mean(x²) + ε) · γ` (Zhang and Sennrich 2019)
 
 use burn::config::Config;
-use burn::module::Module;
-use burn::nn::{LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, RmsNorm, RmsNormConfig};
 use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 use crate::error::check_nonzero;
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 
 /// Which normalization, with its settings.
 #[derive(Config, Debug, Copy, PartialEq)]
@@ -55,9 +55,11 @@ impl NormConfig {
             });
         }
         Ok(match *self {
-            Self::LayerNorm { epsilon, bias } => Norm::LayerNorm(
-                LayerNormConfig::new(d_model).with_epsilon(epsilon).with_bias(bias).init(device),
-            ),
+            Self::LayerNorm { epsilon, bias } => Norm::LayerNorm(LayerNorm {
+                gamma: Initializer::Ones.init([d_model], device),
+                beta: bias.then(|| Initializer::Zeros.init([d_model], device)),
+                epsilon,
+            }),
             Self::RmsNorm { epsilon } => {
                 Norm::RmsNorm(RmsNormConfig::new(d_model).with_epsilon(epsilon).init(device))
             }
@@ -65,7 +67,7 @@ impl NormConfig {
     }
 }
 
-/// A normalization of the last axis. Holds Burn's own modules, so that importers know them.
+/// A normalization of the last axis.
 #[derive(Module, Debug)]
 pub enum Norm {
     /// See [`NormConfig::LayerNorm`].
@@ -74,8 +76,20 @@ pub enum Norm {
     RmsNorm(RmsNorm),
 }
 
+/// Layer norm. Its name and parameters are those of Burn's module, so that importers know it;
+/// Burn's keeps ε to itself.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// The learned scale, `[d_model]`.
+    pub gamma: Param<Tensor<1>>,
+    /// The learned shift, `[d_model]`, if there is one.
+    pub beta: Option<Param<Tensor<1>>>,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
 impl Norm {
-    /// Normalizes the last axis.
+    /// Normalizes the last axis, in f32 at least.
     ///
     /// # Shapes
     ///
@@ -86,23 +100,19 @@ impl Norm {
     ///
     /// If the last axis of `x` is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::LayerNorm(norm) => norm.forward(x),
-            Self::RmsNorm(norm) => rms_norm(norm, x),
-        }
+        let (gamma, beta) = match self {
+            Self::LayerNorm(norm) => (norm.gamma.val(), norm.beta.as_ref().map(Param::val)),
+            Self::RmsNorm(norm) => (norm.gamma.val(), None),
+        };
+        let [d_model] = gamma.dims();
+        assert_shape!(x, [.., d_model]);
+        let dtype = x.dtype();
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let (x, gamma, beta) = (x.cast(wide), gamma.cast(wide), beta.map(|beta| beta.cast(wide)));
+        let normed = match self {
+            Self::LayerNorm(norm) => ops::layer_norm(x, gamma, beta, norm.epsilon),
+            Self::RmsNorm(norm) => ops::rms_norm(x, gamma, norm.epsilon),
+        };
+        normed.cast(dtype)
     }
-}
-
-/// In f32 at least. Burn's own forward pass also narrows f64 to f32, hence not used.
-fn rms_norm<const D: usize>(norm: &RmsNorm, x: Tensor<D>) -> Tensor<D> {
-    let gamma = norm.gamma.val();
-    let [d_model] = gamma.dims();
-    assert_shape!(x, [.., d_model]);
-    let dtype = x.dtype();
-    let wide = match dtype {
-        DType::F16 | DType::BF16 => x.cast(DType::F32),
-        _ => x,
-    };
-    let mean_square = wide.clone().square().mean_dim(D - 1); // [..., 1]
-    (wide / (mean_square + norm.epsilon).sqrt()).cast(dtype) * gamma.unsqueeze()
 }

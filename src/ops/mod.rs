@@ -1,0 +1,51 @@
+//! What stands around attention in a layer, as single operations for the CPU.
+//!
+//! Autodiff takes a layer norm apart into a dozen operations, each with its own pass over memory
+//! and its own step in the graph. On a CPU device in f32 the functions here run one pass forward and
+//! one backward; elsewhere they are Burn's own tensor operations.
+
+mod activation;
+mod arithmetic;
+mod norm;
+
+pub(crate) use activation::{Function, activate, activate_gated};
+pub(crate) use norm::{layer_norm, rms_norm};
+
+use burn::tensor::{DType, Tensor};
+
+use crate::host;
+
+/// Whether the operations of this module run on the tensor's device and element type.
+fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && host::supports(&tensor.device(), DType::F32)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    /// The CPU devices that are compiled in.
+    pub(super) fn cpus() -> Vec<Device> {
+        vec![
+            #[cfg(feature = "flex")]
+            Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Device::ndarray(),
+        ]
+    }
+
+    pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().iter::<f64>().collect()
+    }
+
+    /// The gradients of `f(inputs).sum()`; of an input that has none, nothing.
+    pub(super) fn gradient<const D: usize, const N: usize>(
+        inputs: [Tensor<D>; N],
+        f: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+    ) -> Vec<Vec<f64>> {
+        let leaves = inputs.map(|input| input.autodiff().require_grad());
+        let gradients = f(leaves.clone()).sum().backward();
+        leaves.iter().filter_map(|leaf| leaf.grad(&gradients).map(numbers)).collect()
+    }
+}
