@@ -9,9 +9,23 @@
 //! Neither `S` nor `P` is ever stored whole. The forward pass leaves two numbers for each query,
 //! the row's maximum and its sum, from which the backward pass computes the weights again.
 
+mod arch;
+mod backward;
+mod forward;
+mod gemm;
+#[cfg(test)]
 mod naive;
 mod problem;
 mod real;
+mod rows;
+mod score;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod visible;
+
+use arch::Arch;
 
 pub(crate) use problem::{Alibi, Problem, Strided};
 pub(crate) use real::{Element, Real};
@@ -71,7 +85,18 @@ pub(crate) fn forward<E: Element>(
     out: &mut [E],
     statistics: &mut [E::Real],
 ) {
-    naive::forward(problem, inputs, out, statistics);
+    forward_on(Arch::detect(), problem, inputs, out, statistics);
+}
+
+fn forward_on<E: Element>(
+    arch: Arch,
+    problem: &Problem,
+    inputs: &Inputs<E>,
+    out: &mut [E],
+    statistics: &mut [E::Real],
+) {
+    problem.check();
+    forward::forward(arch, problem, inputs, out, statistics);
 }
 
 /// The gradients of attention for the upstream gradient `d_out` (an expanded one has strides of
@@ -89,5 +114,18 @@ pub(crate) fn backward<E: Element>(
     d_out: Strided<E>,
     gradients: Gradients<E>,
 ) {
-    naive::backward(problem, inputs, out, statistics, d_out, gradients);
+    backward_on(Arch::detect(), problem, inputs, out, statistics, d_out, gradients);
+}
+
+fn backward_on<E: Element>(
+    arch: Arch,
+    problem: &Problem,
+    inputs: &Inputs<E>,
+    out: Strided<E>,
+    statistics: &[E::Real],
+    d_out: Strided<E>,
+    gradients: Gradients<E>,
+) {
+    problem.check();
+    backward::backward(arch, problem, inputs, out, statistics, d_out, gradients);
 }

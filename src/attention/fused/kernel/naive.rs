@@ -95,8 +95,6 @@ pub(super) fn forward<E: Element>(
 pub(super) fn backward<E: Element>(
     problem: &Problem,
     inputs: &Inputs<E>,
-    _out: Strided<E>,
-    _statistics: &[E::Real],
     d_out: Strided<E>,
     gradients: Gradients<E>,
 ) {

@@ -1,0 +1,346 @@
+//! The forward pass: one task for each batch row, head and tile of queries.
+//!
+//! A task goes over the tiles of keys that its queries see. Queries stand in the lanes of the
+//! vectors, so that a row's maximum and sum are lane by lane and keys and values are only read
+//! number by number, in whatever layout they lie:
+//!
+//! ```text
+//! St = K Qt         [keys, queries]    dot products, then scores, then hidden ones to -inf
+//! m' = max(m, St)   [queries]
+//! Pt = exp(St - m')
+//! l  = exp(m - m') l + sum of Pt
+//! Ot = exp(m - m') Ot + Vt Pt          [value_dim, queries]
+//! ```
+//!
+//! (Milakov and Gimelshein 2018; Dao et al. 2022, section 3.1; Dao 2023, section 3.1.)
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::arch::Arch;
+use super::gemm::{Left, Lie, Onto, Product, Right};
+use super::problem::result_row;
+use super::real::exp2;
+use super::rows::{Rows, is_finite, transpose};
+use super::score::Rule;
+use super::tasks::{Shared, Workspace, for_each};
+use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
+use super::{Element, Inputs, Problem, Real};
+
+/// Queries in a task.
+const QUERY_TILE: usize = 96;
+
+pub(super) fn forward<E: Element>(
+    arch: Arch,
+    problem: &Problem,
+    inputs: &Inputs<E>,
+    out: &mut [E],
+    statistics: &mut [E::Real],
+) {
+    let Problem { batch, heads, queries, .. } = *problem;
+    let rows = batch * heads * queries;
+    let tiles = queries.div_ceil(QUERY_TILE);
+    let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(problem, batch)).collect();
+    let out = Shared::new(out);
+    let (maxima, sums) = statistics.split_at_mut(rows);
+    let (maxima, sums) = (Shared::new(maxima), Shared::new(sums));
+    let rule = Rule::new(problem, inputs);
+    let work = rows * problem.keys * (problem.head_dim + problem.value_dim);
+    for_each(batch * heads * tiles, work, |workspace, task| {
+        // the last queries first: under look-ahead they see most
+        let (tile, of_head) = (tiles - 1 - task / (batch * heads), task % (batch * heads));
+        let (batch, head) = (of_head / heads, of_head % heads);
+        let first = tile * QUERY_TILE;
+        let count = QUERY_TILE.min(queries - first);
+        let at = of_head * queries + first;
+        // SAFETY: rows `first..first + count` of this batch row and head belong to this task alone.
+        let (maxima, sums) = unsafe { (maxima.slice(at, count), sums.slice(at, count)) };
+        arch.dispatch(Tile {
+            problem,
+            inputs,
+            rule,
+            bounds: &bounds[batch],
+            batch,
+            head,
+            first,
+            count,
+            out: &out,
+            maxima,
+            sums,
+            workspace,
+        });
+    });
+}
+
+struct Tile<'a, E: Element> {
+    problem: &'a Problem<'a>,
+    inputs: &'a Inputs<'a, E>,
+    rule: Rule<'a, E>,
+    bounds: &'a Range<usize>,
+    batch: usize,
+    head: usize,
+    first: usize,
+    count: usize,
+    out: &'a Shared<'a, E>,
+    maxima: &'a mut [E::Real],
+    sums: &'a mut [E::Real],
+    workspace: &'a mut Workspace<E::Real>,
+}
+
+/// What a panel carries from one tile of keys to the next.
+struct State<'a, T> {
+    /// `[head_dim][width]`
+    query: &'a mut [T],
+    /// `[value_dim][width]`
+    out: &'a mut [T],
+    /// `[width]`
+    max: &'a mut [T],
+    /// `[width]`
+    sum: &'a mut [T],
+    width: usize,
+}
+
+impl<E: Element> WithSimd for Tile<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Problem { keys, head_dim, value_dim, .. } = *self.problem;
+        let lanes = E::Real::lanes::<S>();
+        let widest = (2 * lanes).min(self.count.next_multiple_of(lanes));
+        let count = self.count.div_ceil(widest);
+        let key_tile = KEY_TILE.min(keys);
+        let [states, scores, key_rows, value_rows] = self.workspace.slices([
+            count * widest * (head_dim + value_dim + 2),
+            key_tile * widest,
+            key_tile * head_dim,
+            key_tile * value_dim,
+        ]);
+        let mut panels = Vec::with_capacity(count);
+        for (index, state) in
+            states.chunks_exact_mut(widest * (head_dim + value_dim + 2)).enumerate()
+        {
+            let first = self.first + index * widest;
+            let queries = widest.min(self.first + self.count - first);
+            let width = queries.next_multiple_of(lanes);
+            let panel =
+                Panel::new(self.problem, [self.batch, self.head, first], queries, self.bounds);
+            let (query, state) = state.split_at_mut(head_dim * width);
+            let (out, state) = state.split_at_mut(value_dim * width);
+            let (max, state) = state.split_at_mut(width);
+            let sum = &mut state[..width];
+            transpose(&self.inputs.query, [self.batch, self.head, first], queries, query, width);
+            let sink = self.rule.sink(self.head);
+            max.fill(sink.map_or(E::Real::NEG_INFINITY, E::Real::of_f64));
+            sum.fill(if sink.is_some() { E::Real::ONE } else { E::Real::ZERO });
+            out.fill(E::Real::ZERO);
+            panels.push((panel, State { query, out, max, sum, width }));
+        }
+        let kv_head = self.problem.kv_head(self.head);
+        let start = panels.iter().map(|(panel, _)| panel.seen.start).min().unwrap_or(0);
+        let end = panels.iter().map(|(panel, _)| panel.seen.end).max().unwrap_or(0);
+        for tile in (start / KEY_TILE..end.div_ceil(KEY_TILE)).map(|tile| tile * KEY_TILE) {
+            let tile = tile.max(start)..(tile + KEY_TILE).min(end);
+            let at = [self.batch, kv_head, tile.start];
+            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, key_rows);
+            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, value_rows);
+            for (panel, state) in &mut panels {
+                let seen = tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
+                if seen.is_empty() || panel.is_hidden(seen.clone()) {
+                    continue;
+                }
+                let skip = seen.start - tile.start;
+                let step = Step {
+                    problem: self.problem,
+                    rule: &self.rule,
+                    panel,
+                    key: key.skip(skip),
+                    value: value.skip(skip),
+                    scores: &mut scores[..seen.len() * state.width],
+                    keys: seen,
+                };
+                match state.width / lanes {
+                    1 => step.run::<S, 1>(simd, state),
+                    _ => step.run::<S, 2>(simd, state),
+                }
+            }
+        }
+        let keep = self.problem.dropout.map_or(1.0, |dropout| dropout.scale());
+        for (panel, state) in &panels {
+            for lane in 0..panel.queries {
+                let row = panel.first + lane - self.first;
+                let (max, mut sum) = (state.max[lane], state.sum[lane]);
+                // what a sink alone leaves: perhaps a dead row
+                if sum == E::Real::ONE && (0..keys).all(|key| !panel.is_visible(lane, key)) {
+                    sum = E::Real::ZERO;
+                }
+                let inverse = if sum == E::Real::ZERO { 0.0 } else { keep / sum.to_f64() };
+                let inverse = E::Real::of_f64(inverse);
+                let at = [self.batch, self.head, panel.first + lane];
+                let at = result_row([self.problem.heads, self.problem.queries, value_dim], at);
+                // SAFETY: this row belongs to this task alone.
+                let out = unsafe { self.out.slice(at, value_dim) };
+                for (c, out) in out.iter_mut().enumerate() {
+                    let mut weighted = state.out[c * state.width + lane];
+                    weighted *= inverse;
+                    *out = E::of_real(weighted);
+                }
+                self.maxima[row] = max;
+                self.sums[row] = sum;
+            }
+        }
+    }
+}
+
+/// One panel against one tile of keys.
+struct Step<'a, E: Element> {
+    problem: &'a Problem<'a>,
+    rule: &'a Rule<'a, E>,
+    panel: &'a Panel<'a>,
+    keys: Range<usize>,
+    key: Rows<'a, E::Real>,
+    value: Rows<'a, E::Real>,
+    /// `[keys][width]`
+    scores: &'a mut [E::Real],
+}
+
+impl<E: Element> Step<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(mut self, simd: S, state: &mut State<E::Real>) {
+        let width = state.width;
+        simd.vectorize(Product::<_, N> {
+            rows: self.keys.len(),
+            depth: self.problem.head_dim,
+            left: Left { data: self.key.data, lie: Lie::Rows(self.key.step) },
+            right: Right { data: state.query, step: width },
+            out: self.scores,
+            row: width,
+            onto: Onto::Zero,
+        });
+        self.rule.apply(simd, self.panel, self.keys.clone(), width, self.scores, None);
+        let partial = self.panel.hide::<E::Real, S>(simd, self.keys.clone(), width, self.scores);
+        let mut shrink = [E::Real::ZERO; MOST_LANES];
+        let factor = E::Real::of_f64(self.rule.factor);
+        soften::<_, S, N>(simd, factor, self.scores, state, &mut shrink);
+        if let Some(dropout) = self.problem.dropout {
+            self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
+        }
+        let spoilt = self.spoilt(partial);
+        if spoilt == 0 {
+            self.add_values::<S, N>(simd, 0..self.keys.len(), Onto::Scaled(&shrink), state);
+        } else {
+            self.add_values::<S, N>(simd, 0..0, Onto::Scaled(&shrink), state);
+            self.add_around::<S, N>(simd, spoilt, state);
+        }
+    }
+
+    /// Adds the values of some of the tile's keys to the output.
+    #[inline(always)]
+    fn add_values<S: Simd, const N: usize>(
+        &mut self,
+        simd: S,
+        keys: Range<usize>,
+        onto: Onto<E::Real>,
+        state: &mut State<E::Real>,
+    ) {
+        simd.vectorize(Product::<_, N> {
+            rows: self.problem.value_dim,
+            depth: keys.len(),
+            left: Left {
+                data: self.value.skip(keys.start).data,
+                lie: Lie::Columns(self.value.step),
+            },
+            right: Right { data: &self.scores[keys.start * state.width..], step: state.width },
+            out: state.out,
+            row: state.width,
+            onto,
+        });
+    }
+
+    /// The keys hidden from some query whose values are not finite: zero times such a value is not
+    /// zero.
+    #[inline(always)]
+    fn spoilt(&self, partial: KeySet) -> KeySet {
+        let mut spoilt = partial;
+        let mut rest = partial;
+        while rest != 0 {
+            let index = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            if is_finite(self.value.row(index, self.problem.value_dim)) {
+                spoilt &= !(1 << index);
+            }
+        }
+        spoilt
+    }
+
+    /// [`Self::add_values`] where a hidden key's value must not even be multiplied by zero.
+    #[cold]
+    #[inline(never)]
+    fn add_around<S: Simd, const N: usize>(
+        &mut self,
+        simd: S,
+        spoilt: KeySet,
+        state: &mut State<E::Real>,
+    ) {
+        let mut start = 0;
+        for index in (0..self.keys.len()).filter(|index| spoilt >> index & 1 == 1) {
+            self.add_values::<S, N>(simd, start..index, Onto::Itself, state);
+            start = index + 1;
+            for lane in 0..self.panel.queries {
+                if self.panel.is_visible(lane, self.keys.start + index) {
+                    let weight = self.scores[index * state.width + lane];
+                    for c in 0..self.problem.value_dim {
+                        let mut part = weight;
+                        part *= self.value.data[index * self.value.step + c];
+                        state.out[c * state.width + lane] += part;
+                    }
+                }
+            }
+        }
+        self.add_values::<S, N>(simd, start..self.keys.len(), Onto::Itself, state);
+    }
+}
+
+/// Scores to weights relative to the new maximum; the sum follows; `shrink` is what older weights
+/// are multiplied by.
+#[inline(always)]
+fn soften<T: Real, S: Simd, const N: usize>(
+    simd: S,
+    factor: T,
+    scores: &mut [T],
+    state: &mut State<T>,
+    shrink: &mut [T],
+) {
+    let scores = T::vectors_mut::<S>(scores);
+    let max = &mut T::vectors_mut::<S>(state.max)[..N];
+    let sum = &mut T::vectors_mut::<S>(state.sum)[..N];
+    let shrink = &mut T::vectors_mut::<S>(shrink)[..N];
+    let factor = T::splat(simd, factor);
+    let mut most = [T::splat(simd, T::NEG_INFINITY); N];
+    most.copy_from_slice(max);
+    for row in scores.chunks_exact(N) {
+        for n in 0..N {
+            most[n] = T::max(simd, row[n], most[n]);
+        }
+    }
+    // A row that has seen nothing yet has no maximum to subtract.
+    let mut base = most;
+    for n in 0..N {
+        let zero = T::splat(simd, T::ZERO);
+        base[n] = T::if_less(simd, most[n], T::splat(simd, T::LEAST), zero, most[n]);
+        shrink[n] = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, max[n], base[n]), factor));
+        max[n] = most[n];
+    }
+    let mut total = [T::splat(simd, T::ZERO); N];
+    for row in scores.chunks_exact_mut(N) {
+        for n in 0..N {
+            let weight = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, row[n], base[n]), factor));
+            total[n] = T::add(simd, total[n], weight);
+            row[n] = weight;
+        }
+    }
+    for n in 0..N {
+        sum[n] = T::mul_add(simd, sum[n], shrink[n], total[n]);
+    }
+}

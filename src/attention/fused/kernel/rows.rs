@@ -1,0 +1,115 @@
+//! Rows of tensors, as the products read them.
+
+use super::problem::Strided;
+use super::{Element, Real};
+
+/// One row of a tensor where it lies.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a, E> {
+    data: &'a [E],
+    step: usize,
+}
+
+impl<'a, E: Element> Strided<'a, E> {
+    /// Row `[batch, head, row]`.
+    #[inline]
+    pub(super) fn row(&self, [batch, head, row]: [usize; 3]) -> Row<'a, E> {
+        let start = batch * self.strides[0] + head * self.strides[1] + row * self.strides[2];
+        Row { data: self.data.get(start..).unwrap_or_default(), step: self.strides[3] }
+    }
+}
+
+impl<E: Element> Row<'_, E> {
+    #[inline(always)]
+    pub(super) fn get(&self, column: usize) -> E::Real {
+        self.data[column * self.step].to_real()
+    }
+
+    /// The row times a factor, then zeros; a factor of zero makes zeros of anything.
+    #[inline(always)]
+    pub(super) fn copy_to(&self, width: usize, to: &mut [E::Real], factor: E::Real) {
+        let (used, rest) = to.split_at_mut(width);
+        rest.fill(E::Real::ZERO);
+        if factor == E::Real::ZERO {
+            used.fill(E::Real::ZERO);
+        } else if self.step == 1 {
+            for (to, from) in used.iter_mut().zip(self.data) {
+                *to = from.to_real();
+                *to *= factor;
+            }
+        } else {
+            for (column, to) in used.iter_mut().enumerate() {
+                *to = self.get(column);
+                *to *= factor;
+            }
+        }
+    }
+}
+
+pub(super) fn is_finite<T: Real>(row: &[T]) -> bool {
+    row.iter().all(|x| x.is_finite())
+}
+
+/// Rows of keys or values.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) step: usize,
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// `count` rows from `[batch, head, first]` on, at least `padded` wide: where they lie, if they
+    /// can be computed with there; else a copy, padded with zeros.
+    #[inline(always)]
+    pub(super) fn read<'b, E: Element<Real = T>>(
+        from: &Strided<'a, E>,
+        [batch, head, first]: [usize; 3],
+        count: usize,
+        padded: usize,
+        copy: &'b mut [T],
+    ) -> Rows<'b, T>
+    where
+        'a: 'b,
+    {
+        let width = from.shape[3];
+        if let (Some(data), 1, true) = (E::reals(from.data), from.strides[3], padded == width) {
+            let [a, b, c, _] = from.strides;
+            return Rows { data: &data[batch * a + head * b + first * c..], step: c };
+        }
+        if padded > 0 {
+            for (row, to) in copy.chunks_exact_mut(padded).take(count).enumerate() {
+                from.row([batch, head, first + row]).copy_to(width, to, T::ONE);
+            }
+        }
+        Rows { data: copy, step: padded }
+    }
+
+    #[inline(always)]
+    pub(super) fn skip(self, rows: usize) -> Self {
+        Self { data: &self.data[rows * self.step..], step: self.step }
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, width: usize) -> &'a [T] {
+        &self.data[row * self.step..][..width]
+    }
+}
+
+/// `count` rows as columns: `to` is `[width of a row][width]`, the columns left over are zero.
+#[inline(always)]
+pub(super) fn transpose<E: Element>(
+    from: &Strided<E>,
+    [batch, head, first]: [usize; 3],
+    count: usize,
+    to: &mut [E::Real],
+    width: usize,
+) {
+    let start = batch * from.strides[0] + head * from.strides[1] + first * from.strides[2];
+    for (c, column) in to.chunks_exact_mut(width).enumerate() {
+        let (used, rest) = column.split_at_mut(count);
+        for (row, to) in used.iter_mut().enumerate() {
+            *to = from.data[start + row * from.strides[2] + c * from.strides[3]].to_real();
+        }
+        rest.fill(E::Real::ZERO);
+    }
+}

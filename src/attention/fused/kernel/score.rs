@@ -1,0 +1,119 @@
+//! From dot products to scores: scale, softcap, bias and ALiBi.
+//!
+//! Where nothing but a positive scale changes a dot product, it is left as it is, and the scale
+//! goes into the exponent's factor: `exp(scale * (a - max)) = exp2(factor * (a - max))`. The
+//! difference is taken first, so that nothing is lost however large the scores are.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::real::exp2_minus_one;
+use super::visible::{MOST_LANES, Panel};
+use super::{Element, Inputs, Problem, Real, Strided};
+
+/// What turns dot products into scores.
+#[derive(Clone, Copy)]
+pub(super) struct Rule<'a, E> {
+    problem: &'a Problem<'a>,
+    bias: Option<Strided<'a, E>>,
+    /// Dot products are the scores but for the scale.
+    pub(super) plain: bool,
+    /// `exp(score) = exp2(factor * what stands in the tile)`
+    pub(super) factor: f64,
+}
+
+impl<'a, E: Element> Rule<'a, E> {
+    pub(super) fn new(problem: &'a Problem<'a>, inputs: &Inputs<'a, E>) -> Self {
+        let plain = problem.softcap.is_none()
+            && problem.alibi.is_none()
+            && inputs.bias.is_none()
+            && problem.scale > 0.0;
+        let factor = std::f64::consts::LOG2_E * if plain { problem.scale } else { 1.0 };
+        Self { problem, bias: inputs.bias, plain, factor }
+    }
+
+    /// The sink of a head in the units of the tile.
+    pub(super) fn sink(&self, head: usize) -> Option<f64> {
+        let unit = if self.plain { self.problem.scale } else { 1.0 };
+        self.problem.sinks.map(|sinks| sinks[head] / unit)
+    }
+
+    /// Turns a tile of dot products, `[keys][width]`, into scores. `slopes` gets what the softcap
+    /// multiplies a score's gradient by.
+    #[inline(always)]
+    pub(super) fn apply<S: Simd>(
+        &self,
+        simd: S,
+        panel: &Panel,
+        keys: Range<usize>,
+        width: usize,
+        tile: &mut [E::Real],
+        slopes: Option<&mut [E::Real]>,
+    ) {
+        if self.plain {
+            return;
+        }
+        let scale = E::Real::splat(simd, E::Real::of_f64(self.problem.scale));
+        for score in E::Real::vectors_mut::<S>(tile) {
+            *score = E::Real::mul(simd, *score, scale);
+        }
+        if let Some(cap) = self.problem.softcap {
+            softcap(simd, E::Real::of_f64(cap), tile, slopes);
+        }
+        if let Some(bias) = &self.bias {
+            for lane in 0..panel.queries {
+                let at = [panel.batch, panel.head, panel.first + lane, keys.start];
+                let mut at: usize = (0..4).map(|axis| at[axis] * bias.strides[axis]).sum();
+                for row in tile.chunks_exact_mut(width) {
+                    row[lane] += bias.data[at].to_real();
+                    at += bias.strides[3];
+                }
+            }
+        }
+        if let Some(alibi) = &self.problem.alibi {
+            // positions counted from the panel's first query: exact in any float
+            let base = alibi.grid.query_position(panel.first);
+            let of = |position: i64| E::Real::of_f64((position - base) as f64);
+            let mut queries = [E::Real::ZERO; MOST_LANES];
+            for (lane, position) in queries[..width].iter_mut().enumerate() {
+                *position = of(alibi.grid.query_position(panel.query(lane)));
+            }
+            let slope = E::Real::splat(simd, E::Real::of_f64(-alibi.slopes[panel.head]));
+            for (row, key) in tile.chunks_exact_mut(width).zip(keys) {
+                let key = E::Real::splat(simd, of(alibi.grid.key_position(key)));
+                let row = E::Real::vectors_mut::<S>(row).iter_mut();
+                for (score, &query) in row.zip(E::Real::vectors::<S>(&queries)) {
+                    let ahead = E::Real::sub(simd, key, query);
+                    let distance = E::Real::max(simd, ahead, E::Real::sub(simd, query, key));
+                    *score = E::Real::mul_add(simd, slope, distance, *score);
+                }
+            }
+        }
+    }
+}
+
+/// `cap * tanh(score / cap)`; `slopes` gets the derivative, `1 - tanh^2`.
+///
+/// `tanh x = e / (e + 2)` with `e = exp(2|x|) - 1` computed without cancellation, so that small
+/// scores keep their relative precision.
+#[inline(always)]
+fn softcap<T: Real, S: Simd>(simd: S, cap: T, tile: &mut [T], slopes: Option<&mut [T]>) {
+    let [zero, one, two] = [0.0, 1.0, 2.0].map(|value| T::splat(simd, T::of_f64(value)));
+    let most = T::splat(simd, T::of_f64(64.0)); // tanh is 1 long before
+    let factor = T::splat(simd, T::of_f64(2.0 * std::f64::consts::LOG2_E / cap.to_f64()));
+    let cap = T::splat(simd, cap);
+    let mut slopes = slopes.map(|slopes| T::vectors_mut::<S>(slopes).iter_mut());
+    for score in T::vectors_mut::<S>(tile) {
+        let negative = T::sub(simd, zero, *score);
+        let magnitude = T::if_less(simd, *score, zero, negative, *score);
+        let x = T::mul(simd, magnitude, factor);
+        let e = exp2_minus_one::<T, S>(simd, T::if_less(simd, most, x, most, x));
+        let tanh = T::div(simd, e, T::add(simd, e, two));
+        if let Some(slope) = slopes.as_mut().and_then(Iterator::next) {
+            *slope = T::mul(simd, T::sub(simd, one, tanh), T::add(simd, one, tanh));
+        }
+        let capped = T::mul(simd, cap, tanh);
+        *score = T::if_less(simd, *score, zero, T::sub(simd, zero, capped), capped);
+    }
+}

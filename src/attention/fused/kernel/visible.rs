@@ -1,0 +1,164 @@
+//! Which keys a panel of neighbouring queries sees: none, all or some of a tile.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::problem::{broadcast_strides, offset};
+use super::{Problem, Real};
+use crate::attention::dropout_rng::SeededDropout;
+
+/// Most queries in a panel: two vectors of sixteen `f32`.
+pub(super) const MOST_LANES: usize = 32;
+/// Keys in a tile; a set of them fits a [`KeySet`].
+pub(super) const KEY_TILE: usize = 128;
+/// Keys of a tile, bit `j` for the tile's key `j`.
+pub(super) type KeySet = u128;
+
+/// The visible keys of the queries of one panel, one query a lane. Lanes behind the last query
+/// repeat it.
+pub(super) struct Panel<'a> {
+    problem: &'a Problem<'a>,
+    pub(super) batch: usize,
+    pub(super) head: usize,
+    pub(super) first: usize,
+    pub(super) queries: usize,
+    spans: [(usize, usize); MOST_LANES],
+    /// Outside of these keys nothing is visible.
+    pub(super) seen: Range<usize>,
+    /// Within these keys no span hides anything.
+    full: Range<usize>,
+}
+
+impl<'a> Panel<'a> {
+    pub(super) fn new(
+        problem: &'a Problem<'a>,
+        [batch, head, first]: [usize; 3],
+        queries: usize,
+        key_bounds: &Range<usize>,
+    ) -> Self {
+        let mut spans = [(0, 0); MOST_LANES];
+        let (mut seen, mut full) = ((usize::MAX, 0), (0, usize::MAX));
+        for lane in 0..MOST_LANES {
+            spans[lane] =
+                if lane < queries { problem.span(batch, first + lane) } else { spans[lane - 1] };
+            let (start, end) = spans[lane];
+            full = (full.0.max(start), full.1.min(end));
+            if start < end {
+                seen = (seen.0.min(start), seen.1.max(end));
+            }
+        }
+        let seen = seen.0.max(key_bounds.start)..seen.1.min(key_bounds.end);
+        Self { problem, batch, head, first, queries, spans, seen, full: full.0..full.1 }
+    }
+
+    /// The query of a lane.
+    pub(super) fn query(&self, lane: usize) -> usize {
+        self.first + lane.min(self.queries - 1)
+    }
+
+    /// Sets hidden scores to minus infinity in a tile of `scores`, `[keys][width]`. Returns the
+    /// keys that are hidden from some query.
+    #[inline(always)]
+    pub(super) fn hide<T: Real, S: Simd>(
+        &self,
+        simd: S,
+        keys: Range<usize>,
+        width: usize,
+        scores: &mut [T],
+    ) -> KeySet {
+        let mut partial: KeySet = 0;
+        let hidden = T::splat(simd, T::NEG_INFINITY);
+        if keys.start < self.full.start || self.full.end < keys.end {
+            // small whole numbers, exact in any float
+            let within =
+                |key: usize| T::of_f64(key.clamp(keys.start, keys.end) as f64 - keys.start as f64);
+            let starts: [T; MOST_LANES] = self.spans.map(|(start, _)| within(start));
+            let ends: [T; MOST_LANES] = self.spans.map(|(_, end)| within(end));
+            for (index, row) in scores.chunks_exact_mut(width).enumerate() {
+                if self.full.contains(&(keys.start + index)) {
+                    continue;
+                }
+                partial |= 1 << index;
+                let key = T::splat(simd, T::of_f64(index as f64));
+                let bounds = T::vectors::<S>(&starts).iter().zip(T::vectors::<S>(&ends).iter());
+                for (score, (&start, &end)) in T::vectors_mut::<S>(row).iter_mut().zip(bounds) {
+                    let before_end = T::if_less(simd, key, end, *score, hidden);
+                    *score = T::if_less(simd, key, start, hidden, before_end);
+                }
+            }
+        }
+        if let Some(hidden_keys) = self.problem.hidden_keys(self.batch) {
+            for (index, &hidden) in hidden_keys[keys.clone()].iter().enumerate() {
+                if hidden {
+                    partial |= 1 << index;
+                    scores[index * width..][..width].fill(T::NEG_INFINITY);
+                }
+            }
+        }
+        if let Some(cells) = self.problem.hidden_cells {
+            let strides = broadcast_strides(&cells.shape);
+            for lane in 0..self.queries {
+                let at = offset(&strides, [self.batch, self.head, self.first + lane, keys.start]);
+                for index in 0..keys.len() {
+                    if cells.hidden[at + index * strides[3]] {
+                        partial |= 1 << index;
+                        scores[index * width + lane] = T::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        partial
+    }
+
+    /// Whether hidden keys or hidden cells leave nothing of a tile visible.
+    pub(super) fn is_hidden(&self, keys: Range<usize>) -> bool {
+        if let Some(hidden) = self.problem.hidden_keys(self.batch) {
+            if hidden[keys.clone()].iter().all(|&hidden| hidden) {
+                return true;
+            }
+        }
+        let Some(cells) = self.problem.hidden_cells else { return false };
+        let strides = broadcast_strides(&cells.shape);
+        (0..self.queries).all(|lane| {
+            let at = offset(&strides, [self.batch, self.head, self.first + lane, keys.start]);
+            match strides[3] {
+                0 => cells.hidden[at],
+                _ => cells.hidden[at..][..keys.len()].iter().all(|&hidden| hidden),
+            }
+        })
+    }
+
+    /// Sets what dropout drops to zero in a tile, `[keys][row]`.
+    #[inline(always)]
+    pub(super) fn drop_some<T: Real>(
+        &self,
+        dropout: &SeededDropout,
+        keys: Range<usize>,
+        row: usize,
+        tile: &mut [T],
+    ) {
+        let threshold = dropout.threshold();
+        for lane in 0..self.queries {
+            let numbers = dropout.row(self.batch, self.head, self.first + lane);
+            for (index, key) in keys.clone().enumerate() {
+                if numbers.bits(key as u32) < threshold {
+                    tile[index * row + lane] = T::ZERO;
+                }
+            }
+        }
+    }
+
+    /// Whether the query of a lane sees a key.
+    pub(super) fn is_visible(&self, lane: usize, key: usize) -> bool {
+        self.problem.is_visible(self.batch, self.head, self.query(lane), key)
+    }
+}
+
+/// The keys of a batch row from the first to the last that is not hidden from every query.
+pub(super) fn key_bounds(problem: &Problem, batch: usize) -> Range<usize> {
+    let Some(hidden) = problem.hidden_keys(batch) else { return 0..problem.keys };
+    let first = hidden.iter().position(|&hidden| !hidden).unwrap_or(0);
+    let last = hidden.iter().rposition(|&hidden| !hidden).map_or(0, |last| last + 1);
+    first..last
+}
