@@ -95,10 +95,12 @@ pub(super) fn normal_cdf(x: f32) -> f32 {
     if x < 0.0 { upper } else { 1.0 - upper }
 }
 
-/// The logistic function.
+/// The logistic function, and what it lacks to 1.
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(super) fn sigmoid(x: f32) -> [f32; 2] {
+    let exp = exp(-x);
+    let sigmoid = 1.0 / (1.0 + exp);
+    [sigmoid, exp * sigmoid]
 }
 
 /// The sum, over 16 partial sums.

@@ -271,8 +271,9 @@ mod tests {
     #[test]
     fn norms_agree_with_the_formula_in_f64() {
         // One row, widths around the vector length, and more rows than one block has.
-        let shapes = [[1, 1, 2], [2, 3, 7], [2, 5, 16], [3, 1, 17], [2, 37, 64], [5, 11, 1024]];
+        let shapes = [[1, 1, 3], [2, 3, 7], [2, 5, 16], [3, 1, 17], [2, 37, 64], [5, 11, 1024]];
         for (device, shape) in cpus().into_iter().flat_map(|d| shapes.map(|s| (d.clone(), s))) {
+            device.seed(5);
             for (centered, shifted) in [(true, true), (true, false), (false, false)] {
                 let narrow = inputs(&device, shape);
                 let wide = narrow.each_ref().map(|x| x.clone().cast(DType::F64));
