@@ -440,15 +440,16 @@ impl<E: Element> WithSimd for Tile<'_, E> {
             let kept = Scores { data: weights, ..scores };
             scores.by_key(simd, Right { data: query_rows, step: key_pad }, key_pad, d_key);
             kept.by_key(simd, Right { data: d_out_rows, step: value_pad }, value_pad, d_value);
-            let spoilt_keys: KeySet = (0..tile.len())
-                .filter(|&index| partial >> index & 1 == 1 && !is_finite(key.row(index, head_dim)))
-                .fold(0, |set, index| set | 1 << index);
+            let in_tile = KeySet::MAX >> (KEY_TILE - tile.len());
+            let spoilt_keys = key.spoilt(partial & in_tile, head_dim);
             if spoilt_keys == 0 {
                 scores.by_query(simd, Right { data: key.data, step: key.step }, key_pad, d_query);
+            } else {
+                let clean = key.without(spoilt_keys, tile.len(), key_pad);
+                scores.by_query(simd, Right { data: &clean, step: key_pad }, key_pad, d_query);
             }
             if spoilt_keys != 0 || spoilt != 0 {
-                Exactly { plan, at: [batch, head, first], keys: tile.clone(), key }.add(
-                    simd,
+                Spoilt { plan, at: [batch, head, first], keys: tile.clone(), key }.add(
                     &scores,
                     &kept,
                     spoilt,
@@ -656,7 +657,7 @@ fn product<T: Real, S: Simd>(
 }
 
 /// Products with rows that are not finite, cell by visible cell: zero times such a row is not zero.
-struct Exactly<'a, E: Element> {
+struct Spoilt<'a, E: Element> {
     plan: &'a Plan<'a, E>,
     /// Batch row, head, first query.
     at: [usize; 3],
@@ -664,19 +665,17 @@ struct Exactly<'a, E: Element> {
     key: Rows<'a, E::Real>,
 }
 
-impl<E: Element> Exactly<'_, E> {
-    /// Adds what the rows of spoilt queries give to keys and values, and what all keys give to
-    /// queries if any key is spoilt.
+impl<E: Element> Spoilt<'_, E> {
+    /// Adds what spoilt queries give to keys and values, and spoilt keys to queries.
     #[cold]
     #[inline(never)]
     #[allow(clippy::too_many_arguments)]
-    fn add<S: Simd>(
+    fn add(
         &self,
-        _: S,
         scores: &Scores<E::Real>,
         weights: &Scores<E::Real>,
-        spoilt: QuerySet,
-        spoilt_keys: KeySet,
+        queries: QuerySet,
+        keys: KeySet,
         inverses: &[E::Real],
         d_query: &mut [E::Real],
         d_key: &mut [E::Real],
@@ -684,23 +683,23 @@ impl<E: Element> Exactly<'_, E> {
     ) {
         let Problem { head_dim, value_dim, .. } = *self.plan.problem;
         let [batch, head, first] = self.at;
-        let query_pad = d_query.len() / scores.queries;
-        let [key_pad, value_pad] =
-            [&*d_key, &*d_value].map(|d| d.len() / KEY_TILE.min(self.plan.problem.keys));
+        let longest = KEY_TILE.min(self.plan.problem.keys);
+        let (key_pad, value_pad) = (d_key.len() / longest, d_value.len() / longest);
+        let product = |mut a: E::Real, b: E::Real| {
+            a *= b;
+            a
+        };
         for lane in 0..scores.queries {
             let at = [batch, head, first + lane];
             let (query, d_out) = (self.plan.inputs.query.row(at), self.plan.d_out.row(at));
             for index in 0..scores.keys {
-                if !self.plan.problem.is_visible(batch, head, at[2], self.keys.start + index) {
+                let (by_query, by_key) = (queries >> lane & 1 == 1, keys >> index & 1 == 1);
+                let key = self.keys.start + index;
+                if !(by_query || by_key) || !self.plan.problem.is_visible(batch, head, at[2], key) {
                     continue;
                 }
                 let cell = index * scores.row + lane;
-                let product = |a: E::Real, b: E::Real| {
-                    let mut product = a;
-                    product *= b;
-                    product
-                };
-                if spoilt >> lane & 1 == 1 {
+                if by_query {
                     for c in 0..head_dim {
                         d_key[index * key_pad + c] += product(scores.data[cell], query.get(c));
                     }
@@ -709,9 +708,9 @@ impl<E: Element> Exactly<'_, E> {
                         d_value[index * value_pad + c] += product(weights.data[cell], d_out);
                     }
                 }
-                if spoilt_keys != 0 {
+                if by_key {
                     for (c, &key) in self.key.row(index, head_dim).iter().enumerate() {
-                        d_query[lane * query_pad + c] += product(scores.data[cell], key);
+                        d_query[lane * key_pad + c] += product(scores.data[cell], key);
                     }
                 }
             }

@@ -22,7 +22,7 @@ use super::arch::Arch;
 use super::gemm::{Left, Lie, Onto, Product, Right};
 use super::problem::result_row;
 use super::real::exp2;
-use super::rows::{Rows, is_finite, transpose};
+use super::rows::{Rows, transpose};
 use super::score::Rule;
 use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
@@ -207,7 +207,7 @@ struct Step<'a, E: Element> {
 
 impl<E: Element> Step<'_, E> {
     #[inline(always)]
-    fn run<S: Simd, const N: usize>(mut self, simd: S, state: &mut State<E::Real>) {
+    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<E::Real>) {
         let width = state.width;
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
@@ -226,79 +226,55 @@ impl<E: Element> Step<'_, E> {
         if let Some(dropout) = self.problem.dropout {
             self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
         }
-        let spoilt = self.spoilt(partial);
+        let spoilt = self.value.spoilt(partial, self.problem.value_dim);
         if spoilt == 0 {
-            self.add_values::<S, N>(simd, 0..self.keys.len(), Onto::Scaled(&shrink), state);
+            self.add_values::<S, N>(simd, self.value, &shrink, state);
         } else {
-            self.add_values::<S, N>(simd, 0..0, Onto::Scaled(&shrink), state);
-            self.add_around::<S, N>(simd, spoilt, state);
+            let clean = self.value.without(spoilt, self.keys.len(), self.problem.value_dim);
+            let clean = Rows { data: &clean, step: self.problem.value_dim };
+            self.add_values::<S, N>(simd, clean, &shrink, state);
+            self.add_spoilt(spoilt, state);
         }
     }
 
-    /// Adds the values of some of the tile's keys to the output.
+    /// The tile's values, weighted, onto the shrunken output.
     #[inline(always)]
     fn add_values<S: Simd, const N: usize>(
-        &mut self,
+        &self,
         simd: S,
-        keys: Range<usize>,
-        onto: Onto<E::Real>,
+        value: Rows<E::Real>,
+        shrink: &[E::Real],
         state: &mut State<E::Real>,
     ) {
         simd.vectorize(Product::<_, N> {
             rows: self.problem.value_dim,
-            depth: keys.len(),
-            left: Left {
-                data: self.value.skip(keys.start).data,
-                lie: Lie::Columns(self.value.step),
-            },
-            right: Right { data: &self.scores[keys.start * state.width..], step: state.width },
+            depth: self.keys.len(),
+            left: Left { data: value.data, lie: Lie::Columns(value.step) },
+            right: Right { data: self.scores, step: state.width },
             out: state.out,
             row: state.width,
-            onto,
+            onto: Onto::Scaled(shrink),
         });
     }
 
-    /// The keys hidden from some query whose values are not finite: zero times such a value is not
-    /// zero.
-    #[inline(always)]
-    fn spoilt(&self, partial: KeySet) -> KeySet {
-        let mut spoilt = partial;
-        let mut rest = partial;
-        while rest != 0 {
-            let index = rest.trailing_zeros() as usize;
-            rest &= rest - 1;
-            if is_finite(self.value.row(index, self.problem.value_dim)) {
-                spoilt &= !(1 << index);
-            }
-        }
-        spoilt
-    }
-
-    /// [`Self::add_values`] where a hidden key's value must not even be multiplied by zero.
+    /// The values that are not finite, where they are visible: zero times such a value is not zero.
     #[cold]
     #[inline(never)]
-    fn add_around<S: Simd, const N: usize>(
-        &mut self,
-        simd: S,
-        spoilt: KeySet,
-        state: &mut State<E::Real>,
-    ) {
-        let mut start = 0;
+    fn add_spoilt(&self, spoilt: KeySet, state: &mut State<E::Real>) {
         for index in (0..self.keys.len()).filter(|index| spoilt >> index & 1 == 1) {
-            self.add_values::<S, N>(simd, start..index, Onto::Itself, state);
-            start = index + 1;
             for lane in 0..self.panel.queries {
                 if self.panel.is_visible(lane, self.keys.start + index) {
                     let weight = self.scores[index * state.width + lane];
-                    for c in 0..self.problem.value_dim {
+                    for (c, &value) in
+                        self.value.row(index, self.problem.value_dim).iter().enumerate()
+                    {
                         let mut part = weight;
-                        part *= self.value.data[index * self.value.step + c];
+                        part *= value;
                         state.out[c * state.width + lane] += part;
                     }
                 }
             }
         }
-        self.add_values::<S, N>(simd, start..self.keys.len(), Onto::Itself, state);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rows of tensors, as the products read them.
 
 use super::problem::Strided;
+use super::visible::KeySet;
 use super::{Element, Real};
 
 /// One row of a tensor where it lies.
@@ -92,6 +93,32 @@ impl<'a, T: Real> Rows<'a, T> {
     #[inline(always)]
     pub(super) fn row(&self, row: usize, width: usize) -> &'a [T] {
         &self.data[row * self.step..][..width]
+    }
+
+    /// Those of `rows` that are not finite. If their keys are hidden from a query, they must not
+    /// even be multiplied by that query's weight of zero.
+    #[inline(always)]
+    pub(super) fn spoilt(&self, rows: KeySet, width: usize) -> KeySet {
+        let (mut spoilt, mut rest) = (rows, rows);
+        while rest != 0 {
+            let row = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            if is_finite(self.row(row, width)) {
+                spoilt &= !(1 << row);
+            }
+        }
+        spoilt
+    }
+
+    /// A copy of the first `count` rows with zeros in place of `spoilt` ones.
+    #[cold]
+    pub(super) fn without(&self, spoilt: KeySet, count: usize, width: usize) -> Vec<T> {
+        let mut copy = Vec::with_capacity(count * width);
+        for row in 0..count {
+            let zero = spoilt >> row & 1 == 1;
+            copy.extend(self.row(row, width).iter().map(|&x| if zero { T::ZERO } else { x }));
+        }
+        copy
     }
 }
 

@@ -322,3 +322,220 @@ proptest! {
         agrees::<f32>(&case, alibi * 2e-6, 1e-5);
     }
 }
+
+/// Look-ahead at lengths on, before and after every edge of vectors, panels and tiles.
+#[test]
+fn lengths_around_every_edge() {
+    for length in [1, 2, 7, 8, 9, 15, 16, 17, 95, 96, 97, 127, 128, 129, 191, 193, 257] {
+        agrees::<f32>(&Case::causal([1, 2, 1, length, length, 5, 3]), 2e-6, 1e-5);
+        agrees::<f64>(&Case::new([1, 1, 1, 3, length, 4, 8]), 1e-12, 1e-12);
+        agrees::<f64>(&Case::causal([1, 1, 1, length, 5, 9, 2]), 1e-12, 1e-12);
+    }
+}
+
+#[test]
+fn nothing_to_do() {
+    for sizes in [
+        [0, 2, 1, 3, 3, 4, 4],
+        [1, 2, 1, 0, 3, 4, 4],
+        [1, 2, 1, 3, 0, 4, 4],
+        [2, 2, 2, 0, 0, 4, 4],
+        [1, 1, 1, 2, 3, 0, 4],
+        [1, 1, 1, 2, 3, 4, 0],
+    ] {
+        agrees::<f32>(&Case { scale: 1.0, ..Case::causal(sizes) }, 2e-6, 1e-5);
+    }
+}
+
+/// Half precision in and out, computed in `f32`: only the rounding of the results differs.
+#[test]
+fn half_precision() {
+    let mut case = Case::causal([1, 4, 2, 33, 40, 16, 8]);
+    case.bias = Some([1, 1, 33, 40]);
+    agrees::<half::f16>(&case, 2e-3, 4e-3);
+    agrees::<half::bf16>(&case, 2e-2, 3e-2);
+}
+
+/// Scores of -20,000 that differ by little: a rounded log-sum-exp would lose the weights.
+#[test]
+fn large_scores_keep_their_weights() {
+    let case = Case { scale: 0.25, ..Case::causal([1, 1, 1, 40, 40, 16, 4]) };
+    let mut data = Data::<f32>::of(&case);
+    for (at, q) in data.query.iter_mut().enumerate() {
+        *q = if at % 16 == 0 { 256.0 } else { (*q * 8.0).round() / 8.0 };
+    }
+    for (at, k) in data.key.iter_mut().enumerate() {
+        *k = if at % 16 == 0 { -320.0 } else { (*k * 8.0).round() / 8.0 };
+    }
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let exact = Data::<f64> {
+        query: wide(&data.query),
+        key: wide(&data.key),
+        value: wide(&data.value),
+        bias: vec![],
+        d_out: wide(&data.d_out),
+    }
+    .run(&case, None);
+    for arch in archs() {
+        let got = data.run(&case, Some(arch));
+        assert!(difference(&got.out, &exact.out, 0.1) < 2e-6);
+        assert!(difference(&got.value, &exact.value, 1.0) < 1e-5);
+        assert!(difference(&got.query, &exact.query, 1.0) < 1e-5);
+        assert!(difference(&got.key, &exact.key, 1.0) < 1e-5);
+    }
+}
+
+/// The bits depend neither on the number of threads nor on which of them was faster.
+#[test]
+fn same_bits_on_any_number_of_threads() {
+    let mut shared_bias = Case::causal([2, 4, 2, 300, 300, 16, 16]);
+    shared_bias.bias = Some([1, 1, 300, 300]);
+    let mut row_bias = Case::causal([2, 2, 2, 200, 260, 8, 16]);
+    row_bias.bias = Some([1, 2, 1, 1]);
+    let one_head = Case::causal([1, 1, 1, 700, 700, 32, 32]);
+    let few = Case::causal([1, 4, 2, 2, 3000, 32, 16]);
+    for case in [shared_bias, row_bias, one_head, few] {
+        let data = Data::<f32>::of(&case);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| data.run(&case, Some(Arch::detect())))
+        };
+        let expected = run(1);
+        for threads in [2, 2, 3, 5, 1] {
+            assert!(run(threads) == expected, "{threads} threads, {:?}", case.sizes);
+        }
+    }
+}
+
+/// NaN and infinity where nobody can see them: the bits of every result stay.
+fn hidden_cannot_be_felt(case: &Case, spoil: f32) {
+    let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+    let problem = case.problem();
+    let data = Data::<f32>::of(case);
+    let mut spoilt = data.clone();
+    let group = heads / kv_heads;
+    let mut any = false;
+    for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+        for i in 0..queries {
+            if (0..keys).all(|j| !problem.is_visible(b, h, i, j)) {
+                any = true;
+                let at = ((b * queries + i) * heads + h) * head_dim;
+                spoilt.query[at..][..head_dim].fill(spoil);
+                let at = ((b * heads + h) * queries + i) * value_dim;
+                spoilt.d_out[at..][..value_dim].fill(spoil);
+            }
+        }
+    }
+    for (b, kv) in (0..batch).flat_map(|b| (0..kv_heads).map(move |h| (b, h))) {
+        for j in 0..keys {
+            let mut cells = (0..group).flat_map(|h| (0..queries).map(move |i| (kv * group + h, i)));
+            if cells.all(|(h, i)| !problem.is_visible(b, h, i, j)) {
+                any = true;
+                let at = (b * kv_heads + kv) * keys + j;
+                spoilt.key[at * head_dim..][..head_dim].fill(spoil);
+                spoilt.value[at * value_dim..][..value_dim].fill(spoil);
+            }
+        }
+    }
+    assert!(any, "nothing hidden in {:?}", case.sizes);
+    for arch in archs() {
+        let (clean, spoilt) = (data.run(case, Some(arch)), spoilt.run(case, Some(arch)));
+        assert!(clean.out.iter().all(|x| x.is_finite()));
+        assert!(clean == spoilt, "{spoil} was felt, {arch:?}, {:?}", case.sizes);
+    }
+}
+
+#[test]
+fn nan_in_padding_and_dead_rows_cannot_be_felt() {
+    for spoil in [f32::NAN, f32::INFINITY, f32::MAX] {
+        for (queries, keys) in [(40, 40), (1, 300), (130, 150), (3, 20)] {
+            // right padding under look-ahead, left padding, scattered
+            for hidden in [|j: usize, keys: usize| j + 7 >= keys, |j, _| j < 5, |j, _| j % 3 == 1] {
+                let mut case = Case::causal([2, 4, 2, queries, keys, 9, 8]);
+                case.hidden_keys = Some((0..keys).map(|j| hidden(j, keys)).collect());
+                hidden_cannot_be_felt(&case, spoil);
+                let mut case = Case::new([1, 2, 2, queries, keys, 8, 16]);
+                let hidden = (0..keys).map(|j| hidden(j, keys)).collect();
+                case.hidden_cells = Some(HiddenCells { shape: [1, 1, 1, keys], hidden });
+                case.dropout = Some(SeededDropout { probability: 0.2, seed: 5 });
+                hidden_cannot_be_felt(&case, spoil);
+            }
+        }
+    }
+}
+
+/// NaN in key, value, query or upstream gradient `at` reaches exactly those who see it.
+#[test]
+fn nan_reaches_those_who_see_it_and_nobody_else() {
+    let (queries, keys, dim) = (150, 150, 8);
+    let case = Case::causal([1, 1, 1, queries, keys, dim, dim]);
+    let data = Data::<f32>::of(&case);
+    for at in [0, 5, 16, 95, 96, 127, 128, 149] {
+        for arch in archs() {
+            let clean = data.run(&case, Some(arch));
+            let row = |rows: &[f32], i: usize| rows[i * dim..][..dim].to_vec();
+            let mut future = data.clone();
+            future.key[at * dim + 1] = f32::NAN;
+            future.value[at * dim] = f32::INFINITY;
+            let got = future.run(&case, Some(arch));
+            for i in 0..queries {
+                let felt = row(&got.out, i).iter().all(|x| x.is_nan());
+                assert_eq!(felt, i >= at, "query {i}, key {at}");
+                if i < at {
+                    assert_eq!(row(&got.out, i), row(&clean.out, i), "query {i}, key {at}");
+                    assert_eq!(row(&got.query, i), row(&clean.query, i), "query {i}, key {at}");
+                }
+            }
+            let mut past = data.clone();
+            past.query[at * dim + 1] = f32::NAN;
+            past.d_out[at * dim] = f32::NEG_INFINITY;
+            let got = past.run(&case, Some(arch));
+            for j in 0..keys {
+                let felt = row(&got.key, j).iter().all(|x| x.is_nan());
+                assert_eq!(felt, j <= at, "key {j}, query {at}");
+                if j > at {
+                    let (key, value) = (row(&got.key, j), row(&got.value, j));
+                    assert_eq!(key, row(&clean.key, j), "key {j}, query {at}");
+                    assert_eq!(value, row(&clean.value, j), "value {j}, query {at}");
+                }
+            }
+        }
+    }
+}
+
+/// The vectors' `2^x` against the library's, in units in the last place.
+#[test]
+fn exponentials_are_within_two_ulps() {
+    struct Exp<'a, T>(&'a mut [T]);
+    impl<T: Real> pulp::WithSimd for Exp<'_, T> {
+        type Output = ();
+        fn with_simd<S: pulp::Simd>(self, simd: S) {
+            T::vectors_mut::<S>(self.0).iter_mut().for_each(|x| *x = real::exp2::<T, S>(simd, *x));
+        }
+    }
+    for arch in archs() {
+        let xs: Vec<f32> = (0..1 << 16).map(|i| -(i as f32) / 512.0).collect();
+        let mut got = xs.clone();
+        arch.dispatch(Exp(&mut got));
+        for (x, got) in xs.iter().zip(got) {
+            let exact = f64::from(*x).exp2();
+            let error = (f64::from(got) - exact).abs();
+            assert!(error <= 1.2e-7 * exact + 2.4e-38, "2^{x} = {got:e}, not {exact:e}");
+            assert!(*x > -127.0 || got == 0.0, "2^{x} = {got:e}");
+        }
+        let xs: Vec<f64> = (0..1 << 16).map(|i| -(i as f64) / 60.0).collect();
+        let mut got = xs.clone();
+        arch.dispatch(Exp(&mut got));
+        for (x, got) in xs.iter().zip(got) {
+            let error = (got - x.exp2()).abs();
+            assert!(error <= 4.5e-16 * x.exp2() + 4.5e-308, "2^{x} = {got:e}");
+            assert!(*x > -1023.0 || got == 0.0, "2^{x} = {got:e}");
+        }
+        let mut special =
+            [f32::NAN, f32::NEG_INFINITY, -127.0, 0.0, -1e30, f32::MIN, -126.9, -126.5];
+        arch.dispatch(Exp(&mut special));
+        assert!(special[0].is_nan());
+        assert_eq!(special[1..6], [0.0, 0.0, 1.0, 0.0, 0.0]);
+        assert!(special[6..].iter().all(|&x| (0.0..1e-37).contains(&x)));
+    }
+}
