@@ -5,9 +5,10 @@
 //! windows, lengths, prefixes, chunks and documents in one piece cost `O(queries)`; nothing but
 //! flags, and unions with a gap, costs `queries * keys`.
 
+use super::array::Array;
 use super::documents::Documents;
 use super::leaf::{Band, Flags, Leaf};
-use super::parts::{Array, Parts};
+use super::parts::Parts;
 use super::rule::Rule;
 use super::{Grid, LoweredMask, Mask, Span};
 use crate::{Error, Result};

@@ -29,9 +29,10 @@
 //! of whatever takes or gives one.
 //!
 //! In reading order: `grid`, `rule`, `leaf` and `documents` (what leaves mean), `leaves` (their
-//! constructors), `expression`; `lowered`, `lower` and `parts`; `dense`; `questions`, `why`;
+//! constructors), `expression`; `lowered`, `lower`, `parts` and `array`; `dense`; `questions`, `why`;
 //! `draw`, `picture`, `svg`; `modules`.
 
+mod array;
 mod dense;
 mod documents;
 mod draw;

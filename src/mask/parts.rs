@@ -4,20 +4,12 @@
 //! - `&`: spans intersect, flags are OR-ed; each part stays what it is.
 //! - `|` and `!`: stay spans, or hidden keys, where the result can be said so for every row;
 //!   else they become cells.
-//!
-//! Every array keeps its axes at 1 for as long as nothing depends on them.
 
 use std::sync::Arc;
 
+use super::array::Array;
 use super::{Grid, HiddenCells, Span};
-use crate::{Error, Result};
-
-/// `[batch, heads, queries, keys]`, row-major, each axis full or 1.
-#[derive(Clone)]
-pub(super) struct Array<T> {
-    pub(super) shape: [usize; 4],
-    pub(super) data: Arc<[T]>,
-}
+use crate::Result;
 
 /// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
@@ -26,73 +18,6 @@ pub(super) struct Parts {
     pub(super) spans: Option<Array<Span>>,
     pub(super) hidden_keys: Option<Array<bool>>,
     pub(super) hidden_cells: Option<Array<bool>>,
-}
-
-impl<T: Copy> Array<T> {
-    pub(super) fn new(shape: [usize; 4], data: Vec<T>) -> Self {
-        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
-        Self { shape, data: data.into() }
-    }
-
-    fn map(&self, f: impl Fn(T) -> T) -> Self {
-        Self { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
-    }
-
-    /// `f` of two arrays, cell by cell, broadcast against each other.
-    fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Result<Self> {
-        if self.shape == other.shape {
-            let pairs = self.data.iter().zip(&*other.data);
-            return Ok(Self { shape: self.shape, data: pairs.map(|(&a, &b)| f(a, b)).collect() });
-        }
-        let shape = broadcast_shape(self.shape, other.shape)?;
-        let (a, b) = (self.expand(shape), other.expand(shape));
-        Ok(Self { shape, data: a.data.iter().zip(&*b.data).map(|(&a, &b)| f(a, b)).collect() })
-    }
-
-    /// The array with every axis as long as in `shape`.
-    pub(super) fn expand(&self, shape: [usize; 4]) -> Self {
-        if self.shape == shape {
-            return self.clone();
-        }
-        let [batch, heads, queries, keys] = shape;
-        let mut data = Vec::with_capacity(shape.iter().product());
-        for b in 0..batch {
-            for h in 0..heads {
-                for q in 0..queries {
-                    match self.row(b, h, q) {
-                        [one] if keys != 1 => data.resize(data.len() + keys, *one),
-                        row => data.extend_from_slice(row),
-                    }
-                }
-            }
-        }
-        Self::new(shape, data)
-    }
-
-    /// The entries along the last axis.
-    fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
-        let [batches, heads, queries, keys] = self.shape;
-        let at = |index, size| if size == 1 { 0 } else { index };
-        let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
-        &self.data[row * keys..][..keys]
-    }
-}
-
-/// The common shape of two arrays that broadcast against each other.
-fn broadcast_shape(a: [usize; 4], b: [usize; 4]) -> Result<[usize; 4]> {
-    let mut shape = a;
-    for (axis, size) in shape.iter_mut().enumerate() {
-        if *size == 1 {
-            *size = b[axis];
-        } else if b[axis] != 1 && b[axis] != *size {
-            return Err(Error::Mask {
-                mask: "hidden_cells",
-                expected: format!("shapes that broadcast against each other, such as {a:?} twice"),
-                got: format!("{a:?} and {b:?} ([batch, heads, queries, keys])"),
-            });
-        }
-    }
-    Ok(shape)
 }
 
 impl Parts {
