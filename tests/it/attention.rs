@@ -678,6 +678,26 @@ on_each_backend! {
         }
     }
 
+    /// A bias of -inf hides like a mask, if clumsily: whole rows of it give 0 and no NaN.
+    fn a_bias_of_minus_infinity_is_a_dead_row(device: Device) {
+        if !is_cpu(&device) {
+            return; // WGSL may assume that there are no infinities.
+        }
+        let inputs = inputs([1, 2, 2], [3, 5], [3, 2], &device, DType::F32);
+        let mask = LoweredMask::all_visible(Grid::bottom_right(1, 3, 5));
+        let mut bias = Array::random([1, 1, 3, 5], 9);
+        (0..5).for_each(|k| *bias.at_mut([0, 0, 1, k]) = f64::NEG_INFINITY);
+        for kernel in training_kernels(&device) {
+            let options = AttentionOptions::new()
+                .with_bias(tensor(&bias, &device, DType::F32))
+                .with_kernel(kernel);
+            let results = train(&inputs, &mask, &options);
+            assert_hidden_is_zero(&format!("{kernel:?}"), &results, &|[_, _, q, _]| q == 1);
+            let d_bias = results.d_bias.unwrap().values;
+            assert!(d_bias[5..10].iter().all(|&gradient| gradient == 0.0), "{kernel:?}: {d_bias:?}");
+        }
+    }
+
     /// Query head h reads key/value head h / group, as if each were written out `group` times.
     fn grouped_heads_are_repeated_heads(device: Device) {
         let (kv_heads, group) = (3, 2);
