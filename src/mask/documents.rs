@@ -31,6 +31,11 @@ impl Documents {
         Self { ids: rows.into_iter().map(ids).collect() }
     }
 
+    /// Those of other rows: row `i` is row `rows[i]` of these.
+    pub(super) fn select_rows(&self, rows: &[usize]) -> Self {
+        Self { ids: rows.iter().map(|&row| self.ids[row].clone()).collect() }
+    }
+
     /// The document at `position`.
     pub(super) fn id(&self, batch: usize, position: i64) -> i64 {
         self.ids[batch][position as usize]

@@ -30,6 +30,7 @@
 //!
 //! In reading order: `grid`, `rule`, `leaf` and `documents` (what leaves mean), `leaves` (their
 //! constructors), `expression`; `lowered`, `lower`, `parts` and `array`; `dense`; `questions`, `why`;
+//! `past` and `rows`, for caches;
 //! `draw`, `picture`, `svg`; `modules`.
 
 mod array;
@@ -44,8 +45,10 @@ mod lower;
 mod lowered;
 mod modules;
 mod parts;
+mod past;
 mod picture;
 mod questions;
+mod rows;
 mod rule;
 mod svg;
 mod why;
@@ -57,6 +60,7 @@ pub use modules::{
     LookAheadMask, LookAheadMaskConfig, PaddingMask, PaddingMaskConfig, SequenceInput,
     SequenceMask, SequenceMaskConfig,
 };
+pub(crate) use past::Past;
 pub use questions::DeadRow;
 pub use rule::Mask;
 pub use why::{Cause, HidingPart, Reason};
