@@ -81,6 +81,90 @@ pub enum Error {
         /// What came.
         got: String,
     },
+
+    /// A cache was used in a way that does not fit it. It is as it was before.
+    #[error("cache, {misuse}: expected {expected}, got {got}")]
+    Cache {
+        /// What does not fit.
+        misuse: CacheMisuse,
+        /// What would have fitted.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+
+    /// A pass with a cache gave other logits than a pass over everything.
+    #[error(
+        "cache, check after {tokens} tokens: expected the logits of a pass without cache to \
+         {tolerance:e}, got a difference of {difference:e}; was the model changed since the cache \
+         was filled?"
+    )]
+    CacheCheck {
+        /// Number of tokens in each row.
+        tokens: usize,
+        /// The greatest difference of two logits.
+        difference: f64,
+        /// The difference that rounding may make.
+        tolerance: f64,
+    },
+
+    /// A model's scores hold NaN, so that no token can be chosen.
+    #[error(
+        "logits of row {row} after {tokens} tokens: expected numbers, got NaN; look for NaN in the \
+         parameters, or for an overflow in half precision"
+    )]
+    NotANumber {
+        /// The row, among those that are being generated.
+        row: usize,
+        /// Number of tokens that it holds.
+        tokens: usize,
+    },
+}
+
+/// What does not fit in an [`Error::Cache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheMisuse {
+    /// More tokens than the limit, or none.
+    Length,
+    /// Another number of rows than before.
+    Batch,
+    /// Another device than before.
+    Device,
+    /// Another model than before.
+    Model,
+    /// A model that is being trained: its parameters change under the cache.
+    Training,
+    /// A mask under which a new token does not see itself, as right padding does.
+    Mask,
+    /// Another memory than before.
+    Memory,
+    /// A length that the cache can't go back to.
+    Trim,
+    /// Rows that there are not.
+    Rows,
+    /// An earlier pass broke off in the middle, in a way that can't be taken back.
+    Interrupted,
+    /// A file that is no cache, or that can't be read or written.
+    File,
+}
+
+impl std::fmt::Display for CacheMisuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Length => "length",
+            Self::Batch => "batch",
+            Self::Device => "device",
+            Self::Model => "model",
+            Self::Training => "training",
+            Self::Mask => "mask",
+            Self::Memory => "memory",
+            Self::Trim => "trim",
+            Self::Rows => "rows",
+            Self::Interrupted => "interrupted",
+            Self::File => "file",
+        })
+    }
 }
 
 /// `Result` with this crate's [`Error`](enum@Error).

@@ -71,10 +71,12 @@
 #![deny(missing_docs)]
 
 pub mod attention;
+pub mod cache;
 pub mod decoder;
 mod error;
+pub mod generation;
 mod host;
 pub mod mask;
 mod ops;
 
-pub use error::{Error, Result};
+pub use error::{CacheMisuse, Error, Result};

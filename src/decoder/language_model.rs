@@ -19,8 +19,9 @@ use super::{
     Decoder, DecoderConfig, DecoderInput, PositionEmbedding, PositionEmbeddingConfig, Positions,
 };
 use crate::attention::Kernel;
+use crate::cache::LayerCache;
 use crate::error::{check_nonzero, check_probability};
-use crate::mask::{Grid, Mask};
+use crate::mask::{Grid, LoweredMask, Mask};
 use crate::{Error, Result};
 
 /// Configuration of a [`LanguageModel`].
@@ -93,6 +94,8 @@ pub struct LanguageModelInput {
     pub kernel: Kernel,
     /// Takes the tokens as they are. See [`LanguageModelInput::with_unchecked_tokens`].
     pub unchecked_tokens: bool,
+    /// Scores what comes after the last token of each row only.
+    pub last_logits_only: bool,
 }
 
 impl LanguageModelInput {
@@ -157,6 +160,13 @@ impl LanguageModelInput {
         self.unchecked_tokens = true;
         self
     }
+
+    /// Scores what comes after the last token of each row, and nothing else: `logits` are
+    /// `[batch, 1, vocab_size]`. To generate behind a long prompt, no more is needed.
+    pub fn with_last_logits_only(mut self) -> Self {
+        self.last_logits_only = true;
+        self
+    }
 }
 
 /// Output of a [`LanguageModel`].
@@ -187,7 +197,38 @@ pub struct LanguageModel {
     #[module(skip)]
     embedding_scale: f64,
     #[module(skip)]
-    mask: Mask,
+    pub(super) mask: Mask,
+}
+
+/// What the tokens of a pass may see.
+pub(super) struct View {
+    pub mask: LoweredMask,
+    pub memory: Option<(Tensor<3>, LoweredMask)>,
+}
+
+impl View {
+    /// `grid` tells the tokens and the keys of their own sequence; `start` tokens came before them.
+    pub(super) fn of(
+        own: &Mask,
+        input: &LanguageModelInput,
+        grid: Grid,
+        start: usize,
+    ) -> Result<Self> {
+        let mask = match &input.mask {
+            Some(more) => (own & more).lower(&grid)?,
+            None => own.lower(&grid)?,
+        };
+        let memory = match &input.memory {
+            Some((states, mask)) => {
+                let [_, keys, _] = states.dims();
+                let (batch, queries) = (grid.batch(), grid.queries());
+                let grid = Grid::with_offset(batch, queries, keys, start as i64);
+                Some((states.clone(), mask.lower(&grid)?))
+            }
+            None => None,
+        };
+        Ok(Self { mask, memory })
+    }
 }
 
 impl LanguageModel {
@@ -236,13 +277,23 @@ impl LanguageModel {
     /// [`Error::Positions`] if the positions don't fit the tokens, or lie beyond the capacity of
     /// learned positions.
     pub fn embed(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Result<Tensor<3>> {
+        self.embed_from(0, tokens, positions)
+    }
+
+    /// The same for tokens that come behind `start` others.
+    pub(super) fn embed_from(
+        &self,
+        start: usize,
+        tokens: Tensor<2, Int>,
+        positions: &Positions,
+    ) -> Result<Tensor<3>> {
         let [batch, queries] = tokens.dims();
         let mut embedded = self.embedding.forward(tokens); // [batch, queries, d_model]
         if self.embedding_scale != 1.0 {
             embedded = embedded * self.embedding_scale;
         }
         if let Some(embedding) = &self.positions {
-            let ids = positions.ids(batch, 0, queries)?;
+            let ids = positions.ids(batch, start, queries)?;
             embedded = embedded.clone() + embedding.forward(&ids, &embedded.device())?;
         }
         Ok(embedded)
@@ -272,33 +323,36 @@ impl LanguageModel {
         let d_model = self.d_model();
         assert_shape!(embedded, [_, _, d_model]);
         let [batch, queries, _] = embedded.dims();
-        let mask = match &input.mask {
-            Some(more) => &self.mask & more,
-            None => self.mask.clone(),
-        };
-        let mask = mask.lower(&Grid::square(batch, queries))?;
-
         self.check_memory(input.memory.is_some())?;
-        let memory = match input.memory {
-            Some((states, mask)) => {
-                let [_, keys, _] = states.dims();
-                Some((states, mask.lower(&Grid::top_left(batch, queries, keys))?))
-            }
-            None => None,
-        };
+        let view = View::of(&self.mask, &input, Grid::square(batch, queries), 0)?;
+        Ok(self.decode(embedded, &view, &input, None))
+    }
 
-        let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &mask)
+    /// Embedded tokens in, scores out.
+    pub(super) fn decode(
+        &self,
+        embedded: Tensor<3>,
+        view: &View,
+        input: &LanguageModelInput,
+        cache: Option<&mut [LayerCache]>,
+    ) -> LanguageModelOutput {
+        let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &view.mask)
             .with_weights(input.weights)
             .with_kernel(input.kernel);
-        if let Some((states, mask)) = &memory {
+        if let Some((states, mask)) = &view.memory {
             decoder_input = decoder_input.with_memory(states, mask);
         }
-        let decoded = self.decoder.forward(decoder_input);
-        Ok(LanguageModelOutput {
-            logits: self.scores(decoded.output),
+        let decoded = self.decoder.forward_cached(decoder_input, cache);
+        let mut x = decoded.output;
+        if input.last_logits_only {
+            let [_, queries, _] = x.dims();
+            x = x.narrow(1, queries.saturating_sub(1), queries.min(1));
+        }
+        LanguageModelOutput {
+            logits: self.scores(x),
             self_weights: decoded.self_weights,
             cross_weights: decoded.cross_weights,
-        })
+        }
     }
 
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
@@ -310,7 +364,7 @@ impl LanguageModel {
     }
 
     /// An error for the first token that is not in the vocabulary.
-    fn check_tokens(&self, tokens: &Tensor<2, Int>) -> Result<()> {
+    pub(super) fn check_tokens(&self, tokens: &Tensor<2, Int>) -> Result<()> {
         let vocab_size = self.vocab_size();
         let [_, queries] = tokens.dims();
         let inside = 0..vocab_size as i64;
@@ -323,7 +377,7 @@ impl LanguageModel {
         }
     }
 
-    fn check_memory(&self, given: bool) -> Result<()> {
+    pub(super) fn check_memory(&self, given: bool) -> Result<()> {
         let needed = self.decoder.layers.iter().any(|layer| layer.cross_attention.is_some());
         let refuse = |expected: &str, got: &str| {
             Err(Error::Input { input: "memory", expected: expected.into(), got: got.into() })

@@ -15,6 +15,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{FeedForward, FeedForwardConfig, Norm, NormConfig};
 use crate::attention::{AttentionOptions, Kernel, MultiHeadAttention, MultiHeadAttentionConfig};
+use crate::cache::LayerCache;
 use crate::error::check_probability;
 use crate::mask::LoweredMask;
 use crate::{Error, Result};
@@ -202,12 +203,27 @@ impl DecoderLayer {
     /// If a shape does not fit, or if there is cross-attention and no memory or the other way
     /// round.
     pub fn forward(&self, input: DecoderInput) -> DecoderLayerOutput {
+        self.forward_cached(input, None)
+    }
+
+    /// The same, where the keys and values of earlier tokens may come from a cache.
+    pub(crate) fn forward_cached(
+        &self,
+        input: DecoderInput,
+        mut cache: Option<&mut LayerCache>,
+    ) -> DecoderLayerOutput {
         let DecoderInput { x, mask, memory, weights, kernel } = input;
         let options = AttentionOptions::new().with_weights(weights).with_kernel(kernel);
         let (mut self_weights, mut cross_weights) = (None, None);
 
         let mut x = self.residual(x, &self.self_attention_norm, |x| {
-            let attended = self.self_attention.forward(x.clone(), x.clone(), x, mask, &options);
+            let attention = &self.self_attention;
+            let query = attention.project_query(x.clone());
+            let (mut key, mut value) = attention.project_key_value(x.clone(), x);
+            if let Some(cache) = cache.as_deref_mut() {
+                (key, value) = cache.append(key, value);
+            }
+            let attended = attention.attend(query, key, value, mask, &options);
             self_weights = attended.weights;
             attended.output
         });
@@ -222,7 +238,13 @@ impl DecoderLayer {
         {
             x = self.residual(x, norm, |x| {
                 let Memory { states, mask } = memory;
-                let attended = attention.forward(x, states.clone(), states.clone(), mask, &options);
+                let project = || attention.project_key_value(states.clone(), states.clone());
+                let (key, value) = match cache {
+                    Some(cache) => cache.memory(project),
+                    None => project(),
+                };
+                let query = attention.project_query(x);
+                let attended = attention.attend(query, key, value, mask, &options);
                 cross_weights = attended.weights;
                 attended.output
             });

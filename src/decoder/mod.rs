@@ -5,6 +5,7 @@
 //! [`LanguageModel`].
 
 mod activation;
+mod cached;
 mod feed_forward;
 mod language_model;
 mod layer;

@@ -5,10 +5,12 @@
 //! anew. Like a mask this is a rule, small and on the host, that is asked for a piece of the rows:
 //! all of it, or what comes after the tokens already seen.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// How the tokens of each row are numbered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Positions {
     /// By their index in the row: 0, 1, 2, ...
     #[default]
@@ -56,6 +58,22 @@ impl Positions {
             }
         };
         Ok(PositionIds { rows, queries, ids })
+    }
+}
+
+impl Positions {
+    /// The rule for other rows: row `i` is row `rows[i]` of this one.
+    pub(crate) fn select_rows(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Index => Self::Index,
+            Self::LeftPadded(counts) => {
+                Self::LeftPadded(rows.iter().map(|&row| counts[row]).collect())
+            }
+            Self::Documents(all) => {
+                Self::Documents(rows.iter().map(|&row| all[row].clone()).collect())
+            }
+            Self::Listed(all) => Self::Listed(rows.iter().map(|&row| all[row].clone()).collect()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm, NormPlacement};
 use crate::Result;
+use crate::cache::LayerCache;
 use crate::error::check_nonzero;
 
 /// Configuration of a [`Decoder`].
@@ -70,10 +71,22 @@ impl Decoder {
     ///
     /// As [`DecoderLayer::forward`] does.
     pub fn forward(&self, input: DecoderInput) -> DecoderOutput {
+        self.forward_cached(input, None)
+    }
+
+    /// The same, where the keys and values of earlier tokens may come from a cache: one part of it
+    /// for each layer.
+    pub(crate) fn forward_cached(
+        &self,
+        input: DecoderInput,
+        mut cache: Option<&mut [LayerCache]>,
+    ) -> DecoderOutput {
         let DecoderInput { mut x, mask, memory, weights, kernel } = input;
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
-        for layer in &self.layers {
-            let output = layer.forward(DecoderInput { x, mask, memory, weights, kernel });
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+            let input = DecoderInput { x, mask, memory, weights, kernel };
+            let output = layer.forward_cached(input, cache);
             self_weights.extend(output.self_weights);
             cross_weights.extend(output.cross_weights);
             x = output.output;

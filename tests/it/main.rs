@@ -4,11 +4,13 @@
 #[macro_use]
 mod backends;
 mod attention;
+mod cache;
 mod causality_bits;
 mod decoder;
 mod feed_forward;
 mod fixtures;
 mod fused;
+mod generation;
 mod language_model;
 mod masks;
 mod multi_head;

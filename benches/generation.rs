@@ -1,0 +1,121 @@
+//! Tokens a second of cached generation, beside burn-nn's cached decoding of the same size.
+//!
+//! 4 layers, d_model 256, d_ff 1024, 8 heads, random weights, on every CPU backend compiled in:
+//!
+//! - `burn-nn`: its `TransformerDecoder` with its cache, and a memory of one token, since it can't do
+//!   without; no embedding, no head. Up to 512 tokens: its time per token grows with the square of
+//!   the length.
+//! - `decoder`: this crate's layers of the same make, with the same cross-attention, and an
+//!   embedding, a head over 1,024 tokens and the greedy choice on top.
+//! - `llama`: layers as Llama's, for benches/generation.py, which runs the same in PyTorch.
+//!
+//! `cargo bench --bench generation --features flex`; the name of a model after `--` runs it alone.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+use std::time::Instant;
+
+use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
+use burn::tensor::{Device, Tensor};
+use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::decoder::{
+    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, LanguageModelInput, NormConfig,
+};
+use burn_decoder::generation::{Generation, GenerationConfig};
+use burn_decoder::mask::Mask;
+
+const LAYERS: usize = 4;
+const D_MODEL: usize = 256;
+const D_FF: usize = 1024;
+const HEADS: usize = 8;
+const VOCAB_SIZE: usize = 1024;
+
+fn main() {
+    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
+    let devices: &[(&str, fn() -> Device)] = &[
+        #[cfg(feature = "ndarray")]
+        ("ndarray", Device::ndarray),
+        #[cfg(feature = "flex")]
+        ("flex", Device::flex),
+    ];
+    for (backend, device) in devices {
+        let device = device();
+        let say = |model: &str, batch: usize, tokens: usize, seconds: f64| {
+            let rate = (batch * tokens) as f64 / seconds;
+            println!(
+                "{backend:8} {model:8} batch {batch:2}, {tokens:4} tokens: {rate:8.1} tokens/s"
+            );
+        };
+        for (name, cross_attention) in [("decoder", true), ("llama", false)] {
+            if !wanted(name) {
+                continue;
+            }
+            let model = language_model(cross_attention, &device);
+            generate(&model, 1, 8);
+            for (batch, tokens) in [(1, 64), (1, 512), (1, 2048), (16, 64)] {
+                let repeats = if tokens > 512 { 1 } else { 3 };
+                let runs = (0..repeats).map(|_| generate(&model, batch, tokens));
+                say(name, batch, tokens, runs.fold(f64::INFINITY, f64::min));
+            }
+        }
+        if wanted("burn-nn") {
+            for tokens in [64, 512] {
+                say("burn-nn", 1, tokens, burn_nn(tokens, &device));
+            }
+        }
+    }
+}
+
+fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
+    let attention = MultiHeadAttentionConfig::new(D_MODEL, HEADS);
+    let feed_forward = FeedForwardConfig::new(D_MODEL, D_FF);
+    let layer = if cross_attention {
+        DecoderLayerConfig::new(attention.clone(), feed_forward)
+            .with_cross_attention(Some(attention))
+    } else {
+        let feed_forward = feed_forward.with_activation(Activation::SwiGlu).with_bias(false);
+        DecoderLayerConfig::new(attention.with_biases(false), feed_forward)
+            .with_norm(NormConfig::rms_norm())
+    };
+    let decoder = DecoderConfig::new(layer, LAYERS);
+    LanguageModelConfig::new(VOCAB_SIZE, decoder).init(device).expect("a valid configuration")
+}
+
+/// Seconds for `tokens` tokens behind prompts of one token.
+fn generate(model: &LanguageModel, batch: usize, tokens: usize) -> f64 {
+    let device = model.embedding.weight.device();
+    let mut input = LanguageModelInput::new();
+    if model.decoder.layers[0].cross_attention.is_some() {
+        input = input.with_memory(Tensor::ones([batch, 1, D_MODEL], &device), Mask::all_visible());
+    }
+    let prompts: Vec<_> = (0..batch as u32).map(|row| vec![row + 1]).collect();
+    let config = GenerationConfig::new(tokens);
+    let start = Instant::now();
+    let generation = Generation::with_input(model, &prompts, input, &config);
+    let all = generation.and_then(Generation::finish).expect("generation");
+    assert!(all.iter().all(|row| row.tokens.len() == tokens));
+    start.elapsed().as_secs_f64()
+}
+
+/// The same with burn-nn: the whole past goes in, the last token's output is appended.
+fn burn_nn(tokens: usize, device: &Device) -> f64 {
+    let config = TransformerDecoderConfig::new(D_MODEL, D_FF, HEADS, LAYERS)
+        .with_dropout(0.0)
+        .with_norm_first(true);
+    let model = config.init(device);
+    let memory = Tensor::<3>::ones([1, 1, D_MODEL], device);
+    let mut cache = model.new_autoregressive_cache();
+    let mut all = Tensor::<3>::ones([1, 1, D_MODEL], device);
+    let start = Instant::now();
+    for length in 1..=tokens {
+        let input = TransformerDecoderInput::new(all.clone(), memory.clone());
+        let output = model.forward_autoregressive_inference(input, &mut cache);
+        let last = output.narrow(1, length - 1, 1);
+        // The result is needed before the next step, as it is in a generator.
+        let sum: f32 = last.clone().sum().into_scalar();
+        assert!(sum.is_finite());
+        all = Tensor::cat(vec![all, last], 1);
+    }
+    start.elapsed().as_secs_f64()
+}

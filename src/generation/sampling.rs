@@ -1,0 +1,279 @@
+//! From scores to a token: what is done to the logits of one row, and the draw.
+//!
+//! In this order, each step only if asked for:
+//!
+//! 1. repetition penalty `r`: for every token of the row so far, prompt included, a logit `x > 0`
+//!    becomes `x / r` and another `x r` (Keskar et al. 2019, CTRL, section 4.1);
+//! 2. without a temperature, the likeliest token is taken, the one with the smallest id among
+//!    equals; otherwise
+//! 3. temperature `t`: logits become `x / t`;
+//! 4. top-k: only the `k` likeliest tokens stay (Fan et al. 2018, section 5.2);
+//! 5. top-p: only the likeliest tokens stay that are needed to reach a probability of `p` together
+//!    (Holtzman et al. 2019, section 3.1);
+//! 6. min-p: only tokens stay that are at least `p` times as likely as the likeliest (Nguyen et al.
+//!    2024, section 3);
+//! 7. one token is drawn by the probabilities of those that are left.
+//!
+//! This is the order of Hugging Face's `generate`. All of it happens on the host, in f64, with a
+//! random generator (ChaCha with 8 rounds) that gives the same numbers on every machine: the same
+//! logits and the same seed give the same token on every backend.
+
+use burn::config::Config;
+use chacha20::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use crate::{Error, Result};
+
+/// How the next token is chosen. See the module for the order of the steps.
+#[derive(Config, Debug, PartialEq)]
+pub struct SamplingConfig {
+    /// Divides the logits before the draw; without it the likeliest token is taken.
+    pub temperature: Option<f64>,
+    /// Draws from this many likeliest tokens only.
+    pub top_k: Option<usize>,
+    /// Draws from the likeliest tokens only that have this probability together.
+    pub top_p: Option<f64>,
+    /// Draws from tokens only that are at least this many times as likely as the likeliest.
+    pub min_p: Option<f64>,
+    /// Makes tokens less likely that the row holds already, if above 1.
+    #[config(default = 1.0)]
+    pub repetition_penalty: f64,
+    /// Seed of the draws. Row `i` of a batch draws from stream `i` of the generator.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl SamplingConfig {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self::new()
+    }
+
+    /// Draws by the model's own probabilities, at this temperature.
+    pub fn at_temperature(temperature: f64) -> Self {
+        Self::new().with_temperature(Some(temperature))
+    }
+
+    /// An error for a value that makes no sense, or that would be ignored.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |field, expected: &str, got: String| {
+            Err(Error::Config { field, expected: expected.into(), got })
+        };
+        if let Some(t) = self.temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
+            let expected = "a finite number above 0; leave it out for the likeliest token always";
+            return refuse("SamplingConfig::temperature", expected, t.to_string());
+        }
+        if self.top_k == Some(0) {
+            return refuse("SamplingConfig::top_k", "at least 1", "0".into());
+        }
+        if let Some(p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
+            return refuse("SamplingConfig::top_p", "a probability in (0, 1]", p.to_string());
+        }
+        if let Some(p) = self.min_p.filter(|p| !(0.0..=1.0).contains(p)) {
+            return refuse("SamplingConfig::min_p", "a share in [0, 1]", p.to_string());
+        }
+        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+            let got = self.repetition_penalty.to_string();
+            return refuse("SamplingConfig::repetition_penalty", "a number above 0", got);
+        }
+        let narrowed = [
+            (self.top_k.is_some(), "SamplingConfig::top_k"),
+            (self.top_p.is_some(), "SamplingConfig::top_p"),
+            (self.min_p.is_some(), "SamplingConfig::min_p"),
+        ];
+        match narrowed.into_iter().find(|(given, _)| *given && self.temperature.is_none()) {
+            Some((_, field)) => refuse(
+                field,
+                "a temperature beside it (1.0 leaves the probabilities as they are)",
+                "none, and the likeliest token is never cut off".into(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// The random generator of a row.
+    pub(crate) fn rng(&self, row: usize) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(row as u64);
+        rng
+    }
+
+    /// Chooses the next token of a row.
+    ///
+    /// `logits` are those of the model, one for each token of the vocabulary, all of them numbers;
+    /// `so_far` the tokens of the row.
+    pub(crate) fn choose(&self, logits: &[f32], so_far: &[u32], rng: &mut ChaCha8Rng) -> usize {
+        let penalised;
+        let logits = if self.repetition_penalty == 1.0 {
+            logits
+        } else {
+            penalised = penalise(logits, so_far, self.repetition_penalty as f32);
+            &penalised
+        };
+        let Some(temperature) = self.temperature else { return likeliest(logits) };
+        let candidates = self.candidates(logits, temperature);
+        draw(&candidates, rng.random())
+    }
+
+    /// The tokens that may be drawn, with their weights: `exp((x - max) / temperature)`.
+    fn candidates(&self, logits: &[f32], temperature: f64) -> Vec<(usize, f64)> {
+        let max = f64::from(logits[likeliest(logits)]);
+        let weight = |&x: &f32| ((f64::from(x) - max) / temperature).exp();
+        let mut left: Vec<(usize, f64)> = logits.iter().map(weight).enumerate().collect();
+        if self.top_k.is_none() && self.top_p.is_none() {
+            // No order needed; min-p alone is a threshold, since the likeliest token weighs 1.
+            left.retain(|&(_, weight)| weight >= self.min_p.unwrap_or(0.0));
+            return left;
+        }
+        // Likeliest first; by id among equals, so that the cut is the same everywhere.
+        let order = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if let Some(k) = self.top_k.filter(|&k| k < left.len()) {
+            left.select_nth_unstable_by(k, order);
+            left.truncate(k);
+        }
+        left.sort_unstable_by(order);
+        if let Some(p) = self.top_p {
+            let total: f64 = left.iter().map(|(_, weight)| weight).sum();
+            let mut sum = 0.0;
+            let needed = left.iter().position(|(_, weight)| {
+                sum += weight;
+                sum >= p * total
+            });
+            left.truncate(needed.map_or(left.len(), |last| last + 1));
+        }
+        left.retain(|&(_, weight)| weight >= self.min_p.unwrap_or(0.0));
+        left
+    }
+}
+
+/// The index of the largest number; the first of equals.
+pub(crate) fn likeliest(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, x) in logits.iter().enumerate() {
+        if *x > logits[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+fn penalise(logits: &[f32], so_far: &[u32], penalty: f32) -> Vec<f32> {
+    let mut penalised = logits.to_vec();
+    for &token in so_far {
+        // From the model's logits, so that a token that came twice is penalised once.
+        let x = logits[token as usize];
+        penalised[token as usize] = if x > 0.0 { x / penalty } else { x * penalty };
+    }
+    penalised
+}
+
+/// The candidate in which the share `u` of all weight falls.
+fn draw(candidates: &[(usize, f64)], u: f64) -> usize {
+    let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
+    let mut sum = 0.0;
+    for &(token, weight) in candidates {
+        sum += weight;
+        if u * total < sum {
+            return token;
+        }
+    }
+    // Only rounding brings us here: `u` is below 1.
+    candidates.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |&(token, _)| token)
+}
+
+/// `log softmax(logits)[token]`, in f64.
+pub(crate) fn log_probability(logits: &[f32], token: usize) -> f64 {
+    f64::from(logits[token]) - log_sum_exp(logits)
+}
+
+/// `log Σ exp(logits)`, in f64.
+pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits[likeliest(logits)]);
+    max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, -1.0];
+
+    fn tokens(config: &SamplingConfig, logits: &[f32]) -> Vec<usize> {
+        let mut left: Vec<_> = config
+            .candidates(logits, config.temperature.unwrap())
+            .into_iter()
+            .map(|(token, _)| token)
+            .collect();
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        let mut rng = SamplingConfig::greedy().rng(0);
+        assert_eq!(SamplingConfig::greedy().choose(&LOGITS, &[], &mut rng), 1);
+    }
+
+    #[test]
+    fn cuts_leave_what_they_say() {
+        let base = SamplingConfig::at_temperature(1.0);
+        assert_eq!(tokens(&base, &LOGITS), [0, 1, 2, 3, 4]);
+        assert_eq!(tokens(&base.clone().with_top_k(Some(1)), &LOGITS), [1]);
+        assert_eq!(tokens(&base.clone().with_top_k(Some(3)), &LOGITS), [1, 2, 3]);
+        assert_eq!(tokens(&base.clone().with_top_k(Some(99)), &LOGITS), [0, 1, 2, 3, 4]);
+        // Probabilities by hand: 0.054, 0.399, 0.147, 0.399, 0.007 (rounded).
+        assert_eq!(tokens(&base.clone().with_top_p(Some(0.39)), &LOGITS), [1]);
+        assert_eq!(tokens(&base.clone().with_top_p(Some(0.41)), &LOGITS), [1, 3]);
+        assert_eq!(tokens(&base.clone().with_top_p(Some(0.9)), &LOGITS), [1, 2, 3]);
+        assert_eq!(tokens(&base.clone().with_top_p(Some(1.0)), &LOGITS), [0, 1, 2, 3, 4]);
+        // exp(-1) = 0.37 of the likeliest, exp(-2) = 0.14, exp(-4) = 0.02.
+        assert_eq!(tokens(&base.clone().with_min_p(Some(0.36)), &LOGITS), [1, 2, 3]);
+        assert_eq!(tokens(&base.clone().with_min_p(Some(1.0)), &LOGITS), [1, 3]);
+        let both = base.with_top_k(Some(2)).with_min_p(Some(0.1));
+        assert_eq!(tokens(&both, &LOGITS), [1, 3]);
+    }
+
+    #[test]
+    fn penalty_divides_above_zero_and_multiplies_below() {
+        let penalised = penalise(&LOGITS, &[1, 4, 1], 2.0);
+        assert_eq!(penalised, [1.0, 1.5, 2.0, 3.0, -2.0]);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities() {
+        let config = SamplingConfig::at_temperature(2.0).with_seed(7);
+        let mut rng = config.rng(3);
+        let draws = 20_000;
+        let mut counts = [0usize; 5];
+        for _ in 0..draws {
+            counts[config.choose(&LOGITS, &[], &mut rng)] += 1;
+        }
+        let total: f64 = LOGITS.iter().map(|x| f64::from(x / 2.0).exp()).sum();
+        for (count, x) in counts.into_iter().zip(LOGITS) {
+            let p = f64::from(x / 2.0).exp() / total;
+            // Five standard deviations of a binomial share.
+            let tolerance = 5.0 * (p * (1.0 - p) / draws as f64).sqrt();
+            assert!((count as f64 / draws as f64 - p).abs() < tolerance, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn rows_draw_from_streams_of_their_own() {
+        let config = SamplingConfig::at_temperature(1.0);
+        let draws = |row| {
+            let mut rng = config.rng(row);
+            [(); 4].map(|()| rng.random::<u64>())
+        };
+        assert_eq!(draws(0), draws(0));
+        assert_ne!(draws(0), draws(1));
+        // The generator is portable: these are the numbers of every machine.
+        assert_eq!(draws(0)[0], 13_080_132_717_333_068_652);
+    }
+
+    #[test]
+    fn log_probabilities_sum_to_one() {
+        let sum: f64 = (0..5).map(|token| log_probability(&LOGITS, token).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-12);
+        assert!(log_probability(&[1e4, -1e4], 1).is_finite());
+    }
+}

@@ -1,0 +1,256 @@
+//! Batched generation as an iterator.
+
+use std::collections::VecDeque;
+
+use burn::config::Config;
+use burn::tensor::{Tensor, s};
+use chacha20::ChaCha8Rng;
+
+use super::sampling::{SamplingConfig, log_probability};
+use super::{Driver, Scores, check_prompts};
+use crate::Result;
+use crate::cache::CacheConfig;
+use crate::decoder::{LanguageModel, LanguageModelInput};
+use crate::error::check_nonzero;
+
+/// Configuration of a [`Generation`].
+#[derive(Config, Debug)]
+pub struct GenerationConfig {
+    /// The most tokens that are written behind each prompt.
+    pub max_new_tokens: usize,
+    /// How each token is chosen; by default the likeliest.
+    #[config(default = "SamplingConfig::greedy()")]
+    pub sampling: SamplingConfig,
+    /// A row ends after any of these.
+    #[config(default = "Vec::new()")]
+    pub stop_tokens: Vec<u32>,
+    /// The cache, whose room is made to fit the prompts and `max_new_tokens` if this is not given.
+    pub cache: Option<CacheConfig>,
+}
+
+/// Why a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// With one of the stop tokens.
+    Stop,
+    /// With the last of `max_new_tokens`.
+    Length,
+}
+
+/// One token that a model wrote.
+#[derive(Clone, Debug)]
+pub struct GeneratedToken {
+    /// The prompt that it belongs to.
+    pub row: usize,
+    /// The token.
+    pub token: u32,
+    /// The logarithm of the probability that the model gave it, before any setting of
+    /// [`SamplingConfig`].
+    pub log_probability: f64,
+    /// Set on the last token of a row.
+    pub finish: Option<Finish>,
+    /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
+    /// [`LanguageModelInput::with_weights`] asked for it. The last key is the token before; left
+    /// padding is not among the keys.
+    pub weights: Vec<Tensor<2>>,
+}
+
+/// All that a model wrote behind one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The new tokens, the stop token included if there is one.
+    pub tokens: Vec<u32>,
+    /// The log-probability of each of them, as in [`GeneratedToken`].
+    pub log_probabilities: Vec<f64>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Generates from a batch of prompts; an iterator over the tokens as they come, one of each live
+/// row in turn.
+///
+/// ```
+/// use burn_decoder::attention::MultiHeadAttentionConfig;
+/// use burn_decoder::decoder::*;
+/// use burn_decoder::generation::{Generation, GenerationConfig};
+///
+/// let device = burn::tensor::Device::default();
+/// let layer = DecoderLayerConfig::new(
+///     MultiHeadAttentionConfig::new(16, 2),
+///     FeedForwardConfig::new(16, 32),
+/// );
+/// let model = LanguageModelConfig::new(11, DecoderConfig::new(layer, 2)).init(&device)?;
+///
+/// // Prompts of different lengths go together; every row is what it would be alone.
+/// let prompts = [vec![1, 2, 3], vec![4]];
+/// for token in Generation::new(&model, &prompts, &GenerationConfig::new(5))? {
+///     let token = token?;
+///     println!("row {}: token {}", token.row, token.token);
+/// }
+/// # Ok::<(), burn_decoder::Error>(())
+/// ```
+pub struct Generation<'a> {
+    driver: Driver<'a>,
+    config: GenerationConfig,
+    /// Rows that have not ended, in the order of the cache's rows.
+    live: Vec<Row>,
+    /// Tokens of the last step that were not asked for yet.
+    ready: VecDeque<GeneratedToken>,
+    started: bool,
+}
+
+/// A row that has not ended.
+struct Row {
+    /// Its number among the prompts.
+    prompt: usize,
+    pads: usize,
+    /// Prompt and new tokens.
+    tokens: Vec<u32>,
+    new: usize,
+    rng: ChaCha8Rng,
+}
+
+impl<'a> Generation<'a> {
+    /// Prepares the generation; the model runs when the first token is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`](crate::Error::Config) for a setting that makes no sense,
+    /// [`Error::Input`](crate::Error::Input) if there is no prompt or an empty one, and
+    /// [`Error::Token`](crate::Error::Token) for a token outside the vocabulary.
+    pub fn new(
+        model: &'a LanguageModel,
+        prompts: &[Vec<u32>],
+        config: &GenerationConfig,
+    ) -> Result<Self> {
+        Self::with_input(model, prompts, LanguageModelInput::new(), config)
+    }
+
+    /// The same with a memory for the cross-attention, with weights, with a kernel by name. Masks
+    /// and positions of `input` are those of the prompts padded on the left.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_input(
+        model: &'a LanguageModel,
+        prompts: &[Vec<u32>],
+        input: LanguageModelInput,
+        config: &GenerationConfig,
+    ) -> Result<Self> {
+        config.sampling.check()?;
+        check_nonzero("GenerationConfig::max_new_tokens", config.max_new_tokens)?;
+        check_prompts(prompts, model.vocab_size())?;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let cache = config.cache.clone();
+        let cache =
+            cache.unwrap_or_else(|| CacheConfig::fixed(longest + config.max_new_tokens)).init()?;
+        let row = |(prompt, tokens): (usize, &Vec<u32>)| Row {
+            prompt,
+            pads: longest - tokens.len(),
+            tokens: tokens.clone(),
+            new: 0,
+            rng: config.sampling.rng(prompt),
+        };
+        Ok(Self {
+            driver: Driver::new(model, cache, input),
+            config: config.clone(),
+            live: prompts.iter().enumerate().map(row).collect(),
+            ready: VecDeque::new(),
+            started: false,
+        })
+    }
+
+    /// Runs to the end and returns what was written behind each prompt.
+    ///
+    /// # Errors
+    ///
+    /// The first that the model gives.
+    pub fn finish(self) -> Result<Vec<Generated>> {
+        let rows = self.live.len();
+        let new = || Generated {
+            tokens: Vec::new(),
+            log_probabilities: Vec::new(),
+            finish: Finish::Length,
+        };
+        let mut all: Vec<_> = (0..rows).map(|_| new()).collect();
+        for token in self {
+            let token = token?;
+            let row = &mut all[token.row];
+            row.tokens.push(token.token);
+            row.log_probabilities.push(token.log_probability);
+            row.finish = token.finish.unwrap_or(row.finish);
+        }
+        Ok(all)
+    }
+
+    /// One pass through the model, and a token for each live row.
+    fn advance(&mut self) -> Result<()> {
+        let scores = if self.started {
+            let last = |row: &Row| row.tokens[row.tokens.len() - 1];
+            self.driver.step(self.live.iter().map(last))?
+        } else {
+            self.started = true;
+            let prompts: Vec<_> = self.live.iter().map(|row| row.tokens.clone()).collect();
+            self.driver.prefill(&prompts)?
+        };
+        for (index, row) in self.live.iter_mut().enumerate() {
+            self.ready.push_back(row.choose(index, &scores, &self.config)?);
+        }
+
+        let ended: Vec<_> = self.ready.iter().map(|token| token.finish.is_some()).collect();
+        if ended.contains(&true) {
+            let left: Vec<_> = (0..self.live.len()).filter(|&row| !ended[row]).collect();
+            let mut ended = ended.into_iter();
+            self.live.retain(|_| ended.next() == Some(false));
+            if !left.is_empty() {
+                self.driver.cache.select_rows(&left)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn choose(
+        &mut self,
+        index: usize,
+        scores: &Scores,
+        config: &GenerationConfig,
+    ) -> Result<GeneratedToken> {
+        let logits = scores.row(index, self.tokens.len())?;
+        let chosen = config.sampling.choose(logits, &self.tokens, &mut self.rng);
+        let token = chosen as u32;
+        self.tokens.push(token);
+        self.new += 1;
+        let stop = config.stop_tokens.contains(&token).then_some(Finish::Stop);
+        let length = (self.new == config.max_new_tokens).then_some(Finish::Length);
+        let weights = scores.weights.iter().map(|weights| {
+            let [_, heads, queries, keys] = weights.dims();
+            let last = s![index, .., queries - 1, self.pads..];
+            weights.clone().slice(last).reshape([heads, keys - self.pads]) // [heads, keys]
+        });
+        Ok(GeneratedToken {
+            row: self.prompt,
+            token,
+            log_probability: log_probability(logits, chosen),
+            finish: stop.or(length),
+            weights: weights.collect(),
+        })
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<GeneratedToken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() && !self.live.is_empty() {
+            if let Err(error) = self.advance() {
+                self.live.clear();
+                self.ready.clear();
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
