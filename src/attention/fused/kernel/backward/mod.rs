@@ -1,0 +1,179 @@
+//! The backward pass: one task for each batch row, head and tile of queries.
+//!
+//! ```text
+//! Pt  = exp(St - m)                  again, from the row's maximum; the sum l goes into dO
+//! dV += Pt (dO / l)                  [keys, value_dim]
+//! dPt = V (dO / l)t                  [keys, queries]
+//! dSt = Pt * (dPt - delta / l)       delta = rowsum(dO * O)
+//! dQ += dS K                         [queries, head_dim]
+//! dK += dSt Q                        [keys, head_dim]
+//! ```
+//!
+//! `dQ` belongs to the task; to `dK` and `dV` the tasks add in turn. (Dao et al. 2022, appendix
+//! B.4; Dao 2023, section 3.1.2.)
+
+mod scores;
+mod spoilt;
+mod step;
+mod sums;
+mod tile;
+
+use std::ops::Range;
+
+use super::arch::Arch;
+use super::problem::Strided;
+use super::score::Rule;
+use super::tasks::{Shared, for_each};
+use super::turns::Turns;
+use super::visible::{KEY_TILE, key_bounds};
+use super::{Element, Gradients, Inputs, Problem, Real};
+use sums::{BiasSum, SharedBias, Sum};
+use tile::Tile;
+
+/// Queries in a task; a set of them fits a [`QuerySet`].
+const QUERY_TILE: usize = 96;
+/// Queries of a task, bit `i` for the task's query `i`.
+type QuerySet = u128;
+
+pub(super) fn backward<E: Element>(
+    arch: Arch,
+    problem: &Problem,
+    inputs: &Inputs<E>,
+    out: Strided<E>,
+    statistics: &[E::Real],
+    d_out: Strided<E>,
+    gradients: Gradients<E>,
+) {
+    let Problem { batch, heads, queries, keys, head_dim, value_dim, .. } = *problem;
+    let rule = Rule::new(problem, inputs);
+    let rows = batch * heads * queries;
+    let (maxima, sums) = statistics.split_at(rows);
+    let deltas = deltas(problem, out, d_out);
+    if let Some(d_sinks) = gradients.sinks {
+        sink_gradients(problem, &rule, maxima, sums, &deltas, d_sinks);
+    }
+
+    let mut d_query = Sum::new(gradients.query);
+    let mut d_key = Sum::new(gradients.key);
+    let mut d_value = Sum::new(gradients.value);
+    let mut d_bias = gradients.bias.map(|bias| BiasSum::new(bias, rows));
+    let tiles = queries.div_ceil(QUERY_TILE);
+    let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(problem, batch)).collect();
+    let seen: Vec<Range<usize>> = (0..batch * tiles)
+        .map(|at| {
+            let (batch, tile) = (at / tiles, at % tiles);
+            let queries = tile * QUERY_TILE..queries.min((tile + 1) * QUERY_TILE);
+            let spans = queries.map(|query| problem.span(batch, query)).filter(|s| s.0 < s.1);
+            let hull =
+                spans.fold((usize::MAX, 0), |hull, span| (hull.0.min(span.0), hull.1.max(span.1)));
+            let (start, end) = (hull.0.max(bounds[batch].start), hull.1.min(bounds[batch].end));
+            if start < end { start / KEY_TILE..end.div_ceil(KEY_TILE) } else { 0..0 }
+        })
+        .collect();
+    let plan = Plan {
+        problem,
+        inputs,
+        rule,
+        d_out,
+        maxima,
+        sums,
+        deltas: &deltas,
+        bounds: &bounds,
+        seen: &seen,
+        tiles,
+        turns: Turns::new(batch * heads * tiles),
+        d_query: d_query.shared(),
+        d_key: d_key.shared(),
+        d_value: d_value.shared(),
+        d_bias: d_bias.as_mut().map(|bias| bias.shared(problem)),
+    };
+    let work = 5 * rows * keys * head_dim.max(value_dim) / 2;
+    for_each(batch * heads * tiles, work, |workspace, task| {
+        arch.dispatch(Tile { plan: &plan, task, workspace });
+    });
+    d_query.finish();
+    d_key.finish();
+    d_value.finish();
+    if let Some(bias) = d_bias {
+        bias.finish([heads, queries]);
+    }
+}
+
+/// `rowsum(dO * O)` for each row, `[batch, heads, queries]`.
+fn deltas<E: Element>(problem: &Problem, out: Strided<E>, d_out: Strided<E>) -> Vec<E::Real> {
+    let Problem { batch, heads, queries, value_dim, .. } = *problem;
+    const ROWS: usize = 64;
+    let mut deltas = vec![E::Real::ZERO; batch * heads * queries];
+    let len = deltas.len();
+    let shared = Shared::new(&mut deltas);
+    for_each::<E::Real>(len.div_ceil(ROWS), len * value_dim, |_, task| {
+        let rows = task * ROWS..len.min((task + 1) * ROWS);
+        // SAFETY: these rows belong to this task alone.
+        let deltas = unsafe { shared.slice(rows.start, rows.len()) };
+        for (delta, row) in deltas.iter_mut().zip(rows) {
+            let at = [row / queries / heads, row / queries % heads, row % queries];
+            let (out, d_out) = (out.row(at), d_out.row(at));
+            // four sums, so that one addition does not wait for the one before
+            let mut sums = [E::Real::ZERO; 4];
+            for c in 0..value_dim {
+                let mut part = out.get(c);
+                part *= d_out.get(c);
+                sums[c % 4] += part;
+            }
+            *delta = sums[0];
+            sums[1..].iter().for_each(|&sum| *delta += sum);
+        }
+    });
+    deltas
+}
+
+/// A sink is a key whose value is zero: `dsink = -sum over rows of weight * delta`.
+fn sink_gradients<E: Element>(
+    problem: &Problem,
+    rule: &Rule<E>,
+    maxima: &[E::Real],
+    sums: &[E::Real],
+    deltas: &[E::Real],
+    d_sinks: &mut [f64],
+) {
+    d_sinks.fill(0.0);
+    for (at, ((max, sum), delta)) in maxima.iter().zip(sums).zip(deltas).enumerate() {
+        let head = at / problem.queries % problem.heads;
+        if let (Some(sink), true) = (rule.sink(head), *sum != E::Real::ZERO) {
+            let weight = ((sink - max.to_f64()) * rule.factor).exp2() / sum.to_f64();
+            d_sinks[head] -= weight * delta.to_f64();
+        }
+    }
+}
+
+/// What all tasks share.
+struct Plan<'a, E: Element> {
+    problem: &'a Problem<'a>,
+    inputs: &'a Inputs<'a, E>,
+    rule: Rule<'a, E>,
+    d_out: Strided<'a, E>,
+    maxima: &'a [E::Real],
+    sums: &'a [E::Real],
+    deltas: &'a [E::Real],
+    bounds: &'a [Range<usize>],
+    /// `[batch, tiles]`: the tiles of keys that a tile of queries visits.
+    seen: &'a [Range<usize>],
+    /// Tiles of queries.
+    tiles: usize,
+    turns: Turns,
+    d_query: Option<Shared<'a, E::Real>>,
+    d_key: Option<Shared<'a, E::Real>>,
+    d_value: Option<Shared<'a, E::Real>>,
+    d_bias: Option<SharedBias<'a, E::Real>>,
+}
+
+impl<E: Element> Plan<'_, E> {
+    /// Batch row, head and tile of queries of a task. The last queries come first: under
+    /// look-ahead they see most. Neighbouring tasks are of different heads and seldom wait for
+    /// each other.
+    fn place(&self, task: usize) -> (usize, usize, usize) {
+        let Problem { batch, heads, .. } = *self.problem;
+        let (tile, of_head) = (self.tiles - 1 - task / (batch * heads), task % (batch * heads));
+        (of_head / heads, of_head % heads, tile)
+    }
+}

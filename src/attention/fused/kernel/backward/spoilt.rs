@@ -1,0 +1,71 @@
+//! Products with rows that are not finite, cell by visible cell.
+//!
+//! Where a key is hidden from a query, the weight is 0 and so is the score's gradient; but zero times
+//! NaN or infinity is NaN. The products leave such rows out (zeros stand in their place), and what
+//! they give to those who do see them is added here.
+
+use std::ops::Range;
+
+use super::super::rows::Rows;
+use super::super::visible::{KEY_TILE, KeySet};
+use super::super::{Element, Problem};
+use super::scores::Scores;
+use super::{Plan, QuerySet};
+
+/// Where the tile stands, and its keys.
+pub(super) struct Spoilt<'a, E: Element> {
+    pub(super) plan: &'a Plan<'a, E>,
+    /// Batch row, head, first query.
+    pub(super) at: [usize; 3],
+    pub(super) keys: Range<usize>,
+    pub(super) key: Rows<'a, E::Real>,
+}
+
+impl<E: Element> Spoilt<'_, E> {
+    /// Adds what spoilt queries give to keys and values, and spoilt keys to queries.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn add(
+        &self,
+        scores: &Scores<E::Real>,
+        weights: &Scores<E::Real>,
+        (queries, keys): (QuerySet, KeySet),
+        inverses: &[E::Real],
+        [d_query, d_key, d_value]: [&mut [E::Real]; 3],
+    ) {
+        let Problem { head_dim, value_dim, .. } = *self.plan.problem;
+        let [batch, head, first] = self.at;
+        let longest = KEY_TILE.min(self.plan.problem.keys);
+        let (key_pad, value_pad) = (d_key.len() / longest, d_value.len() / longest);
+        let product = |mut a: E::Real, b: E::Real| {
+            a *= b;
+            a
+        };
+        for lane in 0..scores.queries {
+            let at = [batch, head, first + lane];
+            let (query, d_out) = (self.plan.inputs.query.row(at), self.plan.d_out.row(at));
+            for index in 0..scores.keys {
+                let (by_query, by_key) = (queries >> lane & 1 == 1, keys >> index & 1 == 1);
+                let key = self.keys.start + index;
+                if !(by_query || by_key) || !self.plan.problem.is_visible(batch, head, at[2], key) {
+                    continue;
+                }
+                let cell = index * scores.row + lane;
+                if by_query {
+                    for c in 0..head_dim {
+                        d_key[index * key_pad + c] += product(scores.data[cell], query.get(c));
+                    }
+                    for c in 0..value_dim {
+                        let d_out = product(inverses[lane], d_out.get(c));
+                        d_value[index * value_pad + c] += product(weights.data[cell], d_out);
+                    }
+                }
+                if by_key {
+                    for (c, &key) in self.key.row(index, head_dim).iter().enumerate() {
+                        d_query[lane * key_pad + c] += product(scores.data[cell], key);
+                    }
+                }
+            }
+        }
+    }
+}
