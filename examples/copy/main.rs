@@ -1,1 +1,86 @@
-fn main() {}
+//! The copy task: a decoder learns to copy, and proves that it never saw the future.
+//!
+//! ```text
+//! cargo run --release --example copy                    # learn, prove, exit 0
+//! cargo run --release --example copy -- --mask none     # the control: it leaks and is caught
+//! ```
+//!
+//! In reading order: [`args`] and [`device`], what can be chosen; [`task`] and [`batch`], the
+//! strings; [`model`] and [`loss`]; [`train`]; [`generate`] and [`probes`], what is tested;
+//! [`proof`], what it amounts to; [`run_folder`] and [`pictures`], what is kept.
+
+mod args;
+mod batch;
+mod device;
+mod failure;
+mod generate;
+mod logits;
+mod loss;
+mod model;
+mod pictures;
+mod probes;
+mod progress;
+mod proof;
+mod run_folder;
+mod task;
+mod train;
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+use burn::module::Module;
+use clap::Parser;
+
+pub use args::Args;
+pub use failure::{Failure, Verdict};
+use model::CopyModel;
+use proof::Proof;
+use run_folder::{RunConfig, RunFolder, SavedRun};
+use task::Task;
+
+fn main() -> ExitCode {
+    match run(Args::parse(), &mut stdout().lock()) {
+        Ok(verdict) => verdict.code().into(),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code().into()
+        }
+    }
+}
+
+/// Learns and proves. What was found is written to `to`, progress to standard error.
+pub fn run(mut args: Args, to: &mut impl Write) -> Result<Verdict, Failure> {
+    // Whatever can be wrong is found before the first step.
+    let saved = args.prove.as_deref().map(SavedRun::open).transpose()?;
+    if let Some(saved) = &saved {
+        args.settings = saved.config.settings.clone();
+    }
+    let settings = &args.settings;
+    settings.check()?;
+    let out = args.out.as_deref().map(RunFolder::check).transpose()?;
+    let mut task = Task::new(settings)?;
+    let config = model::config(settings, task.vocab_size());
+    let device = device::choose(args.backend)?;
+    device.seed(settings.seed);
+
+    let model = CopyModel::new(&config, settings.architecture, &device)?;
+    let (model, looks) = match saved {
+        Some(saved) => (saved.load(model, &config)?, Vec::new()),
+        None => {
+            let autodiff = device.clone().autodiff();
+            train::train(model.train(), settings, &mut task, &autodiff)?
+        }
+    };
+
+    let seconds = looks.last().map(|look| look.seconds);
+    let proof = Proof::of(&model, &mut task, &args, seconds, &device)?;
+    proof.write_table(to)?;
+    if let Some(folder) = out {
+        let config = RunConfig { settings: settings.clone(), model: config };
+        folder.write(&config, &model, &looks, |folder| {
+            pictures::draw(folder, &model, &task, &looks, settings, &device)
+        })?;
+    }
+    proof.write_json(to)?;
+    Ok(proof.verdict)
+}

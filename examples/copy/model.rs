@@ -1,0 +1,81 @@
+//! The model: the crate's own language model, with or without cross-attention.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::decoder::{
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel, LanguageModelConfig,
+    LanguageModelInput, LanguageModelOutput, Positions,
+};
+use burn_decoder::mask::Mask;
+
+use super::args::{Architecture, MaskChoice, Settings};
+use super::batch::Rows;
+use super::failure::Failure;
+
+/// Decides who sees whom in the string. This line is what the whole example is about.
+pub fn mask(choice: MaskChoice) -> Mask {
+    match choice {
+        MaskChoice::LookAhead => Mask::look_ahead(),
+        MaskChoice::None => Mask::all_visible(),
+    }
+}
+
+/// What the settings ask for.
+pub fn config(settings: &Settings, vocab_size: usize) -> LanguageModelConfig {
+    let attention = MultiHeadAttentionConfig::new(settings.d_model, settings.heads);
+    let feed_forward = FeedForwardConfig::new(settings.d_model, settings.d_ff);
+    let cross_attention = match settings.architecture {
+        Architecture::DecoderOnly => None,
+        Architecture::Cross => Some(attention.clone()),
+    };
+    let layer =
+        DecoderLayerConfig::new(attention, feed_forward).with_cross_attention(cross_attention);
+    LanguageModelConfig::new(vocab_size, DecoderConfig::new(layer, settings.layers))
+        .with_mask(mask(settings.mask))
+}
+
+/// A language model that knows where its memory comes from.
+#[derive(Module, Debug)]
+pub struct CopyModel {
+    pub language: LanguageModel,
+    #[module(skip)]
+    pub architecture: Architecture,
+}
+
+impl CopyModel {
+    pub fn new(
+        config: &LanguageModelConfig,
+        architecture: Architecture,
+        device: &Device,
+    ) -> Result<Self, Failure> {
+        Ok(Self { language: config.init(device)?, architecture })
+    }
+
+    /// Scores of the next token at each place of the input, `[batch, queries, vocab_size]`.
+    pub fn logits(&self, input: &Rows, memory: &Rows) -> Result<Tensor<3>, Failure> {
+        Ok(self.forward(self.embed(input.tokens.clone())?, &input.lengths, memory, false)?.logits)
+    }
+
+    /// The vectors that enter the decoder, `[batch, queries, d_model]`.
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Result<Tensor<3>, Failure> {
+        Ok(self.language.embed(tokens, &Positions::default())?)
+    }
+
+    /// The model behind its embedding. The memory is the embedded source: there is no encoder.
+    pub fn forward(
+        &self,
+        embedded: Tensor<3>,
+        lengths: &[usize],
+        memory: &Rows,
+        weights: bool,
+    ) -> Result<LanguageModelOutput, Failure> {
+        let mut input =
+            LanguageModelInput::new().with_lengths(lengths.iter().copied()).with_weights(weights);
+        if self.architecture == Architecture::Cross {
+            let states = self.embed(memory.tokens.clone())?;
+            input = input.with_memory(states, Mask::lengths(memory.lengths.iter().copied()));
+        }
+        Ok(self.language.forward_embedded(embedded, input)?)
+    }
+}
