@@ -6,6 +6,7 @@ mod backends;
 mod attention;
 mod cache;
 mod causality_bits;
+mod copy_example;
 mod decoder;
 mod feed_forward;
 mod fixtures;
