@@ -11,6 +11,7 @@
 
 mod arch;
 mod backward;
+mod few;
 mod forward;
 mod gemm;
 #[cfg(test)]
@@ -96,7 +97,11 @@ fn forward_on<E: Element>(
     statistics: &mut [E::Real],
 ) {
     problem.check();
-    forward::forward(arch, problem, inputs, out, statistics);
+    if problem.queries <= few::MOST_QUERIES {
+        few::forward(arch, problem, inputs, out, statistics);
+    } else {
+        forward::forward(arch, problem, inputs, out, statistics);
+    }
 }
 
 /// The gradients of attention for the upstream gradient `d_out` (an expanded one has strides of

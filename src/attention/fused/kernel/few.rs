@@ -1,0 +1,247 @@
+//! The forward pass for one or two queries against many keys, as in decoding with a cache.
+//!
+//! Most lanes of a panel would be empty here, and reading keys and values is what takes the time.
+//! So vectors run along the rows of keys and values, a task is a stretch of keys (not of queries),
+//! and the heads of a group share what they read. The stretches' results are merged in order.
+
+use std::ops::Range;
+
+use pulp::{Scalar, Simd, WithSimd};
+
+use super::arch::Arch;
+use super::problem::result_row;
+use super::real::exp2;
+use super::rows::Rows;
+use super::score::Rule;
+use super::tasks::{Shared, Workspace, for_each};
+use super::visible::{KEY_TILE, Panel, key_bounds};
+use super::{Element, Inputs, Problem, Real};
+
+/// Up to this many queries this way is faster.
+pub(super) const MOST_QUERIES: usize = 2;
+/// Keys in a task.
+const STRETCH: usize = 8 * KEY_TILE;
+
+pub(super) fn forward<E: Element>(
+    arch: Arch,
+    problem: &Problem,
+    inputs: &Inputs<E>,
+    out: &mut [E],
+    statistics: &mut [E::Real],
+) {
+    let Problem { batch, heads, kv_heads, queries, keys, value_dim, .. } = *problem;
+    let rule = Rule::new(problem, inputs);
+    let rows = batch * heads * queries;
+    let stretches = keys.div_ceil(STRETCH).max(1);
+    let row = value_dim + 2;
+    // `[batch, kv_heads, stretches, heads of the group, queries, value_dim + 2]`
+    let mut parts = vec![E::Real::ZERO; rows * stretches * row];
+    let of_task = heads / kv_heads * queries * row;
+    let shared = Shared::new(&mut parts);
+    let work = rows * keys * (problem.head_dim + value_dim);
+    for_each(batch * kv_heads * stretches, work, |workspace, task| {
+        let (of_head, stretch) = (task / stretches, task % stretches);
+        let keys = stretch * STRETCH..keys.min((stretch + 1) * STRETCH);
+        // SAFETY: every task has a part of its own.
+        let parts = unsafe { shared.slice(task * of_task, of_task) };
+        let (batch, kv_head) = (of_head / kv_heads, of_head % kv_heads);
+        arch.dispatch(Stretch { problem, inputs, rule, batch, kv_head, keys, parts, workspace });
+    });
+
+    let keep = problem.dropout.map_or(1.0, |dropout| dropout.scale());
+    let (maxima, sums) = statistics.split_at_mut(rows);
+    for at in 0..rows {
+        let (of_head, query) = (at / queries, at % queries);
+        let (batch, head) = (of_head / heads, of_head % heads);
+        let (kv, of_group) = (problem.kv_head(head), head % (heads / kv_heads));
+        let part = |stretch: usize| {
+            let task = (batch * kv_heads + kv) * stretches + stretch;
+            &parts[task * of_task + (of_group * queries + query) * row..][..row]
+        };
+        // a sink is a part of its own, which adds no value
+        let sink = rule.sink(head).map(E::Real::of_f64);
+        let dead = (0..stretches).all(|stretch| part(stretch)[1] == E::Real::ZERO);
+        let max = (0..stretches).fold(sink.unwrap_or(E::Real::NEG_INFINITY), |max, stretch| {
+            if max < part(stretch)[0] { part(stretch)[0] } else { max }
+        });
+        let factor = |part_max: E::Real| ((part_max.to_f64() - max.to_f64()) * rule.factor).exp2();
+        let mut sum = if dead { 0.0 } else { sink.map_or(0.0, factor) };
+        let out = &mut out[result_row([heads, queries, value_dim], [batch, head, query])..];
+        let out = &mut out[..value_dim];
+        let mut total = vec![0.0; value_dim];
+        for part in (0..stretches).map(part).filter(|part| part[1] != E::Real::ZERO) {
+            let factor = factor(part[0]);
+            sum += factor * part[1].to_f64();
+            for (total, value) in total.iter_mut().zip(&part[2..]) {
+                *total += factor * value.to_f64();
+            }
+        }
+        let inverse = if dead { 0.0 } else { keep / sum };
+        for (out, total) in out.iter_mut().zip(total) {
+            *out = E::of_real(E::Real::of_f64(total * inverse));
+        }
+        maxima[at] = max;
+        sums[at] = E::Real::of_f64(sum);
+    }
+}
+
+/// All queries of a group of heads against a stretch of keys.
+struct Stretch<'a, E: Element> {
+    problem: &'a Problem<'a>,
+    inputs: &'a Inputs<'a, E>,
+    rule: Rule<'a, E>,
+    batch: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+    /// For each query of each head of the group: maximum, sum, and the values' weighted sum.
+    parts: &'a mut [E::Real],
+    workspace: &'a mut Workspace<E::Real>,
+}
+
+impl<E: Element> WithSimd for Stretch<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Problem { heads, kv_heads, queries, head_dim, value_dim, .. } = *self.problem;
+        let group = heads / kv_heads;
+        let [query, scores, key_copy, value_copy] = self.workspace.slices([
+            group * queries * head_dim,
+            KEY_TILE,
+            KEY_TILE * head_dim,
+            KEY_TILE * value_dim,
+        ]);
+        let bounds = key_bounds(self.problem, self.batch);
+        let panels: Vec<_> = (0..group * queries)
+            .map(|at| {
+                let (head, query) = (self.kv_head * group + at / queries, at % queries);
+                Panel::new(self.problem, [self.batch, head, query], 1, &bounds)
+            })
+            .collect();
+        if head_dim > 0 {
+            for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
+                let row = self.inputs.query.row([self.batch, panel.head, panel.first]);
+                row.copy_to(head_dim, query, E::Real::ONE);
+            }
+        }
+        for part in self.parts.chunks_exact_mut(value_dim + 2) {
+            part.fill(E::Real::ZERO);
+            part[0] = E::Real::NEG_INFINITY;
+        }
+        let mut start = self.keys.start;
+        while start < self.keys.end {
+            let tile = start..self.keys.end.min(start + KEY_TILE);
+            start = tile.end;
+            let sees =
+                |panel: &Panel| tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
+            if panels.iter().all(|panel| sees(panel).is_empty()) {
+                continue;
+            }
+            let at = [self.batch, self.kv_head, tile.start];
+            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, key_copy);
+            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, value_copy);
+            for (at, panel) in panels.iter().enumerate() {
+                let seen = sees(panel);
+                if seen.is_empty() || panel.is_hidden(seen.clone()) {
+                    continue;
+                }
+                let skip = seen.start - tile.start;
+                let query = &query[at * head_dim..][..head_dim];
+                let scores = &mut scores[..seen.len()];
+                for (index, score) in scores.iter_mut().enumerate() {
+                    *score = dot(simd, query, key.row(skip + index, head_dim));
+                }
+                // one query is a tile of width one
+                self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
+                let partial = panel.hide::<E::Real, Scalar>(Scalar, seen.clone(), 1, scores);
+                let part = &mut self.parts[at * (value_dim + 2)..][..value_dim + 2];
+                let factor = E::Real::of_f64(self.rule.factor);
+                let (shrink, sum) = soften(simd, factor, scores, part);
+                part[1] *= shrink;
+                part[1] += sum;
+                if let Some(dropout) = &self.problem.dropout {
+                    panel.drop_some(dropout, seen.clone(), 1, scores);
+                }
+                part[2..].iter_mut().for_each(|x| *x *= shrink);
+                for (index, &weight) in scores.iter().enumerate() {
+                    // what is hidden may be anything, also NaN
+                    if partial >> index & 1 == 0 {
+                        add_scaled(
+                            simd,
+                            weight,
+                            value.row(skip + index, value_dim),
+                            &mut part[2..],
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<T: Real, S: Simd>(simd: S, a: &[T], b: &[T]) -> T {
+    let (vectors_a, vectors_b) = (T::vectors::<S>(a), T::vectors::<S>(b));
+    let mut sums = [T::splat(simd, T::ZERO); 2];
+    for (a, b) in vectors_a.chunks(2).zip(vectors_b.chunks(2)) {
+        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+            *sum = T::mul_add(simd, a, b, *sum);
+        }
+    }
+    let mut sum = T::sum(simd, T::add(simd, sums[0], sums[1]));
+    let rest = vectors_a.len() * T::lanes::<S>();
+    for (&a, &b) in a[rest..].iter().zip(&b[rest..]) {
+        let mut part = a;
+        part *= b;
+        sum += part;
+    }
+    sum
+}
+
+/// `out += weight * row`
+#[inline(always)]
+fn add_scaled<T: Real, S: Simd>(simd: S, weight: T, row: &[T], out: &mut [T]) {
+    let rest = row.len() / T::lanes::<S>() * T::lanes::<S>();
+    let factor = T::splat(simd, weight);
+    for (out, &x) in T::vectors_mut::<S>(out).iter_mut().zip(T::vectors::<S>(row)) {
+        *out = T::mul_add(simd, factor, x, *out);
+    }
+    for (out, &x) in out[rest..].iter_mut().zip(&row[rest..]) {
+        let mut part = weight;
+        part *= x;
+        *out += part;
+    }
+}
+
+/// Scores of one query to weights relative to the new maximum, `part[0]`; returns what older
+/// weights are multiplied by, and the sum of the new ones.
+#[inline(always)]
+fn soften<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]) -> (T, T) {
+    let max = scores.iter().fold(part[0], |max, &score| if max < score { score } else { max });
+    let base = if max < T::LEAST { T::ZERO } else { max };
+    let weight = |score: T| exponential(Scalar, factor, base, score);
+    let shrink = weight(part[0]);
+    part[0] = max;
+    let mut sum = T::ZERO;
+    let rest = scores.len() / T::lanes::<S>() * T::lanes::<S>();
+    let mut sums = T::splat(simd, T::ZERO);
+    let (factors, bases) = (T::splat(simd, factor), T::splat(simd, base));
+    for score in T::vectors_mut::<S>(scores) {
+        let exponent = T::mul(simd, T::sub(simd, *score, bases), factors);
+        *score = exp2::<T, S>(simd, exponent);
+        sums = T::add(simd, sums, *score);
+    }
+    for score in &mut scores[rest..] {
+        *score = weight(*score);
+        sum += *score;
+    }
+    sum += T::sum(simd, sums);
+    (shrink, sum)
+}
+
+#[inline(always)]
+fn exponential<T: Real>(simd: Scalar, factor: T, base: T, score: T) -> T {
+    let [factor, base, score] = [factor, base, score].map(|x| T::splat(simd, x));
+    let exponent = T::mul(simd, T::sub(simd, score, base), factor);
+    T::sum(simd, exp2::<T, Scalar>(simd, exponent))
+}
