@@ -16,7 +16,8 @@ use burn::nn::{
 use burn::tensor::{Device, Int, Tensor, assert_shape, module::linear};
 
 use super::{
-    Decoder, DecoderConfig, DecoderInput, PositionEmbedding, PositionEmbeddingConfig, Positions,
+    Decoder, DecoderConfig, DecoderInput, Norm, NormConfig, PositionEmbedding,
+    PositionEmbeddingConfig, Positions,
 };
 use crate::attention::Kernel;
 use crate::cache::LayerCache;
@@ -42,9 +43,16 @@ pub struct LanguageModelConfig {
     pub scale_embedding: bool,
     /// Standard deviation of the token embeddings at the start; 1/√d_model if not given.
     pub embedding_std: Option<f64>,
+    /// A norm on the embedded tokens, before the first layer (BART).
+    pub embedding_norm: Option<NormConfig>,
     /// Whether the head shares the token embedding's parameters.
     #[config(default = false)]
     pub tied_head: bool,
+    /// Whether the head has a bias; not with a tied head.
+    #[config(default = false)]
+    pub head_bias: bool,
+    /// Logits become `logit_softcap * tanh(logit / logit_softcap)`: bounded (Gemma 2, section 2).
+    pub logit_softcap: Option<f64>,
     /// Probability with which each value of the embedded tokens is dropped in training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -55,11 +63,12 @@ impl LanguageModelConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, or if a part refuses
-    /// its configuration.
+    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, a tied head with a
+    /// bias, a softcap that is not above 0, or if a part refuses its configuration.
     pub fn init(&self, device: &Device) -> Result<LanguageModel> {
         check_nonzero("LanguageModelConfig::vocab_size", self.vocab_size)?;
         check_probability("LanguageModelConfig::dropout", self.dropout)?;
+        self.check_head()?;
         let decoder = self.decoder.init(device)?;
         let d_model = self.decoder.layer.d_model();
         let sqrt_d_model = (d_model as f64).sqrt();
@@ -69,13 +78,39 @@ impl LanguageModelConfig {
                 .with_initializer(Initializer::Normal { mean: 0.0, std })
                 .init(device),
             positions: self.positions.map(|config| config.init(d_model, device)).transpose()?,
+            embedding_norm: self
+                .embedding_norm
+                .map(|config| config.init(d_model, device))
+                .transpose()?,
             dropout: DropoutConfig::new(self.dropout).init(),
             decoder,
-            head: (!self.tied_head)
-                .then(|| LinearConfig::new(d_model, self.vocab_size).with_bias(false).init(device)),
+            head: (!self.tied_head).then(|| {
+                LinearConfig::new(d_model, self.vocab_size).with_bias(self.head_bias).init(device)
+            }),
             embedding_scale: if self.scale_embedding { sqrt_d_model } else { 1.0 },
+            logit_softcap: self.logit_softcap,
             mask: self.mask.clone(),
         })
+    }
+
+    fn check_head(&self) -> Result<()> {
+        if self.tied_head && self.head_bias {
+            return Err(Error::Config {
+                field: "LanguageModelConfig::head_bias",
+                expected: "false with a tied head, which is the embedding".into(),
+                got: "true".into(),
+            });
+        }
+        if let Some(softcap) = self.logit_softcap
+            && !(softcap.is_finite() && softcap > 0.0)
+        {
+            return Err(Error::Config {
+                field: "LanguageModelConfig::logit_softcap",
+                expected: "a number above 0".into(),
+                got: softcap.to_string(),
+            });
+        }
+        Ok(())
     }
 }
 
@@ -189,6 +224,8 @@ pub struct LanguageModel {
     pub embedding: Embedding,
     /// Added to the token embeddings, if there is one.
     pub positions: Option<PositionEmbedding>,
+    /// Normalizes the sum of the two, if there.
+    pub embedding_norm: Option<Norm>,
     dropout: Dropout,
     /// The layers.
     pub decoder: Decoder,
@@ -196,6 +233,8 @@ pub struct LanguageModel {
     pub head: Option<Linear>,
     #[module(skip)]
     embedding_scale: f64,
+    #[module(skip)]
+    logit_softcap: Option<f64>,
     #[module(skip)]
     pub(super) mask: Mask,
 }
@@ -265,7 +304,8 @@ impl LanguageModel {
         self.forward_embedded(embedded, input)
     }
 
-    /// The vectors that enter the decoder: token embedding and position embedding.
+    /// The vectors that enter the decoder: token embedding and position embedding, normalized if
+    /// the model does that.
     ///
     /// # Shapes
     ///
@@ -296,7 +336,10 @@ impl LanguageModel {
             let ids = positions.ids(batch, start, queries)?;
             embedded = embedded.clone() + embedding.forward(&ids, &embedded.device())?;
         }
-        Ok(embedded)
+        Ok(match &self.embedding_norm {
+            Some(norm) => norm.forward(embedded),
+            None => embedded,
+        })
     }
 
     /// The model behind its embedding: for vectors that are not those of a token, and for
@@ -357,9 +400,13 @@ impl LanguageModel {
 
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
-        match &self.head {
+        let logits = match &self.head {
             Some(head) => head.forward(x),
             None => linear(x, self.embedding.weight.val().transpose(), None),
+        };
+        match self.logit_softcap {
+            Some(softcap) => (logits / softcap).tanh() * softcap,
+            None => logits,
         }
     }
 

@@ -1,12 +1,16 @@
 //! One decoder layer: self-attention, optional cross-attention, feed-forward.
 //!
-//! Each of the two or three parts `f` stands in a residual, with its own norm (Vaswani et al. 2017,
-//! section 3.1, for post-norm; Xiong et al. 2020 for pre-norm):
+//! Each of the two or three parts `f` stands in a residual, with its own norm or norms:
 //!
-//! ```text
-//! post-norm:  x ← norm(x + dropout(f(x)))
-//! pre-norm:   x ← x + dropout(f(norm(x)))
-//! ```
+//! | placement | `x` becomes | source |
+//! |---|---|---|
+//! | post | `norm(x + dropout(f(x)))` | Vaswani et al. 2017, section 3.1 |
+//! | pre | `x + dropout(f(norm(x)))` | Xiong et al. 2020 |
+//! | output | `x + dropout(norm(f(x)))` | OLMo 2 (OLMo team 2024), section 3.1 |
+//! | sandwich | `x + dropout(norm'(f(norm(x))))` | Ding et al. 2021 (CogView); Gemma 2 |
+//!
+//! In a parallel layer the feed-forward part reads the layer's input instead of the attention's
+//! result, and both are added to it (GPT-J, GPT-NeoX).
 
 use burn::config::Config;
 use burn::module::Module;
@@ -27,6 +31,17 @@ pub enum NormPlacement {
     Pre,
     /// After each part, on the sum.
     Post,
+    /// After each part, inside its residual.
+    Output,
+    /// Before and after each part, inside its residual.
+    Sandwich,
+}
+
+impl NormPlacement {
+    /// Whether a stack ends with a norm of its own: its last sum is not normalized otherwise.
+    pub(super) fn has_final_norm(self) -> bool {
+        self != Self::Post
+    }
 }
 
 /// Configuration of a [`DecoderLayer`].
@@ -56,6 +71,10 @@ pub struct DecoderLayerConfig {
     /// The place of all norms.
     #[config(default = "NormPlacement::Pre")]
     pub norm_placement: NormPlacement,
+    /// Whether the feed-forward part stands beside the attention instead of behind it. Not with
+    /// post-norm, and not with cross-attention.
+    #[config(default = false)]
+    pub parallel: bool,
     /// Probability with which each value that a part adds to its residual is dropped in training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -71,25 +90,47 @@ impl DecoderLayerConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if a part refuses its configuration, if the parts differ in `d_model`, or
-    /// for a dropout outside `[0, 1)`.
+    /// [`Error::Config`] if a part refuses its configuration, if the parts differ in `d_model`, for
+    /// a dropout outside `[0, 1)`, or if a parallel layer has post-norm or cross-attention.
     pub fn init(&self, device: &Device) -> Result<DecoderLayer> {
         check_probability("DecoderLayerConfig::dropout", self.dropout)?;
         self.check_d_model("FeedForwardConfig::d_model", self.feed_forward.d_model)?;
         if let Some(cross_attention) = &self.cross_attention {
             self.check_d_model("cross_attention's d_model", cross_attention.d_model)?;
         }
+        self.check_parallel()?;
         let norm = || self.norm.init(self.d_model(), device);
+        let second = |wanted: bool| {
+            let wanted = wanted && self.norm_placement == NormPlacement::Sandwich;
+            wanted.then(norm).transpose()
+        };
         let cross_attention = self.cross_attention.as_ref();
         Ok(DecoderLayer {
             self_attention: self.self_attention.init(device)?,
             self_attention_norm: norm()?,
+            self_attention_output_norm: second(true)?,
             cross_attention: cross_attention.map(|config| config.init(device)).transpose()?,
             cross_attention_norm: cross_attention.map(|_| norm()).transpose()?,
+            cross_attention_output_norm: second(cross_attention.is_some())?,
             feed_forward: self.feed_forward.init(device)?,
             feed_forward_norm: norm()?,
+            feed_forward_output_norm: second(true)?,
             dropout: DropoutConfig::new(self.dropout).init(),
             norm_placement: self.norm_placement,
+            parallel: self.parallel,
+        })
+    }
+
+    fn check_parallel(&self) -> Result<()> {
+        let got = match (self.parallel, self.norm_placement, &self.cross_attention) {
+            (true, NormPlacement::Post, _) => "NormPlacement::Post",
+            (true, _, Some(_)) => "cross-attention",
+            _ => return Ok(()),
+        };
+        Err(Error::Config {
+            field: "DecoderLayerConfig::parallel",
+            expected: "norms inside the residuals and no cross-attention".into(),
+            got: got.into(),
         })
     }
 
@@ -176,17 +217,25 @@ pub struct DecoderLayer {
     pub self_attention: MultiHeadAttention,
     /// Norm of the self-attention.
     pub self_attention_norm: Norm,
+    /// Second norm of the self-attention, on its output; there with [`NormPlacement::Sandwich`].
+    pub self_attention_output_norm: Option<Norm>,
     /// The sequence looks at the memory.
     pub cross_attention: Option<MultiHeadAttention>,
     /// Norm of the cross-attention; there if that is.
     pub cross_attention_norm: Option<Norm>,
+    /// Second norm of the cross-attention.
+    pub cross_attention_output_norm: Option<Norm>,
     /// Each position by itself.
     pub feed_forward: FeedForward,
     /// Norm of the feed-forward part.
     pub feed_forward_norm: Norm,
+    /// Second norm of the feed-forward part.
+    pub feed_forward_output_norm: Option<Norm>,
     dropout: Dropout,
     #[module(skip)]
     norm_placement: NormPlacement,
+    #[module(skip)]
+    parallel: bool,
 }
 
 impl DecoderLayer {
@@ -216,7 +265,9 @@ impl DecoderLayer {
         let options = AttentionOptions::new().with_weights(weights).with_kernel(kernel);
         let (mut self_weights, mut cross_weights) = (None, None);
 
-        let mut x = self.residual(x, &self.self_attention_norm, |x| {
+        let before = self.parallel.then(|| x.clone());
+        let norms = (&self.self_attention_norm, &self.self_attention_output_norm);
+        let mut x = self.residual(x, norms, |x| {
             let attention = &self.self_attention;
             let query = attention.project_query(x.clone());
             let (mut key, mut value) = attention.project_key_value(x.clone(), x);
@@ -236,7 +287,7 @@ impl DecoderLayer {
         if let (Some(attention), Some(norm), Some(memory)) =
             (&self.cross_attention, &self.cross_attention_norm, memory)
         {
-            x = self.residual(x, norm, |x| {
+            x = self.residual(x, (norm, &self.cross_attention_output_norm), |x| {
                 let Memory { states, mask } = memory;
                 let project = || attention.project_key_value(states.clone(), states.clone());
                 let (key, value) = match cache {
@@ -250,20 +301,40 @@ impl DecoderLayer {
             });
         }
 
-        let output = self.residual(x, &self.feed_forward_norm, |x| self.feed_forward.forward(x));
+        let norms = (&self.feed_forward_norm, &self.feed_forward_output_norm);
+        let part = |x| self.feed_forward.forward(x);
+        let output = match before {
+            Some(before) => x + self.branch(before, norms, part),
+            None => self.residual(x, norms, part),
+        };
         DecoderLayerOutput { output, self_weights, cross_weights }
     }
 
-    /// One part with its residual, dropout and norm.
-    fn residual(
-        &self,
-        x: Tensor<3>,
-        norm: &Norm,
-        part: impl FnOnce(Tensor<3>) -> Tensor<3>,
-    ) -> Tensor<3> {
+    /// `x` and what one part adds to it, normalized in their place.
+    fn residual(&self, x: Tensor<3>, norms: Norms, part: impl Part) -> Tensor<3> {
+        let sum = x.clone() + self.branch(x, norms, part);
         match self.norm_placement {
-            NormPlacement::Pre => x.clone() + self.dropout.forward(part(norm.forward(x))),
-            NormPlacement::Post => norm.forward(x.clone() + self.dropout.forward(part(x))),
+            NormPlacement::Post => norms.0.forward(sum),
+            _ => sum,
         }
     }
+
+    /// What one part adds to its residual.
+    fn branch(&self, x: Tensor<3>, (norm, second): Norms, part: impl Part) -> Tensor<3> {
+        let added = match (self.norm_placement, second) {
+            (NormPlacement::Post, _) => part(x),
+            (NormPlacement::Output, _) => norm.forward(part(x)),
+            (_, Some(second)) => second.forward(part(norm.forward(x))),
+            (_, None) => part(norm.forward(x)),
+        };
+        self.dropout.forward(added)
+    }
 }
+
+/// The norm of a part, and the second one of a sandwich.
+type Norms<'a> = (&'a Norm, &'a Option<Norm>);
+
+/// Self-attention, cross-attention or feed-forward.
+trait Part: FnOnce(Tensor<3>) -> Tensor<3> {}
+
+impl<F: FnOnce(Tensor<3>) -> Tensor<3>> Part for F {}

@@ -1,13 +1,16 @@
 //! A stack of decoder layers.
 
+use std::collections::BTreeMap;
+
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm, NormPlacement};
+use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm};
 use crate::Result;
 use crate::cache::LayerCache;
 use crate::error::check_nonzero;
+use crate::mask::{LoweredMask, Mask};
 
 /// Configuration of a [`Decoder`].
 #[derive(Config, Debug)]
@@ -16,6 +19,11 @@ pub struct DecoderConfig {
     pub layer: DecoderLayerConfig,
     /// Number of layers.
     pub layers: usize,
+    /// The window of each layer: how many keys a query sees at most, its own included, of those
+    /// that the mask leaves visible. Begins again where it is shorter than the stack:
+    /// `[Some(4096), None]` alternates, `[]` is no window in any layer.
+    #[config(default = "Vec::new()")]
+    pub windows: Vec<Option<usize>>,
 }
 
 impl DecoderConfig {
@@ -23,16 +31,17 @@ impl DecoderConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) for zero layers, or if the layer refuses its
-    /// configuration.
+    /// [`Error::Config`](crate::Error::Config) for zero layers, a window of 0, or if the layer
+    /// refuses its configuration.
     pub fn init(&self, device: &Device) -> Result<Decoder> {
         check_nonzero("DecoderConfig::layers", self.layers)?;
+        for window in self.windows.iter().flatten() {
+            check_nonzero("DecoderConfig::windows", *window)?;
+        }
         let layers = (0..self.layers).map(|_| self.layer.init(device)).collect::<Result<_>>()?;
-        let final_norm = match self.layer.norm_placement {
-            NormPlacement::Pre => Some(self.layer.norm.init(self.layer.d_model(), device)?),
-            NormPlacement::Post => None,
-        };
-        Ok(Decoder { layers, final_norm })
+        let final_norm = self.layer.norm_placement.has_final_norm();
+        let final_norm = final_norm.then(|| self.layer.norm.init(self.layer.d_model(), device));
+        Ok(Decoder { layers, final_norm: final_norm.transpose()?, windows: self.windows.clone() })
     }
 }
 
@@ -54,8 +63,10 @@ pub struct DecoderOutput {
 pub struct Decoder {
     /// The layers, first to last.
     pub layers: Vec<DecoderLayer>,
-    /// Ends a pre-norm stack, whose last sum would otherwise stay as it is.
+    /// Ends a stack whose last sum would otherwise stay as it is: all but post-norm.
     pub final_norm: Option<Norm>,
+    #[module(skip)]
+    windows: Vec<Option<usize>>,
 }
 
 impl Decoder {
@@ -83,7 +94,10 @@ impl Decoder {
     ) -> DecoderOutput {
         let DecoderInput { mut x, mask, memory, weights, kernel } = input;
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
+        let windows = self.narrowed(mask);
+        let mut masks = windows.iter().map(|narrowed| narrowed.as_ref().unwrap_or(mask)).cycle();
         for (index, layer) in self.layers.iter().enumerate() {
+            let mask = masks.next().unwrap_or(mask);
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
             let input = DecoderInput { x, mask, memory, weights, kernel };
             let output = layer.forward_cached(input, cache);
@@ -96,5 +110,20 @@ impl Decoder {
             None => x,
         };
         DecoderOutput { output, self_weights, cross_weights }
+    }
+
+    /// The mask of each window in turn, where it is another one than `mask`. Layers of the same
+    /// window share one, and with it the dense tensor that a kernel may have made of it.
+    fn narrowed(&self, mask: &LoweredMask) -> Vec<Option<LoweredMask>> {
+        let mut known = BTreeMap::new();
+        let mut narrow = |window: usize| {
+            let lower = || {
+                // How far ahead a query sees is the mask's to say.
+                let window = Mask::look_around(window - 1, usize::MAX);
+                mask.and(&window).expect("a window fits every grid")
+            };
+            known.entry(window).or_insert_with(lower).clone()
+        };
+        self.windows.iter().map(|window| window.map(&mut narrow)).collect()
     }
 }

@@ -47,6 +47,23 @@ impl Mask {
     }
 }
 
+impl LoweredMask {
+    /// Hides what `mask` hides, too, on the same grid.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mask`] if a part of `mask` was made for other sizes than the grid has.
+    pub fn and(&self, mask: &Mask) -> Result<Self> {
+        let grid = self.grid();
+        let more = mask.lower(grid)?;
+        if self.is_all_visible() {
+            return Ok(more);
+        }
+        let parts = Parts::of(self).and(Parts::of(&more))?.finish(grid);
+        Ok(Self::from_parts(grid.clone(), parts))
+    }
+}
+
 /// The parts of `mask`, or of its opposite.
 fn lower(mask: &Mask, opposite: bool, grid: &Grid) -> Result<Parts> {
     match (mask.rule(), opposite) {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::array::Array;
-use super::{Grid, HiddenCells, Span};
+use super::{Grid, HiddenCells, LoweredMask, Span};
 use crate::Result;
 
 /// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
@@ -21,6 +21,23 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// The parts of a mask that was lowered before.
+    pub(super) fn of(mask: &LoweredMask) -> Self {
+        let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
+        let cells = |cells: &HiddenCells| Array { shape: cells.shape, data: cells.hidden.clone() };
+        Self {
+            spans: mask.spans.clone().map(|data| {
+                let batch = data.len() / queries;
+                Array { shape: [batch, 1, queries, 1], data }
+            }),
+            hidden_keys: mask.hidden_keys.clone().map(|data| {
+                let batch = data.len() / keys;
+                Array { shape: [batch, 1, 1, keys], data }
+            }),
+            hidden_cells: mask.hidden_cells.as_ref().map(cells),
+        }
+    }
+
     pub(super) fn spans(spans: Array<Span>) -> Self {
         Self { spans: Some(spans), ..Self::default() }
     }

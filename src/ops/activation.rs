@@ -20,7 +20,7 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 
 use super::arithmetic::{exp, map, normal_cdf, sigmoid};
 use super::runs_on;
@@ -60,6 +60,14 @@ pub(crate) fn activate_gated<const D: usize>(
     ))
 }
 
+/// `σ(x)`. Burn's own goes through f32 (0.22.1), so f64 takes `(tanh(x/2) + 1) / 2`.
+fn sigmoid_of_tensor<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match x.dtype() {
+        DType::F64 => ((x * 0.5).tanh() + 1.0) * 0.5,
+        _ => activation::sigmoid(x),
+    }
+}
+
 impl Function {
     /// By Burn's tensor operations.
     fn of_tensor<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
@@ -72,9 +80,9 @@ impl Function {
             Self::GeluTanh => {
                 // Burn's own cubes by the general power; products do.
                 let inner = (x.clone() * x.clone() * 0.044715 + 1.0) * x.clone();
-                activation::sigmoid(inner * (8.0 / PI).sqrt()) * x
+                sigmoid_of_tensor(inner * (8.0 / PI).sqrt()) * x
             }
-            Self::Silu => activation::silu(x),
+            Self::Silu => sigmoid_of_tensor(x.clone()) * x,
         }
     }
 
@@ -252,7 +260,7 @@ impl Operation<2> for Function {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, Device, TensorData};
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::ops::tests::{cpus, gradient, numbers};

@@ -34,7 +34,8 @@ fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
             FeedForwardConfig::new(D_MODEL, 19).with_activation(activation),
         )
     };
-    let post = |layer: DecoderLayerConfig| layer.with_norm_placement(NormPlacement::Post);
+    let placed = DecoderLayerConfig::with_norm_placement;
+    let post = |layer: DecoderLayerConfig| placed(layer, NormPlacement::Post);
     let rms = |layer: DecoderLayerConfig| layer.with_norm(NormConfig::rms_norm());
     let cross = |layer: DecoderLayerConfig| {
         layer.with_cross_attention(Some(MultiHeadAttentionConfig::new(D_MODEL, 2)))
@@ -47,15 +48,33 @@ fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("pre, RMSNorm, SwiGLU, grouped heads", rms(layer(6, Some(2), SwiGlu))),
         ("post, LayerNorm, SiLU", post(layer(3, None, Silu))),
         ("post, RMSNorm, GeGLU, one key head", post(rms(layer(3, Some(1), GeGlu)))),
+        ("sandwich, RMSNorm, GELU", rms(placed(layer(3, None, Gelu), NormPlacement::Sandwich))),
+        ("norms on outputs, SwiGLU", placed(layer(3, None, SwiGlu), NormPlacement::Output)),
+        ("parallel, LayerNorm, GELU", layer(3, None, Gelu).with_parallel(true)),
         ("post, LayerNorm, tanh GeGLU, cross", post(cross(layer(3, None, GeGluTanh)))),
         ("pre, LayerNorm, GELU, cross", cross(layer(3, None, Gelu))),
     ];
     let model = |layer| LanguageModelConfig::new(VOCAB_SIZE, DecoderConfig::new(layer, 2));
-    layers.into_iter().map(|(name, layer)| (name, model(layer))).collect()
+    let mut models: Vec<_> = layers.into_iter().map(|(name, layer)| (name, model(layer))).collect();
+    let (_, mut windows) = models[0].clone();
+    windows.decoder.windows = vec![Some(3), None];
+    windows =
+        windows.with_logit_softcap(Some(2.0)).with_embedding_norm(Some(NormConfig::rms_norm()));
+    models.insert(0, ("window and full in turn, softcap, embedding norm", windows));
+    models
+}
+
+/// All on a CPU. On wgpu the last one stands for all: every new shape is a shader to compile.
+fn kinds_on(device: &Device) -> Vec<(&'static str, LanguageModelConfig)> {
+    let mut kinds = kinds();
+    if !is_cpu(device) {
+        kinds.drain(..kinds.len() - 1);
+    }
+    kinds
 }
 
 fn plain() -> LanguageModelConfig {
-    kinds().swap_remove(2).1
+    kinds().swap_remove(3).1
 }
 
 /// The padding of the batch: 7 and 4 tokens, or 0 and 3 padded places in front.
@@ -296,10 +315,8 @@ on_each_backend! {
     }
 
     fn no_gradient_reaches_the_future(device: Device) {
-        // On wgpu one kind stands for all: every new shape is a shader to compile.
-        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 8 });
         let first = if is_cpu(&device) { 0 } else { 2 };
-        for (kind, config) in kinds {
+        for (kind, config) in kinds_on(&device) {
             for padding in [Padding::None, Padding::Right, Padding::Left].into_iter().skip(first) {
                 let probe = Probe::new(&config, padding, &device);
                 let leak = probe.gradient_from_the_future();
@@ -309,9 +326,8 @@ on_each_backend! {
     }
 
     fn a_padded_row_is_the_row_alone(device: Device) {
-        let kinds = kinds().into_iter().skip(if is_cpu(&device) { 0 } else { 8 });
         let allowed = ALONE * crate::backends::tolerance_factor(&device);
-        for (kind, config) in kinds {
+        for (kind, config) in kinds_on(&device) {
             for padding in [Padding::Right, Padding::Left] {
                 for positions in
                     [PositionEmbeddingConfig::sinusoidal(), PositionEmbeddingConfig::learned(LENGTH)]

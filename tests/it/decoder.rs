@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::store::{ModuleStore, PytorchStore, bridge};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
-use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig};
 use burn_decoder::decoder::{
     Activation, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig, FeedForwardConfig,
     NormConfig, NormPlacement,
@@ -169,11 +169,81 @@ on_each_backend! {
         assert_close("output", quiet.output.to_data(), asked.output.to_data(), OUTPUT.on(&device));
     }
 
+    /// The table of placements, each made by hand from the parts.
+    fn placements_and_parallel(device: Device) {
+        use NormPlacement::*;
+        let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
+        let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
+        let cases = [(Pre, false), (Post, false), (Output, false), (Sandwich, false)];
+        for (placement, parallel) in cases.into_iter().chain([(Pre, true), (Sandwich, true)]) {
+            let config = small_config().with_norm_placement(placement).with_parallel(parallel);
+            let layer = config.init(&device).unwrap();
+            let attend = |x: Tensor<3>| {
+                let options = AttentionOptions::new();
+                layer.self_attention.forward(x.clone(), x.clone(), x, &mask, &options).output
+            };
+            let feed = |x| layer.feed_forward.forward(x);
+            let norm = |x| layer.self_attention_norm.forward(x);
+            let norm_3 = |x| layer.feed_forward_norm.forward(x);
+            let second = |x| layer.self_attention_output_norm.as_ref().unwrap().forward(x);
+            let second_3 = |x| layer.feed_forward_output_norm.as_ref().unwrap().forward(x);
+            let x0 = || x.clone();
+            let expected = match (placement, parallel) {
+                (Post, _) => {
+                    let x1 = norm(x0() + attend(x0()));
+                    norm_3(x1.clone() + feed(x1))
+                }
+                (Pre, false) => {
+                    let x1 = x0() + attend(norm(x0()));
+                    x1.clone() + feed(norm_3(x1))
+                }
+                (Output, _) => {
+                    let x1 = x0() + norm(attend(x0()));
+                    x1.clone() + norm_3(feed(x1))
+                }
+                (Sandwich, false) => {
+                    let x1 = x0() + second(attend(norm(x0())));
+                    x1.clone() + second_3(feed(norm_3(x1)))
+                }
+                (Pre, true) => x0() + attend(norm(x0())) + feed(norm_3(x0())),
+                (Sandwich, true) => {
+                    x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0())))
+                }
+            };
+            let got = layer.forward(DecoderInput::new(x0(), &mask)).output;
+            let what = format!("{placement:?}, parallel {parallel}");
+            assert_close(&what, got.into_data(), expected.into_data(), OUTPUT.on(&device));
+            let decoder = DecoderConfig::new(config, 1).init(&device).unwrap();
+            assert_eq!(decoder.final_norm.is_some(), placement != Post);
+        }
+    }
+
+    /// Windows in turn hide what the mask of one such window hides, and nothing else.
+    fn windows_in_turn(device: Device) {
+        let config = DecoderConfig::new(small_config(), 3).with_windows(vec![Some(2), None]);
+        let decoder = config.init(&device).unwrap();
+        let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
+        let look_ahead = Mask::look_ahead() & Mask::lengths([5, 4]);
+        let window = &look_ahead & Mask::window_keys(2).unwrap();
+        let lower = |mask: &Mask| mask.lower(&Grid::square(2, 5)).unwrap();
+        let (full, narrow) = (lower(&look_ahead), lower(&window));
+        let output = decoder.forward(DecoderInput::new(x, &full).with_weights(true));
+        for (weights, mask) in output.self_weights.iter().zip([&narrow, &full, &narrow]) {
+            let weights: Vec<f32> = weights.to_data().iter::<f32>().collect();
+            for (at, weight) in weights.into_iter().enumerate() {
+                let (row, head, query, key) = (at / 75, at / 25 % 3, at / 5 % 5, at % 5);
+                assert_eq!(weight > 0.0, mask.is_visible(row, head, query, key));
+            }
+        }
+    }
+
     /// What is saved is what is loaded, the gate of a SwiGLU and the scale of an RMSNorm included.
     fn every_parameter_survives_saving(device: Device) {
         let folder = tempfile::tempdir().unwrap();
         for activation in [Activation::SwiGlu, Activation::GeGlu, Activation::Gelu] {
-            let mut config = small_config().with_norm(NormConfig::rms_norm());
+            let mut config = small_config()
+                .with_norm(NormConfig::rms_norm())
+                .with_norm_placement(NormPlacement::Sandwich);
             config.feed_forward.activation = activation;
             let (json, record) = (folder.path().join("c.json"), folder.path().join("m.bpk"));
             let layer = config.init(&device).unwrap();
@@ -232,6 +302,14 @@ fn bad_configurations_are_refused() {
             ["FeedForwardConfig::dropout", "[0, 1)", "-0.1"],
         ),
         (
+            small_config().with_parallel(true).with_norm_placement(NormPlacement::Post),
+            ["parallel", "inside the residuals", "NormPlacement::Post"],
+        ),
+        (
+            small_config().with_parallel(true).with_cross_attention(Some(attention(12, 3))),
+            ["parallel", "no cross-attention", "got cross-attention"],
+        ),
+        (
             small_config().with_norm(NormConfig::RmsNorm { epsilon: 0.0 }),
             ["epsilon", "positive", "0"],
         ),
@@ -244,6 +322,9 @@ fn bad_configurations_are_refused() {
     let device = crate::backends::any_device();
     let error = DecoderConfig::new(small_config(), 0).init(&device).unwrap_err();
     assert_eq!(error.to_string(), "DecoderConfig::layers: expected at least 1, got 0");
+    let windows = DecoderConfig::new(small_config(), 2).with_windows(vec![None, Some(0)]);
+    let error = windows.init(&device).unwrap_err();
+    assert_eq!(error.to_string(), "DecoderConfig::windows: expected at least 1, got 0");
 }
 
 #[test]

@@ -90,6 +90,18 @@ on_each_backend! {
         assert_eq!(logits(&loaded, ids, LanguageModelInput::new()).to_data(), expected);
     }
 
+    /// A softcap bounds the logits, and changes nothing but them.
+    fn logits_are_capped(device: Device) {
+        let plain = config().with_head_bias(true).init(&device).unwrap();
+        let capped = config().with_head_bias(true).with_logit_softcap(Some(0.3));
+        let capped = capped.init(&device).unwrap().load_record(plain.clone().into_record());
+        let ids = tokens([[3, 1, 4, 1, 5]], &device);
+        let expected = logits(&plain, ids.clone(), LanguageModelInput::new());
+        let expected = (expected / 0.3).tanh() * 0.3;
+        let got = logits(&capped, ids, LanguageModelInput::new());
+        assert_close("logits", got.into_data(), expected.into_data(), OUTPUT.on(&device));
+    }
+
     /// Each document of a packed row scores as it does alone.
     fn packed_documents_do_not_meet(device: Device) {
         for positions in [PositionEmbeddingConfig::sinusoidal(), PositionEmbeddingConfig::learned(7)] {
@@ -189,6 +201,8 @@ fn bad_configurations_are_refused() {
         (positions(PositionEmbeddingConfig::learned(0)), ["capacity", "at least 1"]),
         (positions(PositionEmbeddingConfig::Sinusoidal { base: 0.0 }), ["base", "above 1"]),
         (odd, ["sinusoidal", "15"]),
+        (config().with_tied_head(true).with_head_bias(true), ["head_bias", "tied"]),
+        (config().with_logit_softcap(Some(0.0)), ["logit_softcap", "above 0"]),
     ] {
         let error = config.init(&any_device()).unwrap_err();
         assert!(matches!(error, Error::Config { .. }));

@@ -12,6 +12,7 @@ mod feed_forward;
 mod fixtures;
 mod fused;
 mod generation;
+mod gradients;
 mod language_model;
 mod masks;
 mod multi_head;
