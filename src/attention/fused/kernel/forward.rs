@@ -28,8 +28,11 @@ use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
 use super::{Element, Inputs, Problem, Real};
 
-/// Queries in a task.
-const QUERY_TILE: usize = 96;
+/// Queries in a task, the largest that leaves at least [`ENOUGH_TASKS`]: keys and values are read
+/// once a task. No result depends on it.
+const QUERY_TILES: [usize; 3] = [384, 192, 96];
+/// Tasks that keep many threads busy to the end.
+const ENOUGH_TASKS: usize = 64;
 
 pub(super) fn forward<E: Element>(
     arch: Arch,
@@ -40,7 +43,10 @@ pub(super) fn forward<E: Element>(
 ) {
     let Problem { batch, heads, queries, .. } = *problem;
     let rows = batch * heads * queries;
-    let tiles = queries.div_ceil(QUERY_TILE);
+    let enough = |tile: &&usize| batch * heads * queries.div_ceil(**tile) >= ENOUGH_TASKS;
+    let [.., smallest] = QUERY_TILES;
+    let query_tile = *QUERY_TILES.iter().find(enough).unwrap_or(&smallest);
+    let tiles = queries.div_ceil(query_tile);
     let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(problem, batch)).collect();
     let out = Shared::new(out);
     let (maxima, sums) = statistics.split_at_mut(rows);
@@ -51,8 +57,8 @@ pub(super) fn forward<E: Element>(
         // the last queries first: under look-ahead they see most
         let (tile, of_head) = (tiles - 1 - task / (batch * heads), task % (batch * heads));
         let (batch, head) = (of_head / heads, of_head % heads);
-        let first = tile * QUERY_TILE;
-        let count = QUERY_TILE.min(queries - first);
+        let first = tile * query_tile;
+        let count = query_tile.min(queries - first);
         let at = of_head * queries + first;
         // SAFETY: rows `first..first + count` of this batch row and head belong to this task alone.
         let (maxima, sums) = unsafe { (maxima.slice(at, count), sums.slice(at, count)) };
