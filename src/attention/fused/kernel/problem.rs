@@ -157,12 +157,13 @@ impl<'a, E> Strided<'a, E> {
     }
 
     /// A row-major tensor.
+    #[cfg(test)]
     pub(crate) fn contiguous(data: &'a [E], shape: [usize; 4]) -> Self {
         let [_, b, c, d] = shape;
         Self::new(data, shape, [b * c * d, c * d, d, 1])
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(super) fn get(&self, index: [usize; 4]) -> E
     where
         E: Copy,

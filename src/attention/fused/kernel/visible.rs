@@ -113,10 +113,9 @@ impl<'a> Panel<'a> {
 
     /// Whether hidden keys or hidden cells leave nothing of a tile visible.
     pub(super) fn is_hidden(&self, keys: Range<usize>) -> bool {
-        if let Some(hidden) = self.problem.hidden_keys(self.batch) {
-            if hidden[keys.clone()].iter().all(|&hidden| hidden) {
-                return true;
-            }
+        let hidden_keys = self.problem.hidden_keys(self.batch);
+        if hidden_keys.is_some_and(|hidden| hidden[keys.clone()].iter().all(|&hidden| hidden)) {
+            return true;
         }
         let Some(cells) = self.problem.hidden_cells else { return false };
         let strides = broadcast_strides(&cells.shape);
