@@ -8,7 +8,12 @@ use super::Alibi;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// The fastest that serves the request on this device.
+    /// [`Fused`](Self::Fused) where it serves the request, [`Reference`](Self::Reference) elsewhere.
+    ///
+    /// [`Backend`](Self::Backend) is not picked by itself: on the one wgpu device it was measured on,
+    /// software Vulkan, it took as long as the reference (256 and 512 tokens, causal and full), and
+    /// which kernel Burn runs there depends on Burn's `autotune` feature. On a GPU, measure and name
+    /// it.
     #[default]
     Auto,
     /// Tensor operations, on any device, with everything that can be asked. Stores the weights:
@@ -22,6 +27,10 @@ pub enum Kernel {
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
     /// store all weights there), or if weights, a softcap, a bias or ALiBi are asked for.
+    ///
+    /// With Burn's `autotune` feature its GPU kernels may run, which this crate's tests have not seen.
+    /// By their source (cubek 0.3.1) they take a row whose largest score lies below -6e4 for a dead
+    /// one.
     Backend,
 }
 
