@@ -574,7 +574,8 @@ fn dead_rows(
 
 on_each_backend! {
     fn dead_rows_are_exactly_zero(device: Device) {
-        let patterns: [(&str, fn(usize, usize) -> bool); 6] = [
+        type Dead = fn(usize, usize) -> bool; // of batch entry and query
+        let patterns: [(&str, Dead); 6] = [
             ("all", |_, _| true),
             ("first half", |_, q| q < 4),
             ("second half", |_, q| q >= 4),
