@@ -40,6 +40,14 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
     vec![
         ("pre-norm", plain()),
         ("post-norm", with_layer(|layer| layer.norm_placement = NormPlacement::Post)),
+        ("sandwich", with_layer(|layer| layer.norm_placement = NormPlacement::Sandwich)),
+        ("norms on outputs", with_layer(|layer| layer.norm_placement = NormPlacement::Output)),
+        ("parallel", with_layer(|layer| layer.parallel = true)),
+        ("windows in turn", {
+            let mut config = plain().with_logit_softcap(Some(2.0));
+            config.decoder.windows = vec![Some(3), None];
+            config.with_embedding_norm(Some(NormConfig::rms_norm()))
+        }),
         ("rms norm, gate", {
             with_layer(|layer| {
                 layer.norm = NormConfig::rms_norm();
