@@ -4,6 +4,7 @@ use burn::tensor::{Int, Tensor, kind::Basic, s};
 
 use super::layout::{Append, Layout};
 use crate::Result;
+use crate::host::first_keys;
 use crate::mask::{Grid, Past};
 
 /// Keys and values of one layer, `[batch, kv_heads, slots, head_dim]` each.
@@ -180,7 +181,7 @@ pub(crate) fn select<const D: usize, K: Basic>(
 
 /// The first `used` slots of a buffer.
 fn view(buffer: &Tensor<4>, used: usize) -> Tensor<4> {
-    buffer.clone().slice(s![.., .., 0..used, ..])
+    first_keys(buffer.clone(), used)
 }
 
 /// The given slot ranges of a buffer, empty ones left out.
@@ -207,4 +208,42 @@ fn moved(
         at += len;
     }
     buffer
+}
+
+#[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
+mod tests {
+    use super::*;
+    use crate::host::address;
+    use burn::tensor::{Device, Distribution};
+
+    /// The CPU devices that are compiled in.
+    fn cpus() -> Vec<Device> {
+        vec![
+            #[cfg(feature = "flex")]
+            Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Device::ndarray(),
+        ]
+    }
+
+    /// What is read is the buffer itself, which stays where it is while it is written to.
+    #[test]
+    fn no_step_copies() {
+        for device in cpus() {
+            let mut store = Store::new(Past::Whole, Room { capacity: 64, limit: None });
+            let new = || Tensor::<4>::random([2, 3, 1, 5], Distribution::Default, &device);
+            let first = [new(), new()];
+            let mut expected = vec![first[0].clone()];
+            let [key, value] = first;
+            let addresses = store.append(key, value).map(|seen| address(&seen));
+            for step in 2..=64 {
+                let [key, value] = [new(), new()];
+                expected.push(key.clone());
+                let seen = store.append(key, value);
+                assert_eq!(seen.each_ref().map(address), addresses, "{device:?}, step {step}");
+                assert_eq!(seen[0].to_data(), Tensor::cat(expected.clone(), 2).into_data());
+            }
+        }
+    }
 }

@@ -4,6 +4,8 @@ use burn::backend::{
     Flex,
     flex::{FlexTensor, Layout},
 };
+#[cfg(test)]
+use burn::tensor::Tensor;
 use burn::tensor::{Bytes, DType, Shape};
 use half::{bf16, f16};
 
@@ -41,3 +43,10 @@ host_float!(f32, DType::F32);
 host_float!(f64, DType::F64);
 host_float!(f16, DType::F16);
 host_float!(bf16, DType::BF16);
+
+/// Where the first element lies.
+#[cfg(test)]
+pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
+    let tensor = tensor.try_into_primitive::<Flex>().expect("a tensor of flex's");
+    <Flex as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}

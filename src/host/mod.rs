@@ -11,7 +11,7 @@ mod flex;
 mod ndarray;
 
 use burn::backend::{Backend, DispatchDevice, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Device, Shape};
+use burn::tensor::{DType, Device, Shape, Tensor};
 use half::{bf16, f16};
 
 pub(crate) use autodiff::{Operation, record};
@@ -79,6 +79,28 @@ impl<B: HostFloat<f32>> Flat<B> {
     /// A tensor of the same shape.
     pub(crate) fn like(&self, data: Vec<f32>) -> FloatTensor<B> {
         B::tensor(data, self.0.shape())
+    }
+}
+
+/// The first `keys` of `[batch, kv_heads, keys, head_dim]`, without a copy where the backend can.
+pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
+    match tensor.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::first_keys(tensor, keys),
+        _ => tensor.narrow(2, 0, keys),
+    }
+}
+
+/// Where the first element of a CPU tensor of f32 lies, to see whether something copies.
+#[cfg(test)]
+pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
+    let tensor = tensor.clone();
+    match tensor.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::address(tensor),
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => flex::address(tensor),
+        other => unreachable!("a CPU backend, not {other:?}"),
     }
 }
 

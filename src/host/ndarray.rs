@@ -2,7 +2,7 @@
 #![allow(deprecated)]
 
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{Shape, Tensor, TensorData};
 use half::{bf16, f16};
 
 use super::{HostFloat, View};
@@ -20,7 +20,21 @@ macro_rules! host_float {
                 for (stride, &signed) in strides.iter_mut().zip(array.strides()) {
                     *stride = usize::try_from(signed).ok()?;
                 }
-                Some(View { data: array.to_slice_memory_order()?, shape, strides })
+                let data = match array.to_slice_memory_order() {
+                    Some(data) => data,
+                    // A part of a larger array, as the filled slots of a cache are.
+                    None => {
+                        let steps = array.shape().iter().zip(&strides);
+                        let last: usize = steps.map(|(&len, stride)| (len - 1) * stride).sum();
+                        // SAFETY: without negative strides the array's pointer is its lowest
+                        // element, and `last` the offset of its highest. Both lie in the one
+                        // vector behind the array, so all between them does, initialised. Nobody
+                        // writes to it while `tensor` is borrowed: who shares the vector copies
+                        // it first.
+                        unsafe { std::slice::from_raw_parts(array.as_ptr(), last + 1) }
+                    }
+                };
+                Some(View { data, shape, strides })
             }
 
             fn contiguous(tensor: NdArrayTensor) -> NdArrayTensor {
@@ -73,3 +87,35 @@ macro_rules! no_half {
 
 no_half!(f16);
 no_half!(bf16);
+
+/// See [`first_keys`](super::first_keys). Burn's slice copies on this backend, although its arrays can
+/// be parts of each other.
+pub(super) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
+    macro_rules! part {
+        ($storage:ident) => {{
+            let mut array = $storage.into_shared();
+            array.slice_each_axis_inplace(|axis| match axis.axis.index() {
+                2 => (..keys as isize).into(),
+                _ => (..).into(),
+            });
+            array.into()
+        }};
+    }
+    let part = match on_ndarray(tensor) {
+        NdArrayTensor::F32(storage) => part!(storage),
+        NdArrayTensor::F64(storage) => part!(storage),
+        other => unreachable!("a float tensor, not {other:?}"),
+    };
+    Tensor::from_primitive::<NdArray>(part)
+}
+
+/// Where the first element lies.
+#[cfg(test)]
+pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
+    let tensor = on_ndarray(tensor);
+    <NdArray as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}
+
+fn on_ndarray(tensor: Tensor<4>) -> NdArrayTensor {
+    tensor.try_into_primitive::<NdArray>().expect("a tensor of ndarray's")
+}
