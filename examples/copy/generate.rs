@@ -1,6 +1,7 @@
 //! Copying with nothing to look at but the prompt: each token is the model's own best guess.
 
 use burn::tensor::Device;
+use burn_decoder::generation::{Generation, GenerationConfig};
 
 use super::batch::{Rows, prompt};
 use super::failure::Failure;
@@ -19,23 +20,18 @@ pub fn greedy_copies(
 ) -> Result<Vec<Vec<usize>>, Failure> {
     let mut copies = Vec::with_capacity(samples.len());
     for samples in samples.chunks(BATCH) {
-        let prompts: Vec<Vec<usize>> = samples.iter().map(|one| prompt(&one.first, task)).collect();
+        let prompts: Vec<Vec<u32>> = samples
+            .iter()
+            .map(|one| prompt(&one.first, task).into_iter().map(|token| token as u32).collect())
+            .collect();
         let sources: Vec<Vec<usize>> = samples.iter().map(|one| one.source.clone()).collect();
-        let memory = Rows::new(&sources, task.pad(), device);
-        let longest = memory.lengths.iter().copied().max().unwrap_or(0);
+        let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
 
-        let mut rows = prompts.clone();
-        for _ in 0..longest {
-            let input = Rows::new(&rows, task.pad(), device);
-            let [_, queries] = input.tokens.dims();
-            let best = model.logits(&input, &memory)?.argmax(2).into_data(); // [batch, queries, 1]
-            let best: Vec<i64> = best.iter::<i64>().collect();
-            for (row, best) in rows.iter_mut().zip(best.chunks(queries)) {
-                row.push(best[row.len() - 1] as usize);
-            }
-        }
-        copies.extend(rows.iter().zip(&prompts).zip(&sources).map(|((row, prompt), source)| {
-            row[prompt.len()..prompt.len() + source.len()].to_vec()
+        let input = model.input(&Rows::new(&sources, task.pad(), device))?;
+        let config = GenerationConfig::new(longest);
+        let rows = Generation::with_input(&model.language, &prompts, input, &config)?.finish()?;
+        copies.extend(rows.iter().zip(&sources).map(|(row, source)| {
+            row.tokens[..source.len()].iter().map(|&token| token as usize).collect::<Vec<_>>()
         }));
     }
     Ok(copies)

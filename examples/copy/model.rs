@@ -62,7 +62,7 @@ impl CopyModel {
         Ok(self.language.embed(tokens, &Positions::default())?)
     }
 
-    /// The model behind its embedding. The memory is the embedded source: there is no encoder.
+    /// The model behind its embedding.
     pub fn forward(
         &self,
         embedded: Tensor<3>,
@@ -70,12 +70,21 @@ impl CopyModel {
         memory: &Rows,
         weights: bool,
     ) -> Result<LanguageModelOutput, Failure> {
-        let mut input =
-            LanguageModelInput::new().with_lengths(lengths.iter().copied()).with_weights(weights);
-        if self.architecture == Architecture::Cross {
-            let states = self.embed(memory.tokens.clone())?;
-            input = input.with_memory(states, Mask::lengths(memory.lengths.iter().copied()));
-        }
+        let input = self.input(memory)?.with_lengths(lengths.iter().copied()).with_weights(weights);
         Ok(self.language.forward_embedded(embedded, input)?)
+    }
+
+    /// What the model is told apart from its tokens. The memory is the embedded source: there is
+    /// no encoder.
+    pub fn input(&self, memory: &Rows) -> Result<LanguageModelInput, Failure> {
+        let input = LanguageModelInput::new();
+        match self.architecture {
+            Architecture::DecoderOnly => Ok(input),
+            Architecture::Cross => {
+                let states = self.embed(memory.tokens.clone())?;
+                let visible = Mask::lengths(memory.lengths.iter().copied());
+                Ok(input.with_memory(states, visible))
+            }
+        }
     }
 }

@@ -108,9 +108,8 @@ fn draw_panel(
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 14))
         .margin(6)
-        .x_label_area_size(20)
-        .y_label_area_size(24)
-        .build_cartesian_2d(0.0..columns as f64, rows as f64..0.0)?;
+        // With room for the labels, on the left and below.
+        .build_cartesian_2d(-2.0..columns as f64, rows as f64 + 1.0..0.0)?;
     let cells = |row: usize, keys: Range<usize>, style: ShapeStyle| {
         let corner = (keys.start as f64, row as f64);
         Rectangle::new([corner, (keys.end as f64, row as f64 + 1.0)], style)
@@ -122,20 +121,17 @@ fn draw_panel(
         )?;
     }
     for row in 0..rows {
-        chart.draw_series(
-            hidden_runs(mask, row, columns)
-                .into_iter()
-                .map(|keys| cells(row, keys, HIDDEN.filled())),
-        )?;
+        let hidden = hidden_runs(mask, row, columns).into_iter();
+        chart.draw_series(hidden.map(|keys| cells(row, keys, HIDDEN.filled())))?;
     }
     let text = ("sans-serif", 9).into_font();
     for (at, label) in queries.iter().enumerate() {
         let style = text.clone().color(&BLACK);
-        chart.draw_series([Text::new(label.clone(), (-1.4, at as f64 + 0.1), style)])?;
+        chart.draw_series([Text::new(label.clone(), (-1.8, at as f64 + 0.1), style)])?;
     }
     for (at, label) in keys.iter().enumerate() {
         let style = text.clone().color(&BLACK);
-        let place = (at as f64 + 0.1, rows as f64 + 0.3);
+        let place = (at as f64 + 0.1, rows as f64 + 0.2);
         chart.draw_series([Text::new(label.clone(), place, style)])?;
     }
     let frame = Rectangle::new([(0.0, 0.0), (columns as f64, rows as f64)], BLACK);
@@ -193,10 +189,10 @@ fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
     Ok(area.present()?)
 }
 
-/// A token as text: SEP, a byte's character, or the symbol's number.
+/// A token as short text: a bar for SEP, a byte's character, or the symbol's number.
 fn label(token: usize, task: &Task, settings: &Settings) -> String {
     match u8::try_from(token) {
-        _ if token == task.sep() => "SEP".into(),
+        _ if token == task.sep() => "|".into(),
         Ok(byte) if settings.text.is_some() => byte.escape_ascii().to_string(),
         _ => token.to_string(),
     }
