@@ -19,7 +19,7 @@
 //!     MultiHeadAttentionConfig::new(64, 4), // d_model, heads
 //!     FeedForwardConfig::new(64, 256),      // d_model, d_ff
 //! );
-//! let model = LanguageModelConfig::new(100, DecoderConfig::new(2, layer)).init(&device)?;
+//! let model = LanguageModelConfig::new(100, DecoderConfig::new(layer, 2)).init(&device)?;
 //! let tokens = Tensor::<2, Int>::from_ints([[5, 3, 8, 1], [7, 2, 0, 0]], &device);
 //! let padded = LanguageModelInput::new().with_lengths([4, 2]); // the second row has 2 tokens
 //! assert_eq!(model.forward(tokens, padded)?.logits.dims(), [2, 4, 100]);
