@@ -30,10 +30,13 @@ const D_FF: usize = 1024;
 const HEADS: usize = 8;
 const VOCAB_SIZE: usize = 1024;
 
+/// A backend's name and how to get its device.
+type Backend = (&'static str, fn() -> Device);
+
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    let devices: &[(&str, fn() -> Device)] = &[
+    let devices: &[Backend] = &[
         #[cfg(feature = "ndarray")]
         ("ndarray", Device::ndarray),
         #[cfg(feature = "flex")]

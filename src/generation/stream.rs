@@ -244,12 +244,13 @@ impl Iterator for Generation<'_> {
     type Item = Result<GeneratedToken>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() && !self.live.is_empty() {
-            if let Err(error) = self.advance() {
-                self.live.clear();
-                self.ready.clear();
-                return Some(Err(error));
-            }
+        if self.ready.is_empty()
+            && !self.live.is_empty()
+            && let Err(error) = self.advance()
+        {
+            self.live.clear();
+            self.ready.clear();
+            return Some(Err(error));
         }
         self.ready.pop_front().map(Ok)
     }

@@ -99,7 +99,7 @@ impl Function {
 
     #[inline(always)]
     fn derivative(self, x: f32) -> f32 {
-        const DENSITY: f32 = 0.398_942_28; // 1 / √(2π)
+        const DENSITY: f32 = 0.398_942_3; // 1 / √(2π)
         match self {
             Self::Relu => (x > 0.0) as u32 as f32,
             Self::SquaredRelu => 2.0 * positive(x),
@@ -126,7 +126,7 @@ fn positive(x: f32) -> f32 {
 /// `u` of the tanh form and its derivative.
 #[inline(always)]
 fn tanh_form(x: f32) -> (f32, f32) {
-    const ROOT: f32 = 1.595_769_1; // √(8/π)
+    const ROOT: f32 = 1.595_769; // √(8/π)
     let square = 0.044715 * x * x;
     (ROOT * (x + x * square), ROOT * (1.0 + 3.0 * square))
 }

@@ -70,7 +70,7 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 5e-1;
     let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     (p * r * r + r + 1.0) * power
 }
@@ -84,14 +84,14 @@ pub(super) fn normal_cdf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.5 * z);
     let mut p = 0.170_872_77f32;
     p = p * t - 0.822_152_23;
-    p = p * t + 1.488_515_87;
-    p = p * t - 1.135_203_98;
+    p = p * t + 1.488_515_9;
+    p = p * t - 1.135_204;
     p = p * t + 0.278_868_07;
     p = p * t - 0.186_288_06;
     p = p * t + 0.096_784_18;
     p = p * t + 0.374_091_96;
-    p = p * t + 1.000_023_68;
-    let upper = 0.5 * t * exp(p * t - 1.265_512_23 - z * z);
+    p = p * t + 1.000_023_7;
+    let upper = 0.5 * t * exp(p * t - 1.265_512_2 - z * z);
     if x < 0.0 { upper } else { 1.0 - upper }
 }
 

@@ -64,7 +64,7 @@ on_each_backend! {
             let config = GenerationConfig::new(9)
                 .with_cache(Some(CacheConfig::new().with_capacity(1)));
             let generation =
-                Generation::with_input(&model, &[prompt.clone()], input.clone(), &config);
+                Generation::with_input(&model, std::slice::from_ref(&prompt), input.clone(), &config);
             let got = generation.unwrap().finish().unwrap();
             assert_eq!(got[0].tokens, without_cache(&model, &prompt, 9, input), "{kind}");
             assert_eq!(got[0].finish, Finish::Length);
@@ -89,7 +89,7 @@ on_each_backend! {
             let config = GenerationConfig::new(8);
             let together = generate(&model, &prompts, &config);
             for (row, prompt) in prompts.iter().enumerate() {
-                let alone = generate(&model, &[prompt.clone()], &config);
+                let alone = generate(&model, std::slice::from_ref(prompt), &config);
                 assert_eq!(together[row].tokens, alone[0].tokens, "{kind}, row {row}");
             }
         }
@@ -158,7 +158,7 @@ fn log_probabilities_are_the_models() {
     let prompt = vec![3, 1, 4];
     let sampling = SamplingConfig::at_temperature(2.0).with_repetition_penalty(1.5);
     let config = GenerationConfig::new(6).with_sampling(sampling);
-    let got = generate(&model, &[prompt.clone()], &config).remove(0);
+    let got = generate(&model, std::slice::from_ref(&prompt), &config).remove(0);
 
     let all: Vec<i64> = prompt.iter().chain(&got.tokens).map(|&token| token.into()).collect();
     let logits = model.forward(tokens(&[all], &device), Default::default()).unwrap().logits;
@@ -184,7 +184,8 @@ fn weights_of_generated_tokens() {
     for token in generation.unwrap() {
         let token = token.unwrap();
         let so_far = &mut rows[token.row];
-        let full = model.forward(tokens(&[so_far.clone()], &device), input.clone()).unwrap();
+        let full =
+            model.forward(tokens(std::slice::from_ref(so_far), &device), input.clone()).unwrap();
         assert_eq!(token.weights.len(), 2);
         for (got, full) in token.weights.into_iter().zip(full.self_weights) {
             let [_, heads, queries, keys] = full.dims();
@@ -287,7 +288,8 @@ fn beams_of_a_batch_are_as_alone() {
     let config = BeamConfig::new(3, 6).with_stop_tokens(vec![4]);
     let together = beam_search(&model, &prompts, Default::default(), &config).unwrap();
     for (prompt, together) in prompts.iter().zip(together) {
-        let alone = beam_search(&model, &[prompt.clone()], Default::default(), &config).unwrap();
+        let alone =
+            beam_search(&model, std::slice::from_ref(prompt), Default::default(), &config).unwrap();
         let ids = |beams: &[burn_decoder::generation::Hypothesis]| {
             beams.iter().map(|beam| beam.tokens.clone()).collect::<Vec<_>>()
         };
