@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, assert_shape};
 
 use super::{AttentionOptions, AttentionOutput, scaled_dot_product_attention};
 use crate::mask::LoweredMask;
+use crate::ops::linear;
 use crate::{Error, Result};
 
 /// Configuration of [`MultiHeadAttention`].
@@ -249,7 +250,7 @@ impl MultiHeadAttention {
     ///
     /// If the last axis is not `d_model`.
     pub fn project_query(&self, query: Tensor<3>) -> Tensor<4> {
-        split_heads(self.query.forward(query), self.heads)
+        split_heads(linear(&self.query, query), self.heads)
     }
 
     /// Keys and values, `[batch, keys, memory_dim]` each, to `[batch, kv_heads, keys, head_dim]`:
@@ -260,8 +261,8 @@ impl MultiHeadAttention {
     /// If a last axis is not `memory_dim`.
     pub fn project_key_value(&self, key: Tensor<3>, value: Tensor<3>) -> (Tensor<4>, Tensor<4>) {
         (
-            split_heads(self.key.forward(key), self.kv_heads),
-            split_heads(self.value.forward(value), self.kv_heads),
+            split_heads(linear(&self.key, key), self.kv_heads),
+            split_heads(linear(&self.value, value), self.kv_heads),
         )
     }
 
@@ -305,7 +306,7 @@ impl MultiHeadAttention {
             scaled_dot_product_attention(query, key, value, mask, &options);
         let output = output.swap_dims(1, 2); // [batch, queries, heads, head_dim]
         let output = output.reshape([batch, queries, self.heads * self.head_dim]); // [batch, queries, heads * head_dim]
-        MultiHeadOutput { output: self.output.forward(output), weights }
+        MultiHeadOutput { output: linear(&self.output, output), weights }
     }
 }
 

@@ -17,7 +17,7 @@ use burn::tensor::{Device, Tensor};
 use super::Activation;
 use crate::Result;
 use crate::error::{check_nonzero, check_probability};
-use crate::ops::{activate, activate_gated};
+use crate::ops::{activate, activate_gated, linear};
 
 /// Configuration of a [`FeedForward`].
 #[derive(Config, Debug)]
@@ -47,11 +47,11 @@ impl FeedForwardConfig {
         check_nonzero("FeedForwardConfig::d_model", self.d_model)?;
         check_nonzero("FeedForwardConfig::d_ff", self.d_ff)?;
         check_probability("FeedForwardConfig::dropout", self.dropout)?;
-        let linear = |from, to| LinearConfig::new(from, to).with_bias(self.bias).init(device);
+        let projection = |from, to| LinearConfig::new(from, to).with_bias(self.bias).init(device);
         Ok(FeedForward {
-            up: linear(self.d_model, self.d_ff),
-            gate: self.activation.is_gated().then(|| linear(self.d_model, self.d_ff)),
-            down: linear(self.d_ff, self.d_model),
+            up: projection(self.d_model, self.d_ff),
+            gate: self.activation.is_gated().then(|| projection(self.d_model, self.d_ff)),
+            down: projection(self.d_ff, self.d_model),
             dropout: DropoutConfig::new(self.dropout).init(),
             activation: self.activation,
         })
@@ -86,9 +86,9 @@ impl FeedForward {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let function = self.activation.function();
         let inner = match &self.gate {
-            Some(gate) => activate_gated(function, gate.forward(x.clone()), self.up.forward(x)),
-            None => activate(function, self.up.forward(x)),
+            Some(gate) => activate_gated(function, linear(gate, x.clone()), linear(&self.up, x)),
+            None => activate(function, linear(&self.up, x)),
         }; // [batch, queries, d_ff]
-        self.down.forward(self.dropout.forward(inner))
+        linear(&self.down, self.dropout.forward(inner))
     }
 }

@@ -23,7 +23,7 @@ use crate::attention::Kernel;
 use crate::cache::LayerCache;
 use crate::error::{check_nonzero, check_probability};
 use crate::mask::{Grid, LoweredMask, Mask};
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 
 /// Configuration of a [`LanguageModel`].
 #[derive(Config, Debug)]
@@ -401,7 +401,7 @@ impl LanguageModel {
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
-            Some(head) => head.forward(x),
+            Some(head) => ops::linear(head, x),
             None => linear(x, self.embedding.weight.val().transpose(), None),
         };
         match self.logit_softcap {

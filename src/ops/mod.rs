@@ -6,9 +6,11 @@
 
 mod activation;
 mod arithmetic;
+mod linear;
 mod norm;
 
 pub(crate) use activation::{Function, activate, activate_gated};
+pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
 
 use burn::tensor::{DType, Tensor};
@@ -22,7 +24,7 @@ fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{Device, Tensor, TensorData};
 
     /// The CPU devices that are compiled in.
     pub(super) fn cpus() -> Vec<Device> {
@@ -33,6 +35,13 @@ mod tests {
             #[allow(deprecated)]
             Device::ndarray(),
         ]
+    }
+
+    /// Numbers from -1 to 1 without a pattern; not random, since tests share the generator.
+    pub(super) fn scattered<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        let number = |i: usize| (i as f32 * 12.9898).sin() * 43758.547 % 1.0;
+        let numbers = (0..shape.iter().product()).map(number).collect();
+        Tensor::from_data(TensorData::new(numbers, shape), device)
     }
 
     pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
