@@ -119,6 +119,27 @@ pub enum Error {
         /// Number of tokens that it holds.
         tokens: usize,
     },
+
+    /// A training loss that no causal model can reach: the model sees what it predicts.
+    #[error(
+        "the mean loss of the last {tokens} tokens (since observation {since}) is {loss:.4} nats, \
+         expected at least {floor:.4} from a causal model, which gets here by chance with \
+         probability {chance:.0e} at most; stop: the model sees what it predicts. Look for the leak \
+         with causality::CausalityCheck, check that the targets are shifted by one, and that no \
+         token is used for training twice"
+    )]
+    BelowFloor {
+        /// Mean loss over those tokens, in nats.
+        loss: f64,
+        /// The lowest mean loss of a causal model, in nats.
+        floor: f64,
+        /// Number of tokens that the mean runs over.
+        tokens: u64,
+        /// The observation (from 1) where they begin.
+        since: u64,
+        /// Bound on the probability of stopping a causal model like this.
+        chance: f64,
+    },
 }
 
 /// What does not fit in an [`Error::Cache`].

@@ -57,6 +57,7 @@
 //! - [`mask`]: which keys a query may see. Rules, combined, asked, drawn.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
+//! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
 //!
 //! Each floor uses only those before it.
 //!
@@ -72,6 +73,7 @@
 
 pub mod attention;
 pub mod cache;
+pub mod causality;
 pub mod decoder;
 mod error;
 pub mod generation;

@@ -1,0 +1,113 @@
+//! Checks on any Burn model: does information flow from the future, from padding, from another
+//! document, from another row of the batch?
+//!
+//! A causal leak makes a model look good: the loss falls, and only generation shows that nothing
+//! was learnt. [`CausalityCheck`] looks for leaks from outside. It takes the forward pass as a
+//! closure, so the model may be anyone's.
+//!
+//! # Check your model in ten lines
+//!
+//! ```
+//! # #![allow(deprecated)]
+//! # #[cfg(feature = "ndarray")] fn main() -> burn_decoder::Result<()> {
+//! use burn::nn::attention::generate_autoregressive_mask;
+//! use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderInput};
+//! use burn::tensor::Device;
+//! use burn_decoder::causality::CausalityCheck;
+//!
+//! let device = Device::ndarray();
+//! let model = TransformerEncoderConfig::new(8, 16, 2, 1).init(&device);
+//!
+//! // Width 8, sequences of 12 positions; for a model that reads tokens: CausalityCheck::tokens.
+//! let check = CausalityCheck::embeddings(8, 12, &device, |x| {
+//!     let mask = generate_autoregressive_mask(x.dims()[0], 12, &device);
+//!     model.forward(TransformerEncoderInput::new(x).mask_attn(mask))
+//! });
+//! let report = check.run()?;
+//! report.assert_causal();
+//! # println!("{report}");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "ndarray"))] fn main() {}
+//! ```
+//!
+//! Without `mask_attn` the same check fails. Printed, the report begins:
+//!
+//! ```text
+//! NOT CAUSAL: information flows where the mask hides it
+//! ...
+//!   leak: changing key 1 moves query 0 by 2.8e-1 (row 0): mask missing, or without effect
+//! ```
+//!
+//! and ends with who moves whom, beside what was promised (`!` is a leak):
+//!
+//! ```text
+//!   promised       seen (rows: queries, columns: keys)
+//!   █···           █!!!
+//!   ██··           ██!!
+//!   ███·           ███!
+//!   ████           ████
+//! ```
+//!
+//! [`Influence::to_svg`] draws the same as a picture; the whole [`Report`] can be saved with serde.
+//!
+//! # What it looks at
+//!
+//! | way | what is changed | what must not move |
+//! |---|---|---|
+//! | [`Way::OtherRows`] | whole rows of the batch | the other rows |
+//! | [`Way::OneKey`] | one position, randomly and extremely | queries it is hidden from |
+//! | [`Way::HiddenRandom`], [`Way::HiddenExtreme`] | all that is hidden from a query, for prefixes of many lengths | that query, and those that see no more |
+//! | [`Way::HiddenNan`] (embeddings) | the same, to NaN | reported as [`Poisoned`], not as a leak |
+//! | [`Way::Gradient`] (embeddings) | nothing | derivatives by hidden inputs are exactly 0 |
+//! | [`Way::Weights`] (if returned) | nothing | weights of hidden keys are exactly 0 |
+//!
+//! All of it once more on each other path that is given: [cached](CausalityCheck::with_cached),
+//! [weights returned](CausalityCheck::with_weights), [dropout on](CausalityCheck::with_dropout),
+//! [any other](CausalityCheck::with_path). Their outputs must also be those of the plain path.
+//!
+//! **The promise** is look-ahead unless [`with_promise`](CausalityCheck::with_promise) gives another
+//! [`Mask`](crate::mask::Mask): a window (say the number of layers too), a prefix, documents,
+//! padding. A promise that is given is held against the model from both sides: what it hides must
+//! not be seen, and what it shows must be ([`Missing`]); a model without attention is causal, but
+//! does not keep such a promise. The closure gets exactly
+//! [`with_batch`](CausalityCheck::with_batch) rows, so a promise that speaks of rows fits the rows
+//! that the closure knows. Under a padding promise the padded positions hold random tokens: a
+//! model that finds its padding by an id must be told the lengths by the closure.
+//!
+//! **Exactness.** Where equal runs agree to the last bit (Burn's CPU backends), a single changed bit
+//! is a leak. Elsewhere moves up to four times the largest difference between equal runs do not
+//! count; the report says which. Gradients and weights are asked for exact zeros everywhere.
+//!
+//! **Cost.** [`CausalityCheck::cost`] tells it beforehand. With the 8 rows of the default, 128 tokens
+//! take fewer forward passes than there are tokens; never more than 4 times as many on a path.
+//!
+//! # An alarm for training
+//!
+//! [`LossAlarm`] stops a training whose loss is below what any causal model can reach. See
+//! [its statistics](alarm).
+
+pub mod alarm;
+mod check;
+mod closer;
+mod compare;
+mod diagnosis;
+mod evidence;
+mod gradient;
+mod influence;
+mod input;
+mod judge;
+mod look;
+mod patterns;
+mod plan;
+mod promise;
+mod report;
+mod weights;
+
+pub use alarm::LossAlarm;
+pub use check::{CausalityCheck, Cost};
+pub use diagnosis::Diagnosis;
+pub use influence::Influence;
+pub use input::ModelInput;
+pub use plan::Way;
+pub use report::{Disagreement, Leak, Missing, Path, PathReport, Poisoned, Report};
