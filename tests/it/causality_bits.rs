@@ -16,8 +16,8 @@ use burn_decoder::mask::Mask;
 
 use crate::backends::is_cpu;
 
-const VOCAB_SIZE: usize = 13;
-const D_MODEL: usize = 12;
+pub const VOCAB_SIZE: usize = 13;
+pub const D_MODEL: usize = 12;
 const BATCH: usize = 2;
 const LENGTH: usize = 7;
 const MEMORY: usize = 5;
@@ -26,7 +26,7 @@ const MEMORY: usize = 5;
 const ALONE: f64 = 1e-5;
 
 /// Every kind of layer, each option at least once.
-fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
+pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
     use Activation::*;
     let layer = |heads, kv_heads, activation| {
         DecoderLayerConfig::new(

@@ -5,6 +5,7 @@
 mod backends;
 mod attention;
 mod cache;
+mod causality;
 mod causality_bits;
 mod copy_example;
 mod decoder;
