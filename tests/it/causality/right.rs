@@ -9,13 +9,14 @@ use burn::nn::{EmbeddingConfig, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_decoder::attention::Kernel;
+use burn_decoder::cache::CacheConfig;
 use burn_decoder::causality::{CausalityCheck, Diagnosis, Path, Way};
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
+use burn_decoder::decoder::{LanguageModel, LanguageModelConfig, LanguageModelInput};
 use burn_decoder::mask::Mask;
 
 use super::tiny::*;
 use crate::backends::is_cpu;
-use crate::causality_bits::{D_MODEL, kinds};
+use crate::causality_bits::{D_MODEL, VOCAB_SIZE, kinds};
 
 const SEEDS: std::ops::Range<u64> = 0..20;
 
@@ -38,64 +39,120 @@ fn memory(batch: usize, device: &Device) -> Tensor<3> {
     memory.expand([batch, 3, WIDTH])
 }
 
-on_each_backend! {
-    /// Every kind of layer of this crate: its default kernel, the reference kernel, the weights
-    /// returned, dropout on; without padding, and with padding on either side.
-    fn the_decoders_of_this_crate(device: Device) {
-        const LENGTH: usize = 7;
+/// A language model of this crate, with what its input says.
+struct Subject {
+    model: LanguageModel,
+    mask: Mask,
+    batch: usize,
+    padding: Option<Mask>,
+    memory: Option<Tensor<3>>,
+    device: Device,
+}
+
+impl Subject {
+    const LENGTH: usize = 7;
+
+    /// The seed chooses the padding and the mask too.
+    fn new(mut config: LanguageModelConfig, seed: u64, device: &Device) -> Self {
         let counts = [0, 3, 2];
-        let seeds = seeds_for(&device);
+        let (batch, padding) = match seed % 3 {
+            0 => (8, None),
+            1 => (3, Some(Mask::pad_counts(counts))),
+            _ => (3, Some(Mask::lengths(counts.map(|count| Self::LENGTH - count)))),
+        };
+        config.decoder.layer.dropout = 0.1;
+        if seed % 2 == 1 {
+            config.mask = Mask::look_ahead() & Mask::window_keys(3).unwrap();
+        }
+        let model = config.init(device).unwrap();
+        let memory = model.decoder.layers[0].cross_attention.is_some().then(|| {
+            let values = (0..5 * D_MODEL).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
+            let memory = TensorData::new(values, [1, 5, D_MODEL]);
+            Tensor::<3>::from_data(memory, device).expand([batch, 5, D_MODEL])
+        });
+        Self { model, mask: config.mask, batch, padding, memory, device: device.clone() }
+    }
+
+    fn input(&self) -> LanguageModelInput {
+        let mut input = LanguageModelInput::new();
+        if let Some(padding) = &self.padding {
+            input = input.with_mask(padding.clone());
+        }
+        match &self.memory {
+            Some(memory) => input.with_memory(memory.clone(), Mask::all_visible()),
+            None => input,
+        }
+    }
+
+    fn promise(&self) -> Mask {
+        match &self.padding {
+            Some(padding) => &self.mask & padding,
+            None => self.mask.clone(),
+        }
+    }
+
+    fn from_embeddings(&self, seed: u64) -> CausalityCheck<'_, Tensor<3>> {
+        let run = |x, kernel, weights| {
+            let input = self.input().with_kernel(kernel).with_weights(weights);
+            self.model.forward_embedded(x, input).unwrap()
+        };
+        let training = self.model.clone().train();
+        CausalityCheck::embeddings(D_MODEL, Self::LENGTH, &self.device, move |x| {
+            run(x, Kernel::Auto, false).logits
+        })
+        .with_path("reference kernel", move |x| run(x, Kernel::Reference, false).logits)
+        .with_weights(move |x| {
+            let output = run(x, Kernel::Auto, true);
+            (output.logits, Tensor::cat(output.self_weights, 1))
+        })
+        .with_dropout(move |x| training.forward_embedded(x, self.input()).unwrap().logits)
+        .with_batch(self.batch)
+        .with_seed(seed)
+        .with_promise(self.promise())
+        .with_layers(2)
+    }
+
+    fn from_tokens(&self, seed: u64) -> CausalityCheck<'_, Tensor<2, Int>> {
+        let check = CausalityCheck::tokens(VOCAB_SIZE, Self::LENGTH, &self.device, |tokens| {
+            self.model.forward(tokens, self.input()).unwrap().logits
+        })
+        .with_batch(self.batch)
+        .with_seed(seed)
+        .with_promise(self.promise())
+        .with_layers(2);
+        if seed % 3 == 2 {
+            return check; // the cache refuses right padding
+        }
+        check.with_cached(|tokens| {
+            let mut cache = CacheConfig::new().init().unwrap();
+            let mut outputs = Vec::new();
+            for (start, new) in [(0, 3), (3, 1), (4, 1), (5, 2)] {
+                let piece = tokens.clone().narrow(1, start, new);
+                // The first pass says it all; a memory may not come twice.
+                let input = if start == 0 { self.input() } else { LanguageModelInput::new() };
+                let output = self.model.forward_cached(piece, input, &mut cache).unwrap();
+                outputs.push(output.logits);
+            }
+            Tensor::cat(outputs, 1)
+        })
+    }
+}
+
+on_each_backend! {
+    /// Every kind of layer of this crate: from embeddings by its default kernel, by the reference
+    /// kernel, with the weights returned and with dropout on; from tokens with and without cache.
+    /// Without padding and with padding on either side, under look-ahead alone and with a window.
+    fn the_decoders_of_this_crate(device: Device) {
         // On wgpu one kind stands for all: every new shape is a shader to compile.
         let kinds = kinds().into_iter().take(if is_cpu(&device) { usize::MAX } else { 1 });
         for (kind, config) in kinds {
-            for seed in seeds.clone() {
+            for seed in seeds_for(&device) {
                 device.seed(seed);
-                let mut config = config.clone();
-                config.decoder.layer.dropout = 0.1;
-                let model = config.init(&device).unwrap();
-                let (batch, padding) = match seed % 3 {
-                    0 => (8, None),
-                    1 => (3, Some(Mask::pad_counts(counts))),
-                    _ => (3, Some(Mask::lengths(counts.map(|count| LENGTH - count)))),
-                };
-                let memory = model.decoder.layers[0].cross_attention.is_some().then(|| {
-                    let values = (0..5 * D_MODEL).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
-                    let memory = TensorData::new(values, [1, 5, D_MODEL]);
-                    Tensor::<3>::from_data(memory, &device).expand([batch, 5, D_MODEL])
-                });
-                let forward = |model: &LanguageModel, x, kernel, weights| {
-                    let mut input = LanguageModelInput::new().with_kernel(kernel).with_weights(weights);
-                    if let Some(padding) = &padding {
-                        input = input.with_mask(padding.clone());
-                    }
-                    if let Some(memory) = &memory {
-                        input = input.with_memory(memory.clone(), Mask::all_visible());
-                    }
-                    model.forward_embedded(x, input).unwrap()
-                };
-                let promise = match &padding {
-                    Some(padding) => Mask::look_ahead() & padding,
-                    None => Mask::look_ahead(),
-                };
-                let training = model.clone().train();
-                let report = CausalityCheck::embeddings(D_MODEL, LENGTH, &device, |x| {
-                    forward(&model, x, Kernel::Auto, false).logits
-                })
-                .with_batch(batch)
-                .with_seed(seed)
-                .with_promise(promise)
-                .with_layers(2)
-                .with_path("reference kernel", |x| {
-                    forward(&model, x, Kernel::Reference, false).logits
-                })
-                .with_weights(|x| {
-                    let output = forward(&model, x, Kernel::Auto, true);
-                    (output.logits, Tensor::cat(output.self_weights, 1))
-                })
-                .with_dropout(|x| forward(&training, x, Kernel::Auto, false).logits)
-                .run()
-                .unwrap();
-                assert!(report.keeps_promise(), "{kind}, seed {seed}: {report}");
+                let subject = Subject::new(config.clone(), seed, &device);
+                let report = subject.from_embeddings(seed).run().unwrap();
+                assert!(report.keeps_promise(), "{kind}, seed {seed}, embeddings: {report}");
+                let report = subject.from_tokens(seed).run().unwrap();
+                assert!(report.keeps_promise(), "{kind}, seed {seed}, tokens: {report}");
             }
         }
     }
