@@ -14,8 +14,8 @@
 //! mask and the positions of the next token follow from the cache, and padding, a window, sinks or
 //! documents can't be lost on the way.
 //!
-//! - [`Layout`](layout::Layout): which token lies in which slot, as arithmetic;
-//! - [`Store`](store::Store): the keys and values of one layer, written in place;
+//! - `Layout`: which token lies in which slot, as arithmetic;
+//! - `Store`: the keys and values of one layer, written in place;
 //! - [`KvCache`]: all layers, and the rows.
 
 mod file;
