@@ -91,7 +91,7 @@ impl Subject {
         }
     }
 
-    fn from_embeddings(&self, seed: u64) -> CausalityCheck<'_, Tensor<3>> {
+    fn over_embeddings(&self, seed: u64) -> CausalityCheck<'_, Tensor<3>> {
         let run = |x, kernel, weights| {
             let input = self.input().with_kernel(kernel).with_weights(weights);
             self.model.forward_embedded(x, input).unwrap()
@@ -112,7 +112,7 @@ impl Subject {
         .with_layers(2)
     }
 
-    fn from_tokens(&self, seed: u64) -> CausalityCheck<'_, Tensor<2, Int>> {
+    fn over_tokens(&self, seed: u64) -> CausalityCheck<'_, Tensor<2, Int>> {
         let check = CausalityCheck::tokens(VOCAB_SIZE, Self::LENGTH, &self.device, |tokens| {
             self.model.forward(tokens, self.input()).unwrap().logits
         })
@@ -149,9 +149,9 @@ on_each_backend! {
             for seed in seeds_for(&device) {
                 device.seed(seed);
                 let subject = Subject::new(config.clone(), seed, &device);
-                let report = subject.from_embeddings(seed).run().unwrap();
+                let report = subject.over_embeddings(seed).run().unwrap();
                 assert!(report.keeps_promise(), "{kind}, seed {seed}, embeddings: {report}");
-                let report = subject.from_tokens(seed).run().unwrap();
+                let report = subject.over_tokens(seed).run().unwrap();
                 assert!(report.keeps_promise(), "{kind}, seed {seed}, tokens: {report}");
             }
         }
