@@ -50,7 +50,7 @@ fn copy(bencher: divan::Bencher, case: &str) {
 
 fn run(bencher: divan::Bencher, case: &str) {
     let mut step = Case::parse(case).expect("a case of the sweep").prepare();
-    bencher.bench_local(|| step());
+    bencher.bench_local(step);
 }
 
 fn main() {
