@@ -49,7 +49,7 @@ fn copy(bencher: divan::Bencher, case: &str) {
 }
 
 fn run(bencher: divan::Bencher, case: &str) {
-    let mut step = Case::parse(case).expect("a case of the sweep").prepare();
+    let step = Case::parse(case).expect("a case of the sweep").prepare();
     bencher.bench_local(step);
 }
 
