@@ -129,7 +129,8 @@ fn rows_stop_by_themselves() {
                 assert_eq!(stopped.tokens, full.tokens[..=at]);
                 assert_eq!(stopped.finish, Finish::Stop);
             }
-            None => assert_eq!(stopped, full),
+            // Not the log-probabilities: fewer rows are summed in another order.
+            None => assert_eq!((&stopped.tokens, stopped.finish), (&full.tokens, full.finish)),
         }
     }
     assert!(stopped[1].tokens.len() <= 4);
