@@ -141,7 +141,8 @@ fn share_of_one_line(moves: &[Vec<f32>]) -> f64 {
     let gram: Vec<Vec<f64>> =
         moves.iter().map(|a| moves.iter().map(|b| dot(a, b)).collect()).collect();
     let trace: f64 = (0..gram.len()).map(|i| gram[i][i]).sum();
-    let mut vector = vec![1.0; gram.len()];
+    // Irrational steps, so that the start is not itself a lesser direction.
+    let mut vector: Vec<f64> = (1..=gram.len()).map(|i| (i as f64).sqrt()).collect();
     let mut largest = 0.0;
     for step in 0..100 {
         let next: Vec<f64> = gram
