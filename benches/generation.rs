@@ -77,7 +77,7 @@ fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
         DecoderLayerConfig::new(attention.clone(), feed_forward)
             .with_cross_attention(Some(attention))
     } else {
-        let feed_forward = feed_forward.with_activation(Activation::SwiGlu).with_bias(false);
+        let feed_forward = feed_forward.with_activation(Activation::SwiGlu).with_biases(false);
         DecoderLayerConfig::new(attention.with_biases(false), feed_forward)
             .with_norm(NormConfig::rms_norm())
     };

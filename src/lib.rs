@@ -79,6 +79,8 @@ mod error;
 pub mod generation;
 mod host;
 pub mod mask;
+mod norm;
 mod ops;
+mod positions;
 
 pub use error::{CacheMisuse, Error, Result};

@@ -23,13 +23,22 @@ mod dropout_rng;
 mod fused;
 mod multi_head;
 mod options;
+mod qk_norm;
 mod reference;
+mod rotary;
+mod rotary_scaling;
 
 use burn::tensor::{Tensor, assert_shape};
 
 pub use alibi::Alibi;
-pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadOutput};
+pub use multi_head::{
+    AttentionSinks, HeadMapping, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadOutput,
+};
 pub use options::{AttentionOptions, Kernel};
+pub use qk_norm::QkNormConfig;
+pub(crate) use rotary::PassAngles;
+pub use rotary::{RotaryConfig, RotaryLayout};
+pub use rotary_scaling::RotaryScaling;
 
 use crate::mask::LoweredMask;
 use dropout::Dropout;

@@ -9,16 +9,48 @@
 //! (Vaswani et al. 2017, section 3.2.2.) With fewer key/value heads than query heads, consecutive
 //! query heads share keys and values: grouped-query attention (Ainslie et al. 2023, section 2.2);
 //! with one, multi-query attention (Shazeer 2019).
+//!
+//! Between projection and attention queries and keys may be normalized, then turned by rotary
+//! positions; a cache keeps keys that have been through both.
 
 use burn::config::Config;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, assert_shape};
 
-use super::{AttentionOptions, AttentionOutput, scaled_dot_product_attention};
+use super::qk_norm::normalize;
+use super::rotary::{Angles, PassAngles, Rotary, key_angles};
+use super::{
+    Alibi, AttentionOptions, AttentionOutput, QkNormConfig, RotaryConfig,
+    scaled_dot_product_attention,
+};
 use crate::mask::LoweredMask;
+use crate::norm::Norm;
 use crate::ops::linear;
 use crate::{Error, Result};
+
+/// Which key/value head a query head reads, where there are fewer of those.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum HeadMapping {
+    /// Query head `h` reads key/value head `h / group`: consecutive query heads share one. PyTorch,
+    /// Hugging Face and nearly all published weights.
+    Grouped,
+    /// Query head `h` reads key/value head `h % kv_heads`. Keys and values are repeated in memory for
+    /// it, `group` times; a cache keeps them once.
+    Interleaved,
+}
+
+/// What a query may look at instead of any key.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum AttentionSinks {
+    /// Nothing: the weights of the visible keys sum to 1.
+    None,
+    /// One more key of score 0 and value 0, so that weights may sum to less (Miller 2023, "Attention
+    /// is off by one"; Burn's `quiet_softmax`).
+    Quiet,
+    /// The same with a learned score for each head (gpt-oss).
+    Learned,
+}
 
 /// Configuration of [`MultiHeadAttention`].
 ///
@@ -70,6 +102,20 @@ pub struct MultiHeadAttentionConfig {
     pub scale: Option<f64>,
     /// Bound of the scores, see [`AttentionOptions::softcap`]; none if not given.
     pub softcap: Option<f64>,
+    /// Which key/value head a query head reads, where there are fewer of those.
+    #[config(default = "HeadMapping::Grouped")]
+    pub head_mapping: HeadMapping,
+    /// Norms of queries and keys; none if not given.
+    pub qk_norm: Option<QkNormConfig>,
+    /// Rotary positions of queries and keys; none if not given. Not for a memory, whose positions are
+    /// of another sequence.
+    pub rotary: Option<RotaryConfig>,
+    /// Whether scores fall with distance, by the slopes of [`Alibi::new`].
+    #[config(default = false)]
+    pub alibi: bool,
+    /// What a query may look at instead of any key.
+    #[config(default = "AttentionSinks::None")]
+    pub sinks: AttentionSinks,
     /// How the projections start.
     #[config(default = "Initializer::KaimingUniform{gain:1.0/f64::sqrt(3.0), fan_out_only:false}")]
     pub initializer: Initializer,
@@ -90,6 +136,12 @@ pub struct MultiHeadAttention {
     pub value: Linear,
     /// `[heads * head_dim, d_model]`
     pub output: Linear,
+    /// Norm of the queries, if there is one.
+    pub query_norm: Option<Norm>,
+    /// Norm of the keys, if there is one.
+    pub key_norm: Option<Norm>,
+    /// `[heads]`: the learned scores of [`AttentionSinks::Learned`].
+    pub sinks: Option<Param<Tensor<1>>>,
     /// Probability of dropping a weight, and whether this layer trains.
     pub dropout: Dropout,
     /// Number of query heads.
@@ -102,6 +154,13 @@ pub struct MultiHeadAttention {
     pub scale: Option<f64>,
     /// Bound of the scores.
     pub softcap: Option<f64>,
+    #[module(skip)]
+    head_mapping: HeadMapping,
+    #[module(skip)]
+    rotary: Option<Rotary>,
+    #[module(skip)]
+    alibi: Option<Alibi>,
+    quiet: bool,
 }
 
 /// What [`MultiHeadAttention`] gives back.
@@ -128,7 +187,7 @@ impl MultiHeadAttentionConfig {
     ///
     /// [`Error::Config`] if a size is 0, `heads` does not divide `d_model` and no `head_dim` is
     /// given, `kv_heads` does not divide `heads`, `dropout` is outside `[0, 1)`, `scale` is not
-    /// finite, or `softcap` is not above 0.
+    /// finite, `softcap` is not above 0, or a part refuses its configuration.
     pub fn init(&self, device: &Device) -> Result<MultiHeadAttention> {
         let head_dim = self.validate()?;
         let kv_heads = self.kv_heads.unwrap_or(self.heads);
@@ -139,17 +198,29 @@ impl MultiHeadAttentionConfig {
                 .with_initializer(self.initializer.clone())
                 .init(device)
         };
+        let norm = |heads| {
+            let config = self.qk_norm.as_ref();
+            config.map(|config| config.init(heads, head_dim, device)).transpose()
+        };
+        let learned = self.sinks == AttentionSinks::Learned;
         Ok(MultiHeadAttention {
             query: linear(self.d_model, self.heads * head_dim, self.query_bias),
             key: linear(memory_dim, kv_heads * head_dim, self.key_bias),
             value: linear(memory_dim, kv_heads * head_dim, self.value_bias),
             output: linear(self.heads * head_dim, self.d_model, self.output_bias),
+            query_norm: norm(self.heads)?,
+            key_norm: norm(kv_heads)?,
+            sinks: learned.then(|| Initializer::Zeros.init([self.heads], device)),
             dropout: DropoutConfig::new(self.dropout).init(),
             heads: self.heads,
             kv_heads,
             head_dim,
             scale: self.scale,
             softcap: self.softcap,
+            head_mapping: self.head_mapping,
+            rotary: self.rotary.map(|rotary| rotary.init(head_dim)).transpose()?,
+            alibi: self.alibi.then(|| Alibi::new(self.heads)),
+            quiet: self.sinks == AttentionSinks::Quiet,
         })
     }
 
@@ -217,8 +288,8 @@ impl MultiHeadAttentionConfig {
 impl MultiHeadAttention {
     /// Attention of `query` over `key` and `value`: projects, attends, projects back.
     ///
-    /// `options` says what to return and how to compute. Its scale, softcap and dropout are the
-    /// layer's own to say and must be left alone.
+    /// `options` says what to return and how to compute. Its scale, softcap, sinks and dropout are the
+    /// layer's own to say and must be left alone. Rotary positions are those of the mask's grid.
     ///
     /// # Shapes
     ///
@@ -229,7 +300,7 @@ impl MultiHeadAttention {
     /// # Panics
     ///
     /// If the shapes do not fit each other, the layer, the mask's grid or the options; if `options`
-    /// has a scale, a softcap or a dropout; or as
+    /// has a scale, a softcap, sinks or a dropout, or ALiBi beside the layer's own; or as
     /// [`scaled_dot_product_attention`](super::scaled_dot_product_attention) does.
     pub fn forward(
         &self,
@@ -239,45 +310,61 @@ impl MultiHeadAttention {
         mask: &LoweredMask,
         options: &AttentionOptions,
     ) -> MultiHeadOutput {
-        let query = self.project_query(query);
-        let (key, value) = self.project_key_value(key, value);
+        let grid = mask.grid();
+        let angles = self.angles(&mut PassAngles::new(None, grid));
+        let query = self.project_query(query, angles.as_ref());
+        let angles = self.rotary.as_ref().map(|rotary| key_angles(rotary, grid));
+        let (key, value) = self.project_key_value(key, value, angles.as_ref());
         self.attend(query, key, value, mask, options)
     }
 
-    /// `[batch, queries, d_model]` to `[batch, heads, queries, head_dim]`.
-    ///
-    /// # Panics
-    ///
-    /// If the last axis is not `d_model`.
-    pub fn project_query(&self, query: Tensor<3>) -> Tensor<4> {
-        split_heads(linear(&self.query, query), self.heads)
+    /// The angles of this layer's rotary positions, if it has any.
+    pub(crate) fn angles(&self, pass: &mut PassAngles) -> Option<Angles> {
+        self.rotary.as_ref().map(|rotary| pass.of(rotary))
     }
 
-    /// Keys and values, `[batch, keys, memory_dim]` each, to `[batch, kv_heads, keys, head_dim]`:
-    /// what a cache stores.
-    ///
-    /// # Panics
-    ///
-    /// If a last axis is not `memory_dim`.
-    pub fn project_key_value(&self, key: Tensor<3>, value: Tensor<3>) -> (Tensor<4>, Tensor<4>) {
+    /// `[batch, queries, d_model]` to `[batch, heads, queries, head_dim]`, normalized and turned.
+    pub(crate) fn project_query(&self, query: Tensor<3>, angles: Option<&Angles>) -> Tensor<4> {
+        self.prepare(linear(&self.query, query), &self.query_norm, angles, self.heads)
+    }
+
+    /// Keys and values, `[batch, keys, memory_dim]` each, to `[batch, kv_heads, keys, head_dim]`, the
+    /// keys normalized and turned: what a cache stores.
+    pub(crate) fn project_key_value(
+        &self,
+        key: Tensor<3>,
+        value: Tensor<3>,
+        angles: Option<&Angles>,
+    ) -> (Tensor<4>, Tensor<4>) {
         (
-            split_heads(linear(&self.key, key), self.kv_heads),
+            self.prepare(linear(&self.key, key), &self.key_norm, angles, self.kv_heads),
             split_heads(linear(&self.value, value), self.kv_heads),
         )
     }
 
+    /// Norm, rotary positions and heads of what was projected.
+    fn prepare(
+        &self,
+        mut x: Tensor<3>,
+        norm: &Option<Norm>,
+        angles: Option<&Angles>,
+        heads: usize,
+    ) -> Tensor<4> {
+        if let Some(norm) = norm {
+            x = normalize(norm, x);
+        }
+        if let Some(angles) = angles {
+            x = angles.turn(x, self.head_dim);
+        }
+        split_heads(x, heads)
+    }
+
     /// Attention of projected queries over projected keys and values, projected back.
-    ///
-    /// # Shapes
     ///
     /// - query: `[batch, heads, queries, head_dim]`
     /// - key, value: `[batch, kv_heads, keys, head_dim]`
     /// - output: `[batch, queries, d_model]`
-    ///
-    /// # Panics
-    ///
-    /// As [`forward`](Self::forward).
-    pub fn attend(
+    pub(crate) fn attend(
         &self,
         query: Tensor<4>,
         key: Tensor<4>,
@@ -289,24 +376,53 @@ impl MultiHeadAttention {
         assert_shape!(query, [batch, self.heads, queries, self.head_dim]);
         assert_shape!(key, [batch, self.kv_heads, _, self.head_dim]);
         assert_shape!(value, [batch, self.kv_heads, _, self.head_dim]);
-        assert!(
-            options.scale.is_none() && options.softcap.is_none() && options.dropout == 0.0,
-            "options: expected scale, softcap and dropout to be left to the layer, \
-             got scale {:?}, softcap {:?}, dropout {}",
-            options.scale,
-            options.softcap,
-            options.dropout
-        );
-
-        // A frozen layer on the training device does not drop, as with Burn's Dropout.
-        let dropout = if self.dropout.training.is_enabled() { self.dropout.prob } else { 0.0 };
-        let options =
-            options.clone().with_scale(self.scale).with_softcap(self.softcap).with_dropout(dropout);
+        let [key, value] = match self.head_mapping {
+            HeadMapping::Grouped => [key, value],
+            HeadMapping::Interleaved => {
+                [key, value].map(|tensor| tensor.repeat_dim(1, self.heads / self.kv_heads)) // [batch, heads, keys, head_dim]
+            }
+        };
+        let options = self.complete(options, &query);
         let AttentionOutput { output, weights } =
             scaled_dot_product_attention(query, key, value, mask, &options);
         let output = output.swap_dims(1, 2); // [batch, queries, heads, head_dim]
         let output = output.reshape([batch, queries, self.heads * self.head_dim]); // [batch, queries, heads * head_dim]
         MultiHeadOutput { output: linear(&self.output, output), weights }
+    }
+
+    /// The options with what is the layer's to say.
+    fn complete(&self, options: &AttentionOptions, query: &Tensor<4>) -> AttentionOptions {
+        assert!(
+            options.scale.is_none()
+                && options.softcap.is_none()
+                && options.sinks.is_none()
+                && options.dropout == 0.0,
+            "options: expected scale, softcap, sinks and dropout to be left to the layer, \
+             got scale {:?}, softcap {:?}, sinks {}, dropout {}",
+            options.scale,
+            options.softcap,
+            options.sinks.is_some(),
+            options.dropout
+        );
+        assert!(
+            self.alibi.is_none() || options.alibi.is_none(),
+            "options: expected no ALiBi beside the layer's own, got one"
+        );
+        // A frozen layer on the training device does not drop, as with Burn's Dropout.
+        let dropout = if self.dropout.training.is_enabled() { self.dropout.prob } else { 0.0 };
+        let quiet = || Tensor::zeros([self.heads], (&query.device(), query.dtype()));
+        let sinks = match &self.sinks {
+            Some(sinks) => Some(sinks.val()),
+            None => self.quiet.then(quiet),
+        };
+        let alibi = self.alibi.clone().or_else(|| options.alibi.clone());
+        options
+            .clone()
+            .with_scale(self.scale)
+            .with_softcap(self.softcap)
+            .with_alibi(alibi)
+            .with_sinks(sinks)
+            .with_dropout(dropout)
     }
 }
 

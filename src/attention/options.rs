@@ -55,6 +55,8 @@ pub struct AttentionOptions {
     pub bias: Option<Tensor<4>>,
     /// A bias that falls with distance, computed from the mask's positions.
     pub alibi: Option<Alibi>,
+    /// A score for each head that takes part in the softmax like a key whose value is zero: `[heads]`.
+    pub sinks: Option<Tensor<1>>,
     /// Probability, in `[0, 1)`, of dropping a weight. Only on an autodiff device, like Burn's
     /// `Dropout`.
     pub dropout: f64,
@@ -94,6 +96,12 @@ impl AttentionOptions {
     /// Sets [`alibi`](Self::alibi).
     pub fn with_alibi(mut self, alibi: impl Into<Option<Alibi>>) -> Self {
         self.alibi = alibi.into();
+        self
+    }
+
+    /// Sets [`sinks`](Self::sinks).
+    pub fn with_sinks(mut self, sinks: impl Into<Option<Tensor<1>>>) -> Self {
+        self.sinks = sinks.into();
         self
     }
 

@@ -29,15 +29,26 @@ pub struct FeedForwardConfig {
     /// The non-linear function; the gated kinds bring a third projection.
     #[config(default = "Activation::Gelu")]
     pub activation: Activation,
-    /// Whether the projections have biases.
+    /// Whether the projection that widens has a bias.
     #[config(default = true)]
-    pub bias: bool,
+    pub up_bias: bool,
+    /// Whether the gate's projection has a bias, where there is one.
+    #[config(default = true)]
+    pub gate_bias: bool,
+    /// Whether the projection back has a bias.
+    #[config(default = true)]
+    pub down_bias: bool,
     /// Probability with which each of the `d_ff` inner values is dropped in training.
     #[config(default = 0.0)]
     pub dropout: f64,
 }
 
 impl FeedForwardConfig {
+    /// Sets all three biases.
+    pub fn with_biases(self, biases: bool) -> Self {
+        self.with_up_bias(biases).with_gate_bias(biases).with_down_bias(biases)
+    }
+
     /// Builds the part with random parameters.
     ///
     /// # Errors
@@ -47,11 +58,12 @@ impl FeedForwardConfig {
         check_nonzero("FeedForwardConfig::d_model", self.d_model)?;
         check_nonzero("FeedForwardConfig::d_ff", self.d_ff)?;
         check_probability("FeedForwardConfig::dropout", self.dropout)?;
-        let projection = |from, to| LinearConfig::new(from, to).with_bias(self.bias).init(device);
+        let projection = |from, to, bias| LinearConfig::new(from, to).with_bias(bias).init(device);
+        let gate = || projection(self.d_model, self.d_ff, self.gate_bias);
         Ok(FeedForward {
-            up: projection(self.d_model, self.d_ff),
-            gate: self.activation.is_gated().then(|| projection(self.d_model, self.d_ff)),
-            down: projection(self.d_ff, self.d_model),
+            up: projection(self.d_model, self.d_ff, self.up_bias),
+            gate: self.activation.is_gated().then(gate),
+            down: projection(self.d_ff, self.d_model, self.down_bias),
             dropout: DropoutConfig::new(self.dropout).init(),
             activation: self.activation,
         })

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! Vaswani et al. 2017, sections 3.4 and 3.5. `logits[b, i]` scores what token `i + 1` of row `b`
-//! is. A tied head is the token embedding itself, transposed (Press and Wolf 2017).
+//! is. A tied head is the token embedding itself, transposed (Press and Wolf 2017). Rotary positions
+//! and ALiBi belong to the layers; a model that has them needs no position embedding.
 
 use burn::config::Config;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{
     Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
 };
@@ -17,7 +18,7 @@ use burn::tensor::{Device, Int, Tensor, assert_shape, module::linear};
 
 use super::{
     Decoder, DecoderConfig, DecoderInput, Norm, NormConfig, PositionEmbedding,
-    PositionEmbeddingConfig, Positions,
+    PositionEmbeddingConfig, PositionIds, Positions,
 };
 use crate::attention::Kernel;
 use crate::cache::LayerCache;
@@ -48,7 +49,7 @@ pub struct LanguageModelConfig {
     /// Whether the head shares the token embedding's parameters.
     #[config(default = false)]
     pub tied_head: bool,
-    /// Whether the head has a bias; not with a tied head.
+    /// Whether the head has a bias.
     #[config(default = false)]
     pub head_bias: bool,
     /// Logits become `logit_softcap * tanh(logit / logit_softcap)`: bounded (Gemma 2, section 2).
@@ -63,8 +64,8 @@ impl LanguageModelConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, a tied head with a
-    /// bias, a softcap that is not above 0, or if a part refuses its configuration.
+    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, a softcap that is not
+    /// above 0, or if a part refuses its configuration.
     pub fn init(&self, device: &Device) -> Result<LanguageModel> {
         check_nonzero("LanguageModelConfig::vocab_size", self.vocab_size)?;
         check_probability("LanguageModelConfig::dropout", self.dropout)?;
@@ -87,6 +88,8 @@ impl LanguageModelConfig {
             head: (!self.tied_head).then(|| {
                 LinearConfig::new(d_model, self.vocab_size).with_bias(self.head_bias).init(device)
             }),
+            head_bias: (self.tied_head && self.head_bias)
+                .then(|| Initializer::Zeros.init([self.vocab_size], device)),
             embedding_scale: if self.scale_embedding { sqrt_d_model } else { 1.0 },
             logit_softcap: self.logit_softcap,
             mask: self.mask.clone(),
@@ -94,13 +97,6 @@ impl LanguageModelConfig {
     }
 
     fn check_head(&self) -> Result<()> {
-        if self.tied_head && self.head_bias {
-            return Err(Error::Config {
-                field: "LanguageModelConfig::head_bias",
-                expected: "false with a tied head, which is the embedding".into(),
-                got: "true".into(),
-            });
-        }
         if let Some(softcap) = self.logit_softcap
             && !(softcap.is_finite() && softcap > 0.0)
         {
@@ -231,6 +227,8 @@ pub struct LanguageModel {
     pub decoder: Decoder,
     /// From `d_model` to `vocab_size`; not there if tied to the embedding.
     pub head: Option<Linear>,
+    /// `[vocab_size]`: the bias of a tied head, if it has one. That of another is in its [`Linear`].
+    pub head_bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     embedding_scale: f64,
     #[module(skip)]
@@ -239,9 +237,10 @@ pub struct LanguageModel {
     pub(super) mask: Mask,
 }
 
-/// What the tokens of a pass may see.
+/// What the tokens of a pass may see, and where they stand.
 pub(super) struct View {
     pub mask: LoweredMask,
+    pub positions: PositionIds,
     pub memory: Option<(Tensor<3>, LoweredMask)>,
 }
 
@@ -253,6 +252,7 @@ impl View {
         grid: Grid,
         start: usize,
     ) -> Result<Self> {
+        let positions = input.positions.ids(grid.batch(), start, grid.queries())?;
         let mask = match &input.mask {
             Some(more) => (own & more).lower(&grid)?,
             None => own.lower(&grid)?,
@@ -266,7 +266,7 @@ impl View {
             }
             None => None,
         };
-        Ok(Self { mask, memory })
+        Ok(Self { mask, positions, memory })
     }
 }
 
@@ -343,7 +343,8 @@ impl LanguageModel {
     }
 
     /// The model behind its embedding: for vectors that are not those of a token, and for
-    /// gradients with respect to them. The input's positions have been used already.
+    /// gradients with respect to them. Of the input's positions only rotary ones have still to be
+    /// used.
     ///
     /// # Shapes
     ///
@@ -352,8 +353,9 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Input`] if there is
-    /// cross-attention and no memory or the other way round.
+    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Positions`] if the positions don't
+    /// fit the tokens, [`Error::Input`] if there is cross-attention and no memory or the other way
+    /// round.
     ///
     /// # Panics
     ///
@@ -380,6 +382,7 @@ impl LanguageModel {
         cache: Option<&mut [LayerCache]>,
     ) -> LanguageModelOutput {
         let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &view.mask)
+            .with_positions(&view.positions)
             .with_weights(input.weights)
             .with_kernel(input.kernel);
         if let Some((states, mask)) = &view.memory {
@@ -402,7 +405,10 @@ impl LanguageModel {
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
             Some(head) => ops::linear(head, x),
-            None => linear(x, self.embedding.weight.val().transpose(), None),
+            None => {
+                let bias = self.head_bias.as_ref().map(Param::val);
+                linear(x, self.embedding.weight.val().transpose(), bias)
+            }
         };
         match self.logit_softcap {
             Some(softcap) => (logits / softcap).tanh() * softcap,

@@ -10,15 +10,17 @@
 //! | sandwich | `x + dropout(norm'(f(norm(x))))` | Ding et al. 2021 (CogView); Gemma 2 |
 //!
 //! In a parallel layer the feed-forward part reads the layer's input instead of the attention's
-//! result, and both are added to it (GPT-J, GPT-NeoX).
+//! result, and both are added to it (Wang and Komatsuzaki 2021, GPT-J; Black et al. 2022, GPT-NeoX).
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor};
 
-use super::{FeedForward, FeedForwardConfig, Norm, NormConfig};
-use crate::attention::{AttentionOptions, Kernel, MultiHeadAttention, MultiHeadAttentionConfig};
+use super::{FeedForward, FeedForwardConfig, Norm, NormConfig, PositionIds};
+use crate::attention::{
+    AttentionOptions, Kernel, MultiHeadAttention, MultiHeadAttentionConfig, PassAngles,
+};
 use crate::cache::LayerCache;
 use crate::error::check_probability;
 use crate::mask::LoweredMask;
@@ -44,16 +46,30 @@ impl NormPlacement {
     }
 }
 
+/// How the feed-forward part stands to the attention.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Behind it.
+    Sequential,
+    /// Beside it, each with a norm of its own (GPT-NeoX).
+    Parallel,
+    /// Beside it, both behind one norm (GPT-J, Phi).
+    ParallelSharedNorm,
+}
+
 /// Configuration of a [`DecoderLayer`].
 ///
 /// ```
-/// use burn_decoder::attention::MultiHeadAttentionConfig;
+/// use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig};
 /// use burn_decoder::decoder::{Activation, DecoderLayerConfig, FeedForwardConfig, NormConfig};
 ///
-/// // Llama's layer, small: d_model 64, 4 heads, d_ff 256.
+/// // Llama's layer, small: d_model 64, 4 heads on 2 key/value heads, d_ff 256.
 /// let config = DecoderLayerConfig::new(
-///     MultiHeadAttentionConfig::new(64, 4),
-///     FeedForwardConfig::new(64, 256).with_activation(Activation::SwiGlu).with_bias(false),
+///     MultiHeadAttentionConfig::new(64, 4)
+///         .with_kv_heads(Some(2))
+///         .with_rotary(Some(RotaryConfig::new()))
+///         .with_biases(false),
+///     FeedForwardConfig::new(64, 256).with_activation(Activation::SwiGlu).with_biases(false),
 /// )
 /// .with_norm(NormConfig::rms_norm());
 /// ```
@@ -71,10 +87,10 @@ pub struct DecoderLayerConfig {
     /// The place of all norms.
     #[config(default = "NormPlacement::Pre")]
     pub norm_placement: NormPlacement,
-    /// Whether the feed-forward part stands beside the attention instead of behind it. Not with
-    /// post-norm, and not with cross-attention.
-    #[config(default = false)]
-    pub parallel: bool,
+    /// How the feed-forward part stands to the attention. Parallel not with post-norm and not with
+    /// cross-attention; with a shared norm only as pre-norm.
+    #[config(default = "Arrangement::Sequential")]
+    pub arrangement: Arrangement,
     /// Probability with which each value that a part adds to its residual is dropped in training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -91,14 +107,16 @@ impl DecoderLayerConfig {
     /// # Errors
     ///
     /// [`Error::Config`] if a part refuses its configuration, if the parts differ in `d_model`, for
-    /// a dropout outside `[0, 1)`, or if a parallel layer has post-norm or cross-attention.
+    /// a dropout outside `[0, 1)`, if a parallel layer has post-norm or cross-attention or shares
+    /// norms that are not pre-norm's, or for rotary positions or ALiBi in the cross-attention.
     pub fn init(&self, device: &Device) -> Result<DecoderLayer> {
         check_probability("DecoderLayerConfig::dropout", self.dropout)?;
         self.check_d_model("FeedForwardConfig::d_model", self.feed_forward.d_model)?;
         if let Some(cross_attention) = &self.cross_attention {
             self.check_d_model("cross_attention's d_model", cross_attention.d_model)?;
+            check_memory_positions(cross_attention)?;
         }
-        self.check_parallel()?;
+        self.check_arrangement()?;
         let norm = || self.norm.init(self.d_model(), device);
         let second = |wanted: bool| {
             let wanted = wanted && self.norm_placement == NormPlacement::Sandwich;
@@ -113,23 +131,33 @@ impl DecoderLayerConfig {
             cross_attention_norm: cross_attention.map(|_| norm()).transpose()?,
             cross_attention_output_norm: second(cross_attention.is_some())?,
             feed_forward: self.feed_forward.init(device)?,
-            feed_forward_norm: norm()?,
+            feed_forward_norm: (self.arrangement != Arrangement::ParallelSharedNorm)
+                .then(norm)
+                .transpose()?,
             feed_forward_output_norm: second(true)?,
             dropout: DropoutConfig::new(self.dropout).init(),
             norm_placement: self.norm_placement,
-            parallel: self.parallel,
+            arrangement: self.arrangement,
         })
     }
 
-    fn check_parallel(&self) -> Result<()> {
-        let got = match (self.parallel, self.norm_placement, &self.cross_attention) {
-            (true, NormPlacement::Post, _) => "NormPlacement::Post",
-            (true, _, Some(_)) => "cross-attention",
+    fn check_arrangement(&self) -> Result<()> {
+        use Arrangement::*;
+        let got = match (self.arrangement, self.norm_placement, &self.cross_attention) {
+            (Sequential, _, _) => return Ok(()),
+            (_, _, Some(_)) => "cross-attention",
+            (_, NormPlacement::Post, _) => "NormPlacement::Post",
+            (ParallelSharedNorm, NormPlacement::Output, _) => "NormPlacement::Output",
+            (ParallelSharedNorm, NormPlacement::Sandwich, _) => "NormPlacement::Sandwich",
             _ => return Ok(()),
         };
+        let expected = match self.arrangement {
+            ParallelSharedNorm => "NormPlacement::Pre and no cross-attention",
+            _ => "norms inside the residuals and no cross-attention",
+        };
         Err(Error::Config {
-            field: "DecoderLayerConfig::parallel",
-            expected: "norms inside the residuals and no cross-attention".into(),
+            field: "DecoderLayerConfig::arrangement",
+            expected: format!("{expected} with {:?}", self.arrangement),
             got: got.into(),
         })
     }
@@ -144,6 +172,20 @@ impl DecoderLayerConfig {
         }
         Ok(())
     }
+}
+
+/// A memory's positions are those of another sequence.
+fn check_memory_positions(attention: &MultiHeadAttentionConfig) -> Result<()> {
+    let got = match (&attention.rotary, attention.alibi) {
+        (Some(_), _) => "rotary positions",
+        (None, true) => "ALiBi",
+        (None, false) => return Ok(()),
+    };
+    Err(Error::Config {
+        field: "DecoderLayerConfig::cross_attention",
+        expected: "no positions: those of the memory are of another sequence".into(),
+        got: got.into(),
+    })
 }
 
 /// What a decoder looks at apart from its own sequence: the output of an encoder, for example.
@@ -162,6 +204,8 @@ pub struct DecoderInput<'a> {
     pub x: Tensor<3>,
     /// Which keys of the own sequence each query may see. Lowered once, for all layers.
     pub mask: &'a LoweredMask,
+    /// What rotary positions turn by; where the mask's grid has the queries, if not given.
+    pub positions: Option<&'a PositionIds>,
     /// Needed if the layers have cross-attention.
     pub memory: Option<Memory<'a>>,
     /// Whether to return the attention weights.
@@ -173,7 +217,13 @@ pub struct DecoderInput<'a> {
 impl<'a> DecoderInput<'a> {
     /// Without memory, without weights, with the kernel chosen by device.
     pub fn new(x: Tensor<3>, mask: &'a LoweredMask) -> Self {
-        Self { x, mask, memory: None, weights: false, kernel: Kernel::Auto }
+        Self { x, mask, positions: None, memory: None, weights: false, kernel: Kernel::Auto }
+    }
+
+    /// Numbers the tokens otherwise than the mask's grid does, for rotary positions.
+    pub fn with_positions(mut self, positions: &'a PositionIds) -> Self {
+        self.positions = Some(positions);
+        self
     }
 
     /// With something for the cross-attention to look at: states `[batch, keys, memory_dim]`.
@@ -227,15 +277,15 @@ pub struct DecoderLayer {
     pub cross_attention_output_norm: Option<Norm>,
     /// Each position by itself.
     pub feed_forward: FeedForward,
-    /// Norm of the feed-forward part.
-    pub feed_forward_norm: Norm,
+    /// Norm of the feed-forward part, unless it shares that of the self-attention.
+    pub feed_forward_norm: Option<Norm>,
     /// Second norm of the feed-forward part.
     pub feed_forward_output_norm: Option<Norm>,
     dropout: Dropout,
     #[module(skip)]
     norm_placement: NormPlacement,
     #[module(skip)]
-    parallel: bool,
+    arrangement: Arrangement,
 }
 
 impl DecoderLayer {
@@ -252,25 +302,33 @@ impl DecoderLayer {
     /// If a shape does not fit, or if there is cross-attention and no memory or the other way
     /// round.
     pub fn forward(&self, input: DecoderInput) -> DecoderLayerOutput {
-        self.forward_cached(input, None)
+        let mut angles = PassAngles::new(input.positions, input.mask.grid());
+        self.forward_cached(input, &mut angles, None)
     }
 
-    /// The same, where the keys and values of earlier tokens may come from a cache.
+    /// The same, where the keys and values of earlier tokens may come from a cache, and the angles of
+    /// rotary positions from a layer before.
     pub(crate) fn forward_cached(
         &self,
         input: DecoderInput,
+        angles: &mut PassAngles,
         mut cache: Option<&mut LayerCache>,
     ) -> DecoderLayerOutput {
-        let DecoderInput { x, mask, memory, weights, kernel } = input;
+        let DecoderInput { x, mask, positions: _, memory, weights, kernel } = input;
         let options = AttentionOptions::new().with_weights(weights).with_kernel(kernel);
         let (mut self_weights, mut cross_weights) = (None, None);
 
-        let before = self.parallel.then(|| x.clone());
+        // What a parallel feed-forward part reads, normalized already where it shares the norm.
+        let mut beside = (self.arrangement == Arrangement::Parallel).then(|| x.clone());
         let norms = (&self.self_attention_norm, &self.self_attention_output_norm);
         let mut x = self.residual(x, norms, |x| {
+            if self.arrangement == Arrangement::ParallelSharedNorm {
+                beside = Some(x.clone());
+            }
             let attention = &self.self_attention;
-            let query = attention.project_query(x.clone());
-            let (mut key, mut value) = attention.project_key_value(x.clone(), x);
+            let angles = attention.angles(angles);
+            let query = attention.project_query(x.clone(), angles.as_ref());
+            let (mut key, mut value) = attention.project_key_value(x.clone(), x, angles.as_ref());
             if let Some(cache) = cache.as_deref_mut() {
                 (key, value) = cache.append(key, value);
             }
@@ -289,23 +347,28 @@ impl DecoderLayer {
         {
             x = self.residual(x, (norm, &self.cross_attention_output_norm), |x| {
                 let Memory { states, mask } = memory;
-                let project = || attention.project_key_value(states.clone(), states.clone());
+                let project = || attention.project_key_value(states.clone(), states.clone(), None);
                 let (key, value) = match cache {
                     Some(cache) => cache.memory(project),
                     None => project(),
                 };
-                let query = attention.project_query(x);
+                let query = attention.project_query(x, None);
                 let attended = attention.attend(query, key, value, mask, &options);
                 cross_weights = attended.weights;
                 attended.output
             });
         }
 
-        let norms = (&self.feed_forward_norm, &self.feed_forward_output_norm);
         let part = |x| self.feed_forward.forward(x);
-        let output = match before {
-            Some(before) => x + self.branch(before, norms, part),
-            None => self.residual(x, norms, part),
+        let output = match (&self.feed_forward_norm, beside) {
+            (Some(norm), None) => self.residual(x, (norm, &self.feed_forward_output_norm), part),
+            (Some(norm), Some(before)) => {
+                x + self.branch(before, (norm, &self.feed_forward_output_norm), part)
+            }
+            (None, beside) => {
+                let normed = beside.expect("a shared norm has been applied by the attention");
+                x + self.dropout.forward(part(normed))
+            }
         };
         DecoderLayerOutput { output, self_weights, cross_weights }
     }

@@ -9,20 +9,19 @@ mod cached;
 mod feed_forward;
 mod language_model;
 mod layer;
-mod norm;
 mod position_embedding;
-mod positions;
 mod stack;
 
+pub use crate::norm::{LayerNorm, Norm, NormConfig, RmsNorm};
+pub use crate::positions::{PositionIds, Positions};
 pub use activation::Activation;
 pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use language_model::{
     LanguageModel, LanguageModelConfig, LanguageModelInput, LanguageModelOutput,
 };
 pub use layer::{
-    DecoderInput, DecoderLayer, DecoderLayerConfig, DecoderLayerOutput, Memory, NormPlacement,
+    Arrangement, DecoderInput, DecoderLayer, DecoderLayerConfig, DecoderLayerOutput, Memory,
+    NormPlacement,
 };
-pub use norm::{LayerNorm, Norm, NormConfig};
-pub use position_embedding::{PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
-pub use positions::{PositionIds, Positions};
+pub use position_embedding::{Learned, PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
 pub use stack::{Decoder, DecoderConfig, DecoderOutput};

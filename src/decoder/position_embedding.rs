@@ -29,6 +29,8 @@ pub enum PositionEmbeddingConfig {
         capacity: usize,
         /// Standard deviation of the random start.
         std: f64,
+        /// Rows of the table in front of position 0 that no position uses (BART has 2).
+        offset: usize,
     },
 }
 
@@ -40,7 +42,7 @@ impl PositionEmbeddingConfig {
 
     /// Learned, started as GPT-2 does (standard deviation 0.02).
     pub fn learned(capacity: usize) -> Self {
-        Self::Learned { capacity, std: 0.02 }
+        Self::Learned { capacity, std: 0.02, offset: 0 }
     }
 
     /// Builds the embedding.
@@ -70,13 +72,13 @@ impl PositionEmbeddingConfig {
                 let table = SinusoidTable { d_model, base, values: Arc::default() };
                 Ok(PositionEmbedding::Sinusoidal(Sinusoidal { table }))
             }
-            Self::Learned { capacity, std } => {
+            Self::Learned { capacity, std, offset } => {
                 check_nonzero("PositionEmbeddingConfig::Learned::capacity", capacity)?;
                 let initializer = Initializer::Normal { mean: 0.0, std };
-                let embedding = EmbeddingConfig::new(capacity, d_model)
+                let table = EmbeddingConfig::new(offset + capacity, d_model)
                     .with_initializer(initializer)
                     .init(device);
-                Ok(PositionEmbedding::Learned(embedding))
+                Ok(PositionEmbedding::Learned(Learned { table, offset }))
             }
         }
     }
@@ -88,7 +90,16 @@ pub enum PositionEmbedding {
     /// See [`PositionEmbeddingConfig::Sinusoidal`].
     Sinusoidal(Sinusoidal),
     /// See [`PositionEmbeddingConfig::Learned`].
-    Learned(Embedding),
+    Learned(Learned),
+}
+
+/// Learned positions.
+#[derive(Module, Debug)]
+pub struct Learned {
+    /// A row for each position, behind `offset` others: `[offset + capacity, d_model]`.
+    pub table: Embedding,
+    /// Rows in front of position 0.
+    pub offset: usize,
 }
 
 impl PositionEmbedding {
@@ -109,8 +120,8 @@ impl PositionEmbedding {
                 let shape = [shape[0], shape[1], sinusoidal.table.d_model];
                 Ok(Tensor::from_data(TensorData::new(values, shape), device))
             }
-            Self::Learned(embedding) => {
-                let [capacity, _] = embedding.weight.shape().dims();
+            Self::Learned(Learned { table, offset }) => {
+                let capacity = table.weight.shape()[0] - offset;
                 if let Some(max) = positions.max().filter(|&max| max >= capacity) {
                     return Err(Error::Positions {
                         expected: format!(
@@ -119,9 +130,10 @@ impl PositionEmbedding {
                         got: max.to_string(),
                     });
                 }
-                let ids: Vec<i64> = positions.as_slice().iter().map(|&id| id as i64).collect();
+                let row = |&id: &usize| (id + offset) as i64;
+                let ids: Vec<i64> = positions.as_slice().iter().map(row).collect();
                 let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device);
-                Ok(embedding.forward(ids))
+                Ok(table.forward(ids))
             }
         }
     }

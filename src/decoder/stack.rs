@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm};
 use crate::Result;
+use crate::attention::{PassAngles, RotaryConfig};
 use crate::cache::LayerCache;
 use crate::error::check_nonzero;
 use crate::mask::{LoweredMask, Mask};
@@ -24,6 +25,11 @@ pub struct DecoderConfig {
     /// `[Some(4096), None]` alternates, `[]` is no window in any layer.
     #[config(default = "Vec::new()")]
     pub windows: Vec<Option<usize>>,
+    /// The rotary positions of each layer's self-attention, where they differ: begins again where it
+    /// is shorter than the stack (Gemma 3 turns windowed layers by another base than full ones). If
+    /// empty, every layer has those of `layer`.
+    #[config(default = "Vec::new()")]
+    pub rotaries: Vec<Option<RotaryConfig>>,
 }
 
 impl DecoderConfig {
@@ -38,7 +44,14 @@ impl DecoderConfig {
         for window in self.windows.iter().flatten() {
             check_nonzero("DecoderConfig::windows", *window)?;
         }
-        let layers = (0..self.layers).map(|_| self.layer.init(device)).collect::<Result<_>>()?;
+        let layer = |index: usize| {
+            let mut layer = self.layer.clone();
+            if !self.rotaries.is_empty() {
+                layer.self_attention.rotary = self.rotaries[index % self.rotaries.len()];
+            }
+            layer.init(device)
+        };
+        let layers = (0..self.layers).map(layer).collect::<Result<_>>()?;
         let final_norm = self.layer.norm_placement.has_final_norm();
         let final_norm = final_norm.then(|| self.layer.norm.init(self.layer.d_model(), device));
         Ok(Decoder { layers, final_norm: final_norm.transpose()?, windows: self.windows.clone() })
@@ -92,15 +105,16 @@ impl Decoder {
         input: DecoderInput,
         mut cache: Option<&mut [LayerCache]>,
     ) -> DecoderOutput {
-        let DecoderInput { mut x, mask, memory, weights, kernel } = input;
+        let DecoderInput { mut x, mask, positions, memory, weights, kernel } = input;
+        let mut angles = PassAngles::new(positions, mask.grid());
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
         let windows = self.narrowed(mask);
         let mut masks = windows.iter().map(|narrowed| narrowed.as_ref().unwrap_or(mask)).cycle();
         for (index, layer) in self.layers.iter().enumerate() {
             let mask = masks.next().unwrap_or(mask);
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
-            let input = DecoderInput { x, mask, memory, weights, kernel };
-            let output = layer.forward_cached(input, cache);
+            let input = DecoderInput { x, mask, positions, memory, weights, kernel };
+            let output = layer.forward_cached(input, &mut angles, cache);
             self_weights.extend(output.self_weights);
             cross_weights.extend(output.cross_weights);
             x = output.output;

@@ -8,17 +8,19 @@ mod activation;
 mod arithmetic;
 mod linear;
 mod norm;
+mod turn;
 
 pub(crate) use activation::{Function, activate, activate_gated};
 pub(crate) use linear::linear;
 pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use turn::{Turn, turn};
 
 use burn::tensor::{DType, Tensor};
 
 use crate::host;
 
 /// Whether the operations of this module run on the tensor's device and element type.
-fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
+pub(crate) fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && host::supports(&tensor.device(), DType::F32)
 }
 

@@ -2,10 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::attention::{
+    AttentionSinks, HeadMapping, MultiHeadAttentionConfig, QkNormConfig, RotaryConfig, RotaryLayout,
+};
 use burn_decoder::cache::{CacheConfig, KvCache};
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    Activation, Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
     Positions,
 };
@@ -42,7 +44,7 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post-norm", with_layer(|layer| layer.norm_placement = NormPlacement::Post)),
         ("sandwich", with_layer(|layer| layer.norm_placement = NormPlacement::Sandwich)),
         ("norms on outputs", with_layer(|layer| layer.norm_placement = NormPlacement::Output)),
-        ("parallel", with_layer(|layer| layer.parallel = true)),
+        ("parallel", with_layer(|layer| layer.arrangement = Arrangement::Parallel)),
         ("windows in turn", {
             let mut config = plain().with_logit_softcap(Some(2.0));
             config.decoder.windows = vec![Some(3), None];
@@ -61,6 +63,40 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
                     MultiHeadAttentionConfig::new(D_MODEL, 6).with_kv_heads(Some(2));
             }),
         ),
+        ("rotary, norms of queries and keys", {
+            let mut config = with_layer(|layer| {
+                let norm = QkNormConfig::new(NormConfig::rms_norm());
+                layer.self_attention = MultiHeadAttentionConfig::new(D_MODEL, 6)
+                    .with_kv_heads(Some(2))
+                    .with_qk_norm(Some(norm));
+            });
+            let rotary = |base| Some(RotaryConfig::new().with_base(base));
+            config.decoder.rotaries = vec![rotary(100.0), rotary(5000.0)];
+            config.with_positions(None)
+        }),
+        ("interleaved heads, ALiBi, quiet softmax", {
+            with_layer(|layer| {
+                layer.self_attention = MultiHeadAttentionConfig::new(D_MODEL, 6)
+                    .with_kv_heads(Some(2))
+                    .with_head_mapping(HeadMapping::Interleaved)
+                    .with_alibi(true)
+                    .with_sinks(AttentionSinks::Quiet);
+            })
+            .with_positions(None)
+        }),
+        ("rotary on neighbours, norms across heads, learned sinks, parallel on one norm", {
+            with_layer(|layer| {
+                let rotary = RotaryConfig::new().with_layout(RotaryLayout::Interleaved);
+                let norm = QkNormConfig::new(NormConfig::layer_norm()).with_across_heads(true);
+                layer.arrangement = Arrangement::ParallelSharedNorm;
+                layer.self_attention = MultiHeadAttentionConfig::new(D_MODEL, 3)
+                    .with_rotary(Some(rotary.with_dim(Some(2))))
+                    .with_qk_norm(Some(norm))
+                    .with_sinks(AttentionSinks::Learned);
+            })
+            .with_tied_head(true)
+            .with_head_bias(true)
+        }),
         ("softcap", with_layer(|layer| layer.self_attention.softcap = Some(2.0))),
         ("learned positions", {
             plain().with_positions(Some(PositionEmbeddingConfig::learned(TOKENS + 5)))

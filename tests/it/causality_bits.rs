@@ -6,9 +6,12 @@
 //! missing, and must accuse each of them.
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use burn_decoder::attention::{Kernel, MultiHeadAttentionConfig};
+use burn_decoder::attention::{
+    AttentionSinks, HeadMapping, Kernel, MultiHeadAttentionConfig, QkNormConfig, RotaryConfig,
+    RotaryLayout, RotaryScaling,
+};
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    Activation, Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
     Positions,
 };
@@ -24,6 +27,29 @@ const MEMORY: usize = 5;
 
 /// A row alone and in a batch are sums of other shapes: their order may differ.
 const ALONE: f64 = 1e-5;
+
+/// Pairs of neighbours, part of the channels, and a stretched context.
+fn neighbours() -> RotaryConfig {
+    RotaryConfig::new().with_dim(Some(4)).with_layout(RotaryLayout::Interleaved).with_scaling(Some(
+        RotaryScaling::Yarn {
+            factor: 2.0,
+            original_context: 16,
+            beta_fast: 4.0,
+            beta_slow: 1.0,
+            attention_factor: None,
+            truncate: true,
+        },
+    ))
+}
+
+/// The layer with another self-attention.
+fn with_attention(
+    mut layer: DecoderLayerConfig,
+    change: impl Fn(MultiHeadAttentionConfig) -> MultiHeadAttentionConfig,
+) -> DecoderLayerConfig {
+    layer.self_attention = change(layer.self_attention);
+    layer
+}
 
 /// Every kind of layer, each option at least once.
 pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
@@ -50,7 +76,40 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post, RMSNorm, GeGLU, one key head", post(rms(layer(3, Some(1), GeGlu)))),
         ("sandwich, RMSNorm, GELU", rms(placed(layer(3, None, Gelu), NormPlacement::Sandwich))),
         ("norms on outputs, SwiGLU", placed(layer(3, None, SwiGlu), NormPlacement::Output)),
-        ("parallel, LayerNorm, GELU", layer(3, None, Gelu).with_parallel(true)),
+        ("parallel, LayerNorm, GELU", layer(3, None, Gelu).with_arrangement(Arrangement::Parallel)),
+        (
+            "parallel, one norm, quiet softmax",
+            with_attention(layer(3, None, Gelu), |attention| {
+                attention.with_sinks(AttentionSinks::Quiet)
+            })
+            .with_arrangement(Arrangement::ParallelSharedNorm),
+        ),
+        (
+            "rotary, norms of queries and keys, grouped heads",
+            with_attention(rms(layer(6, Some(2), SwiGlu)), |attention| {
+                attention
+                    .with_head_dim(Some(4))
+                    .with_rotary(Some(RotaryConfig::new()))
+                    .with_qk_norm(Some(QkNormConfig::new(NormConfig::rms_norm())))
+            }),
+        ),
+        (
+            "rotary on neighbours, in part, YaRN, interleaved heads, norms across heads",
+            with_attention(layer(6, Some(2), Silu), |attention| {
+                let norm = NormConfig::RmsNorm { epsilon: 1e-6, unit_offset: true };
+                attention
+                    .with_head_dim(Some(6))
+                    .with_head_mapping(HeadMapping::Interleaved)
+                    .with_qk_norm(Some(QkNormConfig::new(norm).with_across_heads(true)))
+                    .with_rotary(Some(neighbours()))
+            }),
+        ),
+        (
+            "ALiBi, learned sinks",
+            with_attention(layer(3, None, Gelu), |attention| {
+                attention.with_alibi(true).with_sinks(AttentionSinks::Learned)
+            }),
+        ),
         ("post, LayerNorm, tanh GeGLU, cross", post(cross(layer(3, None, GeGluTanh)))),
         ("pre, LayerNorm, GELU, cross", cross(layer(3, None, Gelu))),
     ];
@@ -61,6 +120,12 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
     windows =
         windows.with_logit_softcap(Some(2.0)).with_embedding_norm(Some(NormConfig::rms_norm()));
     models.insert(0, ("window and full in turn, softcap, embedding norm", windows));
+    let (_, mut rotaries) = models[4].clone();
+    rotaries.decoder.windows = vec![Some(3), None];
+    let rotary = |base| Some(RotaryConfig::new().with_base(base));
+    rotaries.decoder.rotaries = vec![rotary(100.0), rotary(5000.0)];
+    let rotaries = rotaries.with_positions(None).with_tied_head(true).with_head_bias(true);
+    models.insert(4, ("two rotations and windows in turn, tied head with a bias", rotaries));
     models
 }
 

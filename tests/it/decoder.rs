@@ -6,10 +6,10 @@ use burn::module::Module;
 use burn::store::{ModuleStore, PytorchStore, bridge};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
-use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig};
+use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig, RotaryConfig};
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig, FeedForwardConfig,
-    NormConfig, NormPlacement,
+    Activation, Arrangement, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig,
+    FeedForwardConfig, NormConfig, NormPlacement,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
@@ -171,12 +171,15 @@ on_each_backend! {
 
     /// The table of placements, each made by hand from the parts.
     fn placements_and_parallel(device: Device) {
+        use Arrangement::*;
         use NormPlacement::*;
         let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
-        let cases = [(Pre, false), (Post, false), (Output, false), (Sandwich, false)];
-        for (placement, parallel) in cases.into_iter().chain([(Pre, true), (Sandwich, true)]) {
-            let config = small_config().with_norm_placement(placement).with_parallel(parallel);
+        let sequential = [Pre, Post, Output, Sandwich].map(|placement| (placement, Sequential));
+        let parallel = [(Pre, Parallel), (Sandwich, Parallel), (Pre, ParallelSharedNorm)];
+        for (placement, arrangement) in sequential.into_iter().chain(parallel) {
+            let config =
+                small_config().with_norm_placement(placement).with_arrangement(arrangement);
             let layer = config.init(&device).unwrap();
             let attend = |x: Tensor<3>| {
                 let options = AttentionOptions::new();
@@ -184,16 +187,16 @@ on_each_backend! {
             };
             let feed = |x| layer.feed_forward.forward(x);
             let norm = |x| layer.self_attention_norm.forward(x);
-            let norm_3 = |x| layer.feed_forward_norm.forward(x);
+            let norm_3 = |x| layer.feed_forward_norm.as_ref().unwrap().forward(x);
             let second = |x| layer.self_attention_output_norm.as_ref().unwrap().forward(x);
             let second_3 = |x| layer.feed_forward_output_norm.as_ref().unwrap().forward(x);
             let x0 = || x.clone();
-            let expected = match (placement, parallel) {
+            let expected = match (placement, arrangement) {
                 (Post, _) => {
                     let x1 = norm(x0() + attend(x0()));
                     norm_3(x1.clone() + feed(x1))
                 }
-                (Pre, false) => {
+                (Pre, Sequential) => {
                     let x1 = x0() + attend(norm(x0()));
                     x1.clone() + feed(norm_3(x1))
                 }
@@ -201,17 +204,19 @@ on_each_backend! {
                     let x1 = x0() + norm(attend(x0()));
                     x1.clone() + norm_3(feed(x1))
                 }
-                (Sandwich, false) => {
+                (Sandwich, Sequential) => {
                     let x1 = x0() + second(attend(norm(x0())));
                     x1.clone() + second_3(feed(norm_3(x1)))
                 }
-                (Pre, true) => x0() + attend(norm(x0())) + feed(norm_3(x0())),
-                (Sandwich, true) => {
-                    x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0())))
+                (Pre, Parallel) => x0() + attend(norm(x0())) + feed(norm_3(x0())),
+                (Pre, ParallelSharedNorm) => {
+                    let normed = norm(x0());
+                    x0() + attend(normed.clone()) + feed(normed)
                 }
+                (Sandwich, _) => x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0()))),
             };
             let got = layer.forward(DecoderInput::new(x0(), &mask)).output;
-            let what = format!("{placement:?}, parallel {parallel}");
+            let what = format!("{placement:?}, {arrangement:?}");
             assert_close(&what, got.into_data(), expected.into_data(), OUTPUT.on(&device));
             let decoder = DecoderConfig::new(config, 1).init(&device).unwrap();
             assert_eq!(decoder.final_norm.is_some(), placement != Post);
@@ -302,15 +307,35 @@ fn bad_configurations_are_refused() {
             ["FeedForwardConfig::dropout", "[0, 1)", "-0.1"],
         ),
         (
-            small_config().with_parallel(true).with_norm_placement(NormPlacement::Post),
-            ["parallel", "inside the residuals", "NormPlacement::Post"],
+            small_config()
+                .with_arrangement(Arrangement::Parallel)
+                .with_norm_placement(NormPlacement::Post),
+            ["arrangement", "inside the residuals", "NormPlacement::Post"],
         ),
         (
-            small_config().with_parallel(true).with_cross_attention(Some(attention(12, 3))),
-            ["parallel", "no cross-attention", "got cross-attention"],
+            small_config()
+                .with_arrangement(Arrangement::ParallelSharedNorm)
+                .with_norm_placement(NormPlacement::Sandwich),
+            ["arrangement", "NormPlacement::Pre", "NormPlacement::Sandwich"],
         ),
         (
-            small_config().with_norm(NormConfig::RmsNorm { epsilon: 0.0 }),
+            small_config().with_cross_attention(Some(
+                attention(12, 3).with_rotary(Some(RotaryConfig::new())),
+            )),
+            ["cross_attention", "another sequence", "rotary"],
+        ),
+        (
+            small_config().with_cross_attention(Some(attention(12, 3).with_alibi(true))),
+            ["cross_attention", "another sequence", "ALiBi"],
+        ),
+        (
+            small_config()
+                .with_arrangement(Arrangement::Parallel)
+                .with_cross_attention(Some(attention(12, 3))),
+            ["arrangement", "no cross-attention", "got cross-attention"],
+        ),
+        (
+            small_config().with_norm(NormConfig::rms_norm().with_epsilon(0.0)),
             ["epsilon", "positive", "0"],
         ),
     ] {

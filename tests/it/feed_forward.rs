@@ -56,7 +56,7 @@ on_each_backend! {
         for activation in ALL {
             let config = FeedForwardConfig::new(X.len(), X.len())
                 .with_activation(activation)
-                .with_bias(false);
+                .with_biases(false);
             let mut part = config.init(&device).unwrap();
             assert_eq!(part.gate.is_some(), activation.is_gated());
             part.down = diagonal(2.0, &device);

@@ -6,10 +6,13 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
-use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::attention::{
+    AttentionSinks, HeadMapping, MultiHeadAttentionConfig, QkNormConfig, RotaryConfig,
+    RotaryLayout, RotaryScaling,
+};
 use burn_decoder::decoder::{
-    Activation, Decoder, DecoderConfig, DecoderInput, DecoderLayerConfig, FeedForwardConfig,
-    NormConfig, NormPlacement,
+    Activation, Arrangement, Decoder, DecoderConfig, DecoderInput, DecoderLayerConfig,
+    FeedForwardConfig, NormConfig, NormPlacement,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
@@ -42,6 +45,7 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
         layer.self_attention = attention;
         layer
     };
+    let unit_offset = NormConfig::RmsNorm { epsilon: 1e-3, unit_offset: true };
     let layers = [
         // ReLU alone has kinks; a difference across one is no slope. Its gradient is PyTorch's.
         ("squared ReLU", layer(SquaredRelu)),
@@ -56,7 +60,8 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
         ("sandwich", layer(Gelu).with_norm_placement(NormPlacement::Sandwich)),
         ("RMSNorm", layer(Gelu).with_norm(NormConfig::rms_norm())),
         ("no shift", layer(Gelu).with_norm(NormConfig::LayerNorm { epsilon: 1e-3, bias: false })),
-        ("parallel", layer(Gelu).with_parallel(true)),
+        ("parallel", layer(Gelu).with_arrangement(Arrangement::Parallel)),
+        ("parallel, one norm", layer(Gelu).with_arrangement(Arrangement::ParallelSharedNorm)),
         ("cross", layer(Gelu).with_cross_attention(Some(attention(2)))),
         (
             "cross, sandwich",
@@ -66,6 +71,52 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
         ),
         ("grouped heads", with_attention(attention(6).with_kv_heads(Some(2)))),
         ("one key head", with_attention(attention(4).with_kv_heads(Some(1)))),
+        (
+            "interleaved head mapping",
+            with_attention(
+                attention(6).with_kv_heads(Some(2)).with_head_mapping(HeadMapping::Interleaved),
+            ),
+        ),
+        ("rotary", with_attention(attention(3).with_rotary(Some(RotaryConfig::new())))),
+        (
+            "rotary on neighbours, in part, scaled",
+            with_attention(
+                attention(2).with_rotary(Some(
+                    RotaryConfig::new()
+                        .with_dim(Some(4))
+                        .with_layout(RotaryLayout::Interleaved)
+                        .with_scaling(Some(RotaryScaling::Linear { factor: 2.0 })),
+                )),
+            ),
+        ),
+        ("ALiBi", with_attention(attention(3).with_alibi(true))),
+        (
+            "norms of queries and keys",
+            with_attention(attention(3).with_qk_norm(Some(QkNormConfig::new(unit_offset)))),
+        ),
+        (
+            "norms across heads, rotary",
+            with_attention(
+                attention(6)
+                    .with_kv_heads(Some(2))
+                    .with_rotary(Some(RotaryConfig::new()))
+                    .with_qk_norm(Some(
+                        QkNormConfig::new(NormConfig::layer_norm()).with_across_heads(true),
+                    )),
+            ),
+        ),
+        ("quiet softmax", with_attention(attention(3).with_sinks(AttentionSinks::Quiet))),
+        ("learned sinks", with_attention(attention(3).with_sinks(AttentionSinks::Learned))),
+        ("RMSNorm, 1 + gamma", layer(Gelu).with_norm(unit_offset)),
+        (
+            "biases here and there",
+            DecoderLayerConfig {
+                feed_forward: FeedForwardConfig::new(D_MODEL, 19)
+                    .with_activation(SwiGlu)
+                    .with_up_bias(false),
+                ..layer(Gelu)
+            },
+        ),
         ("head_dim", with_attention(attention(3).with_head_dim(Some(5)))),
         ("no biases", with_attention(attention(3).with_biases(false))),
         (
@@ -76,6 +127,8 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
     let mut configs: Vec<_> =
         layers.into_iter().map(|(name, layer)| (name, DecoderConfig::new(layer, 2))).collect();
     configs.push(("windows", DecoderConfig::new(layer(Gelu), 2).with_windows(vec![Some(2), None])));
+    let rotaries = vec![Some(RotaryConfig::new().with_base(100.0)), None];
+    configs.push(("rotaries", DecoderConfig::new(layer(Gelu), 2).with_rotaries(rotaries)));
     configs
 }
 

@@ -201,7 +201,6 @@ fn bad_configurations_are_refused() {
         (positions(PositionEmbeddingConfig::learned(0)), ["capacity", "at least 1"]),
         (positions(PositionEmbeddingConfig::Sinusoidal { base: 0.0 }), ["base", "above 1"]),
         (odd, ["sinusoidal", "15"]),
-        (config().with_tied_head(true).with_head_bias(true), ["head_bias", "tied"]),
         (config().with_logit_softcap(Some(0.0)), ["logit_softcap", "above 0"]),
     ] {
         let error = config.init(&any_device()).unwrap_err();

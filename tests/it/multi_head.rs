@@ -152,10 +152,10 @@ on_each_backend! {
         assert_eq!(whole.output.dims(), [3, 5, 10]);
         assert_eq!(whole.weights.unwrap().dims(), [3, 6, 5, 8]);
 
-        let query = layer.project_query(input);
-        let (key, value) = layer.project_key_value(memory.clone(), memory);
-        assert_eq!(query.dims(), [3, 6, 5, 7]);
-        assert_eq!((key.dims(), value.dims()), ([3, 2, 8, 7], [3, 2, 8, 7]));
+        let query = layer.query.forward(input).reshape([3, 5, 6, 7]).swap_dims(1, 2); // [batch, heads, queries, head_dim]
+        let [key, value] = [&layer.key, &layer.value].map(|projection| {
+            projection.forward(memory.clone()).reshape([3, 8, 2, 7]).swap_dims(1, 2) // [batch, kv_heads, keys, head_dim]
+        });
         // The layer's own scale and softcap reach the function.
         let options = AttentionOptions::new().with_scale(0.3).with_softcap(5.0);
         let heads = scaled_dot_product_attention(query, key, value, &mask, &options).output;

@@ -25,7 +25,7 @@ pub fn load_layer(layer: &mut DecoderLayer, source: Source, prefix: &str, device
     }
     load_linear(&mut layer.feed_forward.up, source, &name("linear1"), device);
     load_linear(&mut layer.feed_forward.down, source, &name("linear2"), device);
-    load_norm(&mut layer.feed_forward_norm, source, &name("norm3"), device);
+    load_norm(layer.feed_forward_norm.as_mut().unwrap(), source, &name("norm3"), device);
 }
 
 pub fn load_norm(norm: &mut Norm, source: Source, name: &str, device: &Device) {
@@ -78,7 +78,7 @@ pub fn layer_gradients(
     }
     add("linear1", linear_gradients(&layer.feed_forward.up, gradients));
     add("linear2", linear_gradients(&layer.feed_forward.down, gradients));
-    add("norm3", norm_gradients(&layer.feed_forward_norm, gradients));
+    add("norm3", norm_gradients(layer.feed_forward_norm.as_ref().unwrap(), gradients));
     found
 }
 

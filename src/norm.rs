@@ -1,11 +1,12 @@
 //! Normalization of each position's vector, chosen by configuration.
 //!
 //! - LayerNorm: `(x - mean) / √(variance + ε) · γ + β` (Ba et al. 2016)
-//! - RMSNorm: `x / √(mean(x²) + ε) · γ` (Zhang and Sennrich 2019)
+//! - RMSNorm: `x / √(mean(x²) + ε) · γ` (Zhang and Sennrich 2019), or `· (1 + γ)`, which starts from
+//!   a γ of 0 (Gemma)
 
 use burn::config::Config;
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, RmsNorm, RmsNormConfig};
+use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 use crate::error::check_nonzero;
@@ -25,6 +26,8 @@ pub enum NormConfig {
     RmsNorm {
         /// Added to the mean square.
         epsilon: f64,
+        /// Whether the scale is `1 + γ` instead of `γ`.
+        unit_offset: bool,
     },
 }
 
@@ -36,7 +39,15 @@ impl NormConfig {
 
     /// RMSNorm as Llama has it: ε = 1e-6.
     pub fn rms_norm() -> Self {
-        Self::RmsNorm { epsilon: 1e-6 }
+        Self::RmsNorm { epsilon: 1e-6, unit_offset: false }
+    }
+
+    /// The same with another ε.
+    pub fn with_epsilon(self, epsilon: f64) -> Self {
+        match self {
+            Self::LayerNorm { bias, .. } => Self::LayerNorm { epsilon, bias },
+            Self::RmsNorm { unit_offset, .. } => Self::RmsNorm { epsilon, unit_offset },
+        }
     }
 
     /// Builds the norm with scale 1 and shift 0.
@@ -46,7 +57,7 @@ impl NormConfig {
     /// [`Error::Config`] if `d_model` is 0 or ε is not a positive number.
     pub fn init(&self, d_model: usize, device: &Device) -> Result<Norm> {
         check_nonzero("d_model of a norm", d_model)?;
-        let (Self::LayerNorm { epsilon, .. } | Self::RmsNorm { epsilon }) = *self;
+        let (Self::LayerNorm { epsilon, .. } | Self::RmsNorm { epsilon, .. }) = *self;
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(Error::Config {
                 field: "NormConfig::epsilon",
@@ -60,8 +71,10 @@ impl NormConfig {
                 beta: bias.then(|| Initializer::Zeros.init([d_model], device)),
                 epsilon,
             }),
-            Self::RmsNorm { epsilon } => {
-                Norm::RmsNorm(RmsNormConfig::new(d_model).with_epsilon(epsilon).init(device))
+            Self::RmsNorm { epsilon, unit_offset } => {
+                let start = if unit_offset { Initializer::Zeros } else { Initializer::Ones };
+                let gamma = start.init([d_model], device);
+                Norm::RmsNorm(RmsNorm { gamma, epsilon, unit_offset })
             }
         })
     }
@@ -88,7 +101,26 @@ pub struct LayerNorm {
     pub epsilon: f64,
 }
 
+/// RMS norm, by the name and parameter of Burn's module, as with [`LayerNorm`].
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// The learned scale, or what it is more than 1, `[d_model]`.
+    pub gamma: Param<Tensor<1>>,
+    /// Added to the mean square.
+    pub epsilon: f64,
+    /// Whether the scale is `1 + gamma`.
+    pub unit_offset: bool,
+}
+
 impl Norm {
+    /// The length of the axis that it normalizes.
+    pub(crate) fn width(&self) -> usize {
+        match self {
+            Self::LayerNorm(norm) => norm.gamma.shape()[0],
+            Self::RmsNorm(norm) => norm.gamma.shape()[0],
+        }
+    }
+
     /// Normalizes the last axis, in f32 at least.
     ///
     /// # Shapes
@@ -111,7 +143,10 @@ impl Norm {
         let (x, gamma, beta) = (x.cast(wide), gamma.cast(wide), beta.map(|beta| beta.cast(wide)));
         let normed = match self {
             Self::LayerNorm(norm) => ops::layer_norm(x, gamma, beta, norm.epsilon),
-            Self::RmsNorm(norm) => ops::rms_norm(x, gamma, norm.epsilon),
+            Self::RmsNorm(norm) => {
+                let scale = if norm.unit_offset { gamma + 1.0 } else { gamma };
+                ops::rms_norm(x, scale, norm.epsilon)
+            }
         };
         normed.cast(dtype)
     }
