@@ -19,4 +19,5 @@ mod masks;
 mod multi_head;
 mod naive;
 mod pytorch;
+mod sinks;
 mod switching;
