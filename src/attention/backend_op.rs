@@ -19,6 +19,7 @@ pub(super) fn obstacle(query: &Tensor<4>, options: &AttentionOptions) -> Option<
         (options.softcap.is_some(), "a softcap"),
         (options.bias.is_some(), "a bias"),
         (options.alibi.is_some(), "ALiBi"),
+        (options.sinks.is_some(), "sinks"),
     ]
     .into_iter()
     .find_map(|(applies, what)| applies.then_some(what))

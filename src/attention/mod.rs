@@ -4,7 +4,7 @@
 //! scores  = Q Kᵀ · scale            [batch, heads, queries, keys]
 //! scores  = cap · tanh(scores / cap)           with a softcap
 //! scores  = scores + bias                      additive bias, ALiBi
-//! weights = softmax over the visible keys      hidden keys: exactly 0
+//! weights = softmax over the visible keys      hidden keys: exactly 0; with sinks, over one more
 //! output  = dropout(weights) V      [batch, heads, queries, value_dim]
 //! ```
 //!
@@ -49,8 +49,8 @@ pub struct AttentionOutput<const D: usize> {
     /// `[batch, heads, queries, value_dim]`, or `[batch, queries, value_dim]` for rank 3.
     pub output: Tensor<D>,
     /// The weights before dropout, where asked for: `[batch, heads, queries, keys]`, or
-    /// `[batch, queries, keys]` for rank 3. Each row sums to 1 over its visible keys, or to 0 if it
-    /// is dead.
+    /// `[batch, queries, keys]` for rank 3. Each row sums to 1 over its visible keys (to less with
+    /// sinks, which keep their share), or to 0 if it is dead.
     pub weights: Option<Tensor<D>>,
 }
 
@@ -74,7 +74,7 @@ pub struct AttentionOutput<const D: usize> {
 /// # Panics
 ///
 /// If the shapes do not fit each other, the mask's grid or the options (the bias, the number of
-/// ALiBi slopes); if an option is out of its range; or if a kernel was named that cannot do what is
+/// ALiBi slopes or of sinks); if an option is out of its range; or if a kernel was named that cannot do what is
 /// asked, see [`Kernel`].
 ///
 /// # Example

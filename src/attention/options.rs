@@ -26,7 +26,7 @@ pub enum Kernel {
     /// for.
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
-    /// store all weights there), or if weights, a softcap, a bias or ALiBi are asked for.
+    /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.
     ///
     /// With Burn's `autotune` feature its GPU kernels may run, which this crate's tests have not seen.
     /// By their source (cubek 0.3.1) they take a row whose largest score lies below -6e4 for a dead
@@ -55,7 +55,15 @@ pub struct AttentionOptions {
     pub bias: Option<Tensor<4>>,
     /// A bias that falls with distance, computed from the mask's positions.
     pub alibi: Option<Alibi>,
-    /// A score for each head that takes part in the softmax like a key whose value is zero: `[heads]`.
+    /// `[heads]`, a score for each head that joins the softmax's denominator like a visible key
+    /// whose value is zero, and is trained if it requires gradients: a query that finds nothing to
+    /// attend to may give its weight away. The scale, the softcap and the bias leave it alone. The
+    /// weights of a row then sum to less than 1; a dead row stays 0.
+    ///
+    /// Learned, as in gpt-oss (OpenAI 2025, its model card, section 2.2); after "Efficient streaming
+    /// language models with attention sinks" (Xiao et al. 2024, section 3.3). Zeros are the fixed
+    /// "softmax plus one" of "Attention is off by one" (Miller 2023); minus infinity is no sink. Not
+    /// to be confused with [`Mask::sinks`](crate::mask::Mask::sinks), which keeps real keys visible.
     pub sinks: Option<Tensor<1>>,
     /// Probability, in `[0, 1)`, of dropping a weight. Only on an autodiff device, like Burn's
     /// `Dropout`.
@@ -70,7 +78,7 @@ pub struct AttentionOptions {
 }
 
 impl AttentionOptions {
-    /// Scale `1 / sqrt(head_dim)`, no softcap, bias or dropout, no weights, any kernel.
+    /// Scale `1 / sqrt(head_dim)`, no softcap, bias, sinks or dropout, no weights, any kernel.
     pub fn new() -> Self {
         Self::default()
     }
@@ -160,6 +168,10 @@ impl AttentionOptions {
         if let Some(alibi) = &self.alibi {
             let (slopes, heads) = (alibi.slopes().len(), sizes[1]);
             assert!(slopes == heads, "alibi: expected {heads} slopes, one a head, got {slopes}");
+        }
+        if let Some(sinks) = &self.sinks {
+            let ([got], heads) = (sinks.dims(), sizes[1]);
+            assert!(got == heads, "sinks: expected {heads} scores, one a head, got {got}");
         }
     }
 }

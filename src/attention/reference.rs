@@ -45,7 +45,11 @@ pub(super) fn attention(
     if let Some(alibi) = &options.alibi {
         scores = scores + alibi.bias(mask.grid(), &device, wide);
     }
-    let weights = softmax(scores, mask.hidden(&device));
+    let sinks = options.sinks.clone().map(|sinks| {
+        let sinks = sinks.cast(wide).reshape([1, heads, 1, 1]); // [1, heads, 1, 1]
+        sinks.expand([batch, heads, queries, 1]) // [batch, heads, queries, 1]
+    });
+    let weights = softmax(scores, mask.hidden(&device), sinks);
 
     let kept = match &dropout {
         Some(dropout) => dropout.drop(weights.clone()),
@@ -63,25 +67,37 @@ pub(super) fn attention(
     }
 }
 
-/// Softmax over the visible keys; hidden keys get exactly 0, and pass exactly no gradient.
+/// Softmax over the visible keys; hidden keys get exactly 0, and pass exactly no gradient. Sinks,
+/// `[batch, heads, queries, 1]`, take part in the sum alone.
 ///
 /// Hidden scores are replaced twice. Before the exponential, by the lowest finite number: it loses
 /// against every visible score in the row's maximum, unlike a -1e4, and it needs no infinity, which
 /// WGSL may assume away. After it, by 0, since a GPU's `exp` of that number need not be 0, and in a
 /// dead row it is `exp(0)`. The two fills also stop the gradient on its way back.
-fn softmax(mut scores: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+fn softmax(
+    mut scores: Tensor<4>,
+    hidden: Option<Tensor<4, Bool>>,
+    sinks: Option<Tensor<4>>,
+) -> Tensor<4> {
     let lowest = scores.dtype().finfo().expect("scores are floats").min;
     if let Some(hidden) = &hidden {
         scores = scores.mask_fill(hidden.clone(), lowest);
     }
     // Softmax does not change with the maximum, so neither does a gradient pass through it. The
     // clamp is for a row whose bias is -inf everywhere.
-    let maximum = scores.clone().detach().max_dim(3).clamp_min(lowest);
-    let mut exponentials = (scores - maximum).exp();
+    let mut maximum = scores.clone().detach().max_dim(3).clamp_min(lowest);
+    if let Some(sinks) = &sinks {
+        maximum = maximum.max_pair(sinks.clone().detach());
+    }
+    let mut exponentials = (scores - maximum.clone()).exp();
     if let Some(hidden) = hidden {
         exponentials = exponentials.mask_fill(hidden, 0.0);
     }
-    // At least 1 where a key is visible: its maximum contributes exp(0). Exactly 0 in a dead row.
-    let sum = exponentials.clone().sum_dim(3).clamp_min(0.5);
-    exponentials / sum
+    let mut sum = exponentials.clone().sum_dim(3);
+    if let Some(sinks) = sinks {
+        sum = sum + (sinks - maximum).exp();
+    }
+    // At least 1 where anything takes part: the maximum contributes exp(0). Exactly 0 in a dead row
+    // without a sink.
+    exponentials / sum.clamp_min(0.5)
 }

@@ -7,7 +7,6 @@ use burn::backend::{
 #[cfg(test)]
 use burn::tensor::Tensor;
 use burn::tensor::{Bytes, DType, Shape};
-use half::{bf16, f16};
 
 use super::{HostFloat, View};
 
@@ -41,8 +40,6 @@ macro_rules! host_float {
 
 host_float!(f32, DType::F32);
 host_float!(f64, DType::F64);
-host_float!(f16, DType::F16);
-host_float!(bf16, DType::BF16);
 
 /// Where the first element lies.
 #[cfg(test)]

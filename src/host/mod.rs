@@ -9,20 +9,20 @@ mod autodiff;
 mod flex;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+mod simd;
 
 use burn::backend::{Backend, DispatchDevice, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Device, Shape, Tensor, s};
-use half::{bf16, f16};
 
 pub(crate) use autodiff::{Operation, record};
+pub(crate) use simd::arch;
+#[cfg(test)]
+pub(crate) use simd::archs;
 
 /// A CPU backend with the element types that this crate's operations compute in.
-pub(crate) trait Host:
-    HostFloat<f64> + HostFloat<f32> + HostFloat<f16> + HostFloat<bf16>
-{
-}
+pub(crate) trait Host: HostFloat<f64> + HostFloat<f32> {}
 
-impl<B> Host for B where B: HostFloat<f64> + HostFloat<f32> + HostFloat<f16> + HostFloat<bf16> {}
+impl<B> Host for B where B: HostFloat<f64> + HostFloat<f32> {}
 
 /// Reads and makes float tensors of element type `T`.
 pub(crate) trait HostFloat<T>: Backend {

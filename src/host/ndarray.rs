@@ -3,7 +3,6 @@
 
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
 use burn::tensor::{Shape, Tensor, TensorData};
-use half::{bf16, f16};
 
 use super::{HostFloat, View};
 
@@ -62,31 +61,6 @@ macro_rules! host_float {
 
 host_float!(f32, F32);
 host_float!(f64, F64);
-
-macro_rules! no_half {
-    ($half:ty) => {
-        impl HostFloat<$half> for NdArray {
-            fn view<const D: usize>(_: &NdArrayTensor) -> Option<View<'_, $half, D>> {
-                unreachable!("ndarray has no half precision")
-            }
-
-            fn contiguous(_: NdArrayTensor) -> NdArrayTensor {
-                unreachable!("ndarray has no half precision")
-            }
-
-            fn slice(_: &NdArrayTensor) -> Option<&[$half]> {
-                unreachable!("ndarray has no half precision")
-            }
-
-            fn tensor(_: Vec<$half>, _: impl Into<Shape>) -> NdArrayTensor {
-                unreachable!("ndarray has no half precision")
-            }
-        }
-    };
-}
-
-no_half!(f16);
-no_half!(bf16);
 
 /// See [`first_keys`](super::first_keys). Burn's slice copies on this backend, although its arrays can
 /// be parts of each other.

@@ -5,6 +5,8 @@
 
 use rayon::prelude::*;
 
+use crate::host;
+
 /// Elements that one task works on; fixed, so that no result depends on the number of threads.
 pub(super) const BLOCK: usize = 1 << 14;
 
@@ -14,7 +16,7 @@ const LANES: usize = 32;
 /// Runs `block` with the widest vector instructions that the CPU has.
 #[inline(always)]
 pub(super) fn vectorized(block: impl FnOnce()) {
-    pulp::Arch::new().dispatch(block);
+    host::arch().dispatch(block);
 }
 
 /// `output[i] = f(inputs[..][i])`, in parallel if it is worth it.

@@ -53,6 +53,7 @@ struct Results {
     d_key: Array,
     d_value: Array,
     d_bias: Option<Array>,
+    d_sinks: Option<Array>,
 }
 
 fn array<const D: usize>(tensor: Tensor<D>) -> Array {
@@ -71,7 +72,8 @@ fn train(inputs: &Inputs, mask: &LoweredMask, options: &AttentionOptions) -> Res
     let track = |tensor: &Tensor<4>| tensor.clone().autodiff().require_grad();
     let [query, key, value] = [&inputs.query, &inputs.key, &inputs.value].map(track);
     let bias = options.bias.as_ref().map(track);
-    let options = options.clone().with_bias(bias.clone());
+    let sinks = options.sinks.clone().map(|sinks| sinks.autodiff().require_grad());
+    let options = options.clone().with_bias(bias.clone()).with_sinks(sinks.clone());
     let AttentionOutput { output, weights } =
         scaled_dot_product_attention(query.clone(), key.clone(), value.clone(), mask, &options);
     let loss = (output.clone() * inputs.upstream.clone().autodiff()).sum();
@@ -86,6 +88,7 @@ fn train(inputs: &Inputs, mask: &LoweredMask, options: &AttentionOptions) -> Res
         d_key: gradient(&key, &gradients),
         d_value: gradient(&value, &gradients),
         d_bias: bias.map(|bias| gradient(&bias, &gradients)),
+        d_sinks: sinks.map(|sinks| array(sinks.grad(&gradients).expect("a gradient of the sinks"))),
     }
 }
 
@@ -327,6 +330,7 @@ struct Random {
     /// Axes of the bias that are not broadcast.
     bias: Option<[bool; 4]>,
     alibi: bool,
+    sinks: bool,
     seed: u64,
 }
 
@@ -361,6 +365,7 @@ impl Random {
         let value = random([batch, kv_heads, keys, value_dim], 3);
         let upstream = random([batch, heads, queries, value_dim], 4);
         let given_bias = self.bias.map(|axes| random(self.broadcast(axes), 5));
+        let sinks = self.sinks.then(|| random([1, 1, 1, heads], 7));
 
         let grid = Grid::bottom_right(batch, queries, keys);
         let dense = self.hidden.map(|(axes, tenths)| {
@@ -406,6 +411,7 @@ impl Random {
                 scale: self.scale.unwrap_or(1.0 / (head_dim as f64).sqrt()),
                 softcap: self.softcap,
                 bias: bias.as_ref(),
+                sinks: sinks.as_ref().map(|sinks| sinks.values.as_slice()),
                 hidden: &hidden,
                 factor: &|_| 1.0,
             },
@@ -424,6 +430,7 @@ impl Random {
             .with_softcap(self.softcap)
             .with_bias(given_bias.as_ref().map(on_device))
             .with_alibi(self.alibi.then(|| Alibi::with_slopes(slopes)))
+            .with_sinks(sinks.as_ref().map(|sinks| on_device(sinks).flatten::<1>(0, 3)))
             .with_weights(kernel == Kernel::Reference)
             .with_kernel(kernel);
         let results = train(&inputs, &mask, &options);
@@ -442,6 +449,10 @@ impl Random {
         {
             close("d_bias", got, expected, back);
         }
+        if let (Some(got), Some(expected)) = (&results.d_sinks, &expected.d_sinks) {
+            let expected = Array::new([1, 1, 1, heads], expected.clone());
+            close("d_sinks", got, &expected, back);
+        }
         assert_hidden_is_zero(&format!("{self:?}, {kernel:?}"), &results, &hidden);
     }
 }
@@ -454,9 +465,10 @@ fn random_attention() -> impl Strategy<Value = Random> {
         proptest::option::of(0.5..20.0),
         proptest::option::of(any::<[bool; 4]>()),
         any::<bool>(),
+        any::<bool>(),
     );
     (sizes, hidden, any::<bool>(), options, any::<u64>()).prop_map(
-        |(sizes, hidden, look_ahead, (scale, softcap, bias, alibi), seed)| {
+        |(sizes, hidden, look_ahead, (scale, softcap, bias, alibi, sinks), seed)| {
             let (batch, kv_heads, group, queries, keys, head_dim, value_dim) = sizes;
             Random {
                 batch,
@@ -472,6 +484,7 @@ fn random_attention() -> impl Strategy<Value = Random> {
                 softcap,
                 bias,
                 alibi,
+                sinks,
                 seed,
             }
         },
@@ -519,6 +532,7 @@ on_each_backend! {
                 softcap: None,
                 bias: None,
                 alibi: false,
+                sinks: false,
                 seed: length as u64,
             };
             for kernel in training_kernels(&device) {
@@ -920,6 +934,7 @@ on_each_backend! {
                     scale: 0.5,
                     softcap: None,
                     bias: None,
+                    sinks: None,
                     hidden: &|[_, _, q, k]| k > q + 2,
                     factor: &|cell| {
                         if dropped.at(cell) == 0.0 { 0.0 } else { 1.0 / (1.0 - probability) }
@@ -1004,6 +1019,10 @@ on_each_backend! {
                 run([q, k, v], grid(), options().with_alibi(Alibi::new(3))),
                 "expected 4 slopes, one a head, got 3",
             ),
+            (
+                run([q, k, v], grid(), options().with_sinks(Tensor::zeros([2], &device))),
+                "sinks: expected 4 scores, one a head, got 2",
+            ),
             (run([q, k, v], grid(), options().with_softcap(0.0)), "above 0, got 0"),
             (run([q, k, v], grid(), options().with_scale(f64::NAN)), "finite number, got NaN"),
             (run([q, k, v], grid(), options().with_dropout(1.0)), "[0, 1), got 1"),
@@ -1014,6 +1033,16 @@ on_each_backend! {
             (
                 run([q, k, v], grid(), options().with_kernel(Kernel::Backend).with_softcap(2.0)),
                 "got a softcap",
+            ),
+            (
+                run(
+                    [q, k, v],
+                    grid(),
+                    options()
+                        .with_kernel(Kernel::Backend)
+                        .with_sinks(Tensor::zeros([4], &device)),
+                ),
+                "got sinks",
             ),
         ];
         for (text, expected) in cases {

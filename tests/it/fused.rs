@@ -2,7 +2,7 @@
 //!
 //! What all kernels promise is tested for each of them in `attention`.
 
-use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use burn_decoder::attention::{
     Alibi, AttentionOptions, Kernel, MultiHeadAttentionConfig, scaled_dot_product_attention,
 };
@@ -68,7 +68,12 @@ fn train_on(
 ) -> Results {
     let [q, k, v] = [0, 1, 2].map(|i| track(&inputs[i]));
     let bias = options.bias.as_ref().map(&track);
-    let options = options.clone().with_bias(bias.clone());
+    // a sink a head, tracked as the other tensors are
+    let sinks = options.sinks.as_ref().map(|sinks| track(&sinks.clone().unsqueeze()));
+    let options = options
+        .clone()
+        .with_bias(bias.clone())
+        .with_sinks(sinks.clone().map(|sinks| sinks.flatten::<1>(0, 3)));
     let output =
         scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), mask, &options).output;
     let gradients = (output.clone() * inputs[3].clone().autodiff()).sum().backward();
@@ -76,6 +81,7 @@ fn train_on(
     let mut results = vec![to_f64(output.into_data())];
     results.extend([&q, &k, &v].map(gradient));
     results.extend(bias.as_ref().map(gradient));
+    results.extend(sinks.as_ref().map(gradient));
     results
 }
 
@@ -91,7 +97,7 @@ fn causal(batch: usize, length: usize) -> LoweredMask {
     Mask::look_ahead().lower(&Grid::square(batch, length)).unwrap()
 }
 
-const NAMES: [&str; 5] = ["output", "d_query", "d_key", "d_value", "d_bias"];
+const NAMES: [&str; 6] = ["output", "d_query", "d_key", "d_value", "d_bias or d_sinks", "d_sinks"];
 
 /// Differences up to `forward` of the output's largest entry, and up to `backward` of the largest
 /// entry of all gradients: one alone may be 0 but for rounding, as that of a bias that is the same
@@ -120,6 +126,7 @@ struct Request {
     padding: bool,
     bias: Option<[bool; 4]>,
     alibi: bool,
+    sinks: bool,
     softcap: Option<f64>,
     scale: Option<f64>,
     dropout: Option<(f64, u64)>,
@@ -142,6 +149,10 @@ impl Request {
         }
         if self.alibi {
             options = options.with_alibi(Alibi::new(heads));
+        }
+        if self.sinks {
+            let sinks = Distribution::Normal(0.0, 2.0);
+            options = options.with_sinks(Tensor::random([heads], sinks, (device, dtype)));
         }
         if let Some((probability, seed)) = self.dropout {
             options = options.with_dropout(probability).with_dropout_seed(seed);
@@ -177,18 +188,19 @@ fn requests(longest: usize) -> impl Strategy<Value = Request> {
             .prop_map(|(batch, kv_heads, group, queries, keys, head_dim, value_dim)| {
                 [batch, kv_heads * group, kv_heads, queries, keys, head_dim, value_dim]
             });
-    let rules = (0..4u8, any::<bool>(), any::<bool>(), any::<bool>());
+    let rules = (0..4u8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let bias = proptest::option::of(any::<[bool; 4]>());
     let scores = (proptest::option::of(0.5..5.0), proptest::option::of(0.1..1.0));
     let dropout = proptest::option::of((0.05..0.9, any::<u64>()));
     (sizes, rules, bias, scores, dropout).prop_map(
-        |(sizes, (mask, dense, padding, alibi), bias, (softcap, scale), dropout)| Request {
+        |(sizes, (mask, dense, padding, alibi, sinks), bias, (softcap, scale), dropout)| Request {
             sizes,
             mask,
             dense,
             padding,
             bias,
             alibi,
+            sinks,
             softcap,
             scale,
             dropout,
@@ -223,6 +235,7 @@ on_each_cpu! {
                     padding: false,
                     bias: None,
                     alibi: false,
+                    sinks: false,
                     softcap: None,
                     scale: None,
                     dropout: None,
@@ -243,28 +256,37 @@ on_each_cpu! {
             .with_bias(bias)
             .with_softcap(3.0)
             .with_alibi(Alibi::new(2))
+            .with_sinks(Tensor::from_data(TensorData::from([0.4, -0.7]), (&device, DType::F64)))
             .with_dropout(0.3)
             .with_dropout_seed(11);
         let results = train(&inputs, &mask, &options);
         let loss = |inputs: &Inputs, options: &AttentionOptions| {
             let [q, k, v, g] = inputs.clone().map(|x| x.autodiff());
-            let output = scaled_dot_product_attention(q, k, v, &mask, options).output;
+            let options = options
+                .clone()
+                .with_bias(options.bias.clone().map(|x| x.autodiff()))
+                .with_sinks(options.sinks.clone().map(|x| x.autodiff()));
+            let output = scaled_dot_product_attention(q, k, v, &mask, &options).output;
             (output * g).sum().into_scalar::<f64>()
         };
-        for which in 0..4 {
-            let base = if which < 3 { &inputs[which] } else { options.bias.as_ref().unwrap() };
+        for which in 0..5 {
+            let base = match which {
+                0..3 => inputs[which].clone(),
+                3 => options.bias.clone().unwrap(),
+                _ => options.sinks.clone().unwrap().unsqueeze(),
+            };
             let data = to_f64(base.to_data());
             for at in 0..data.len() {
                 let moved = |by: f64| {
                     let mut data = data.clone();
                     data[at] += by;
-                    let data = burn::tensor::TensorData::new(data, base.dims());
+                    let data = TensorData::new(data, base.dims());
                     let moved = Tensor::<4>::from_data(data, (&device, DType::F64));
                     let (mut inputs, mut options) = (inputs.clone(), options.clone());
-                    if which < 3 {
-                        inputs[which] = moved;
-                    } else {
-                        options = options.with_bias(moved.autodiff());
+                    match which {
+                        0..3 => inputs[which] = moved,
+                        3 => options = options.with_bias(moved.autodiff()),
+                        _ => options = options.with_sinks(moved.autodiff().flatten::<1>(0, 3)),
                     }
                     loss(&inputs, &options)
                 };

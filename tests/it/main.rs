@@ -20,4 +20,5 @@ mod multi_head;
 mod naive;
 mod pytorch;
 mod rotary;
+mod sinks;
 mod switching;

@@ -64,6 +64,8 @@ pub struct Problem<'a> {
     pub softcap: Option<f64>,
     /// Broadcasts to `[batch, heads, queries, keys]`.
     pub bias: Option<&'a Array>,
+    /// One score a head, of a key that everyone sees and whose value is zero.
+    pub sinks: Option<&'a [f64]>,
     /// `(batch, head, query, key)`
     pub hidden: &'a dyn Fn([usize; 4]) -> bool,
     /// What a weight is multiplied by after the softmax: 1, or dropout's 0 or `1 / (1 - p)`.
@@ -79,10 +81,11 @@ pub struct Solution {
     pub d_key: Array,
     pub d_value: Array,
     pub d_bias: Option<Array>,
+    pub d_sinks: Option<Vec<f64>>,
 }
 
 pub fn attention(problem: &Problem, upstream: &Array) -> Solution {
-    let Problem { query, key, value, scale, softcap, bias, hidden, factor } = problem;
+    let Problem { query, key, value, scale, softcap, bias, sinks, hidden, factor } = problem;
     let [batch, heads, queries, head_dim] = query.shape;
     let [_, kv_heads, keys, value_dim] = value.shape;
     let mut solution = Solution {
@@ -92,6 +95,7 @@ pub fn attention(problem: &Problem, upstream: &Array) -> Solution {
         d_key: Array::zeros(key.shape),
         d_value: Array::zeros(value.shape),
         d_bias: bias.map(|bias| Array::zeros(bias.shape)),
+        d_sinks: sinks.map(|sinks| vec![0.0; sinks.len()]),
     };
     for b in 0..batch {
         for h in 0..heads {
@@ -117,7 +121,10 @@ pub fn attention(problem: &Problem, upstream: &Array) -> Solution {
                     (weights[k], slopes[k]) = (score, slope);
                     maximum = maximum.max(score);
                 }
-                let mut sum = 0.0;
+                let sink = sinks.map(|sinks| sinks[h]).filter(|_| !visible.is_empty());
+                maximum = maximum.max(sink.unwrap_or(maximum));
+                let of_sink = sink.map_or(0.0, |sink| (sink - maximum).exp());
+                let mut sum = of_sink;
                 for &k in &visible {
                     weights[k] = (weights[k] - maximum).exp();
                     sum += weights[k];
@@ -141,6 +148,9 @@ pub fn attention(problem: &Problem, upstream: &Array) -> Solution {
                         *solution.d_value.at_mut([b, kv, k, i]) += g * weights[k];
                     }
                     mean += weights[k] * d_weights[k];
+                }
+                if let (Some(d_sinks), Some(_)) = (&mut solution.d_sinks, sink) {
+                    d_sinks[h] -= of_sink / sum * mean;
                 }
                 for &k in &visible {
                     let d_score = weights[k] * (d_weights[k] - mean);

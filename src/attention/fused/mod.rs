@@ -12,7 +12,7 @@ use burn::tensor::{DType, Device, Tensor};
 use super::{Alibi, AttentionOptions, AttentionOutput, Dropout, dropout_rng::SeededDropout};
 use crate::{host, mask::LoweredMask};
 use kernel::Problem;
-use op::{Bias, FusedAttention};
+use op::{FusedAttention, Optional};
 
 /// Everything about one attention that is not a tensor: plain host data, cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,11 +27,20 @@ pub(crate) struct Plan {
     alibi: Option<Alibi>,
     /// Dropout of the weights.
     dropout: Option<SeededDropout>,
+    /// Whether a bias is among the tensors; sinks may be, with or without it.
+    biased: bool,
 }
 
 impl Plan {
-    /// The same for the kernel, with the shapes of query and key and the width of the values.
-    fn problem(&self, query: [usize; 4], key: [usize; 4], value_dim: usize) -> Problem<'_> {
+    /// The same for the kernel, with the shapes of query and key, the width of the values and one
+    /// sink a head.
+    fn problem<'a>(
+        &'a self,
+        query: [usize; 4],
+        key: [usize; 4],
+        value_dim: usize,
+        sinks: Option<&'a [f64]>,
+    ) -> Problem<'a> {
         let [batch, heads, queries, head_dim] = query;
         let [_, kv_heads, keys, _] = key;
         Problem {
@@ -51,7 +60,7 @@ impl Plan {
                 .alibi
                 .as_ref()
                 .map(|alibi| kernel::Alibi { slopes: alibi.slopes(), grid: self.mask.grid() }),
-            sinks: None,
+            sinks,
             dropout: self.dropout,
         }
     }
@@ -79,16 +88,14 @@ pub(super) fn attention(
         softcap: options.softcap,
         alibi: options.alibi.clone(),
         dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
-    };
-    let bias = match options.bias.clone() {
-        None => Bias::None,
-        Some(bias) => Bias::Added(bias.into_dispatch()),
+        biased: options.bias.is_some(),
     };
     let output = Tensor::from_dispatch(Dispatch::fused_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        bias,
+        Optional::of(options.bias.clone()),
+        Optional::of(options.sinks.clone()),
         plan,
     ));
     AttentionOutput { output, weights: None }

@@ -3,31 +3,38 @@
 //! Queries, keys and values are read by stride, so that the `swap_dims` that puts the heads before
 //! the tokens costs nothing; what comes out (output and gradients alike) lies in memory as
 //! `[batch, tokens, heads, width]`, so that swapping back is free too.
+//!
+//! The kernel knows f32 and f64. Tensors in half precision are converted to f32 on the way in, the
+//! results on the way out; so a step of decoding with a cache in half precision converts the whole
+//! cache.
 // The list of backends names ndarray, which Burn deprecates.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use burn::backend::{
-    Backend, ExtensionType, TensorMetadata,
+    Backend, Dispatch, ExtensionType, TensorMetadata,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::DType;
-use half::{bf16, f16};
+use burn::tensor::{DType, Tensor};
 
 use super::{
     Plan,
-    kernel::{self, Element, Strided},
+    kernel::{self, Problem, Real, Strided},
 };
 use crate::host::{Host, HostFloat, Operation, View, read, readable, record};
 
-/// The additive bias, if there is one: broadcasts to `[batch, heads, queries, keys]`.
+/// A tensor that may be missing.
 #[derive(ExtensionType)]
-pub(crate) enum Bias<B: Backend> {
-    /// No bias.
+pub(crate) enum Optional<B: Backend> {
     None,
-    /// Added to the scaled scores; axes are full or 1.
-    Added(FloatTensor<B>),
+    Some(FloatTensor<B>),
+}
+
+impl Optional<Dispatch> {
+    pub(super) fn of<const D: usize>(tensor: Option<Tensor<D>>) -> Self {
+        tensor.map_or(Self::None, |tensor| Self::Some(tensor.into_dispatch()))
+    }
 }
 
 /// Attention under a [`Plan`], differentiable in its tensors.
@@ -38,12 +45,14 @@ pub(crate) enum Bias<B: Backend> {
 )]
 pub(crate) trait FusedAttention: Backend {
     /// `[batch, heads, queries, head_dim]`, `[batch, kv_heads, keys, head_dim]` and
-    /// `[batch, kv_heads, keys, value_dim]` to `[batch, heads, queries, value_dim]`.
+    /// `[batch, kv_heads, keys, value_dim]` to `[batch, heads, queries, value_dim]`. The bias
+    /// broadcasts to `[batch, heads, queries, keys]`, sinks are `[heads]`.
     fn fused_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        #[extension_type] bias: Bias<Self>,
+        #[extension_type] bias: Optional<Self>,
+        #[extension_type] sinks: Optional<Self>,
         plan: Plan,
     ) -> FloatTensor<Self>;
 }
@@ -53,12 +62,18 @@ impl<B: Host> FusedAttention for B {
         query: FloatTensor<B>,
         key: FloatTensor<B>,
         value: FloatTensor<B>,
-        bias: Bias<B>,
+        bias: Optional<B>,
+        sinks: Optional<B>,
         plan: Plan,
     ) -> FloatTensor<B> {
-        match bias {
-            Bias::None => plan.forward::<B>([query, key, value]).0,
-            Bias::Added(bias) => plan.forward::<B>([query, key, value, bias]).0,
+        match (bias, sinks) {
+            (Optional::None, Optional::None) => plan.forward::<B>([query, key, value]).0,
+            (Optional::Some(one), Optional::None) | (Optional::None, Optional::Some(one)) => {
+                plan.forward::<B>([query, key, value, one]).0
+            }
+            (Optional::Some(bias), Optional::Some(sinks)) => {
+                plan.forward::<B>([query, key, value, bias, sinks]).0
+            }
         }
     }
 }
@@ -68,17 +83,23 @@ impl<B: Host, C: CheckpointStrategy> FusedAttention for Autodiff<B, C> {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        bias: Bias<Self>,
+        bias: Optional<Self>,
+        sinks: Optional<Self>,
         plan: Plan,
     ) -> FloatTensor<Self> {
-        match bias {
-            Bias::None => record::<B, C, _, _>(plan, [query, key, value]),
-            Bias::Added(bias) => record::<B, C, _, _>(plan, [query, key, value, bias]),
+        match (bias, sinks) {
+            (Optional::None, Optional::None) => record::<B, C, _, _>(plan, [query, key, value]),
+            (Optional::Some(one), Optional::None) | (Optional::None, Optional::Some(one)) => {
+                record::<B, C, _, _>(plan, [query, key, value, one])
+            }
+            (Optional::Some(bias), Optional::Some(sinks)) => {
+                record::<B, C, _, _>(plan, [query, key, value, bias, sinks])
+            }
         }
     }
 }
 
-/// Query, key, value and, with `N = 4`, the bias.
+/// Query, key, value, and the bias and the sinks where there are any.
 ///
 /// The backward pass gets the inputs, the output and two numbers a query (what its weights were
 /// divided by), and computes the weights again: memory grows with the length, not with its square.
@@ -89,14 +110,14 @@ impl<const N: usize> Operation<N> for Plan {
         &self,
         inputs: [FloatTensor<B>; N],
     ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let forward = match inputs[0].dtype() {
-            DType::F64 => forward_in::<B, f64>,
-            DType::F32 => forward_in::<B, f32>,
-            DType::F16 => forward_in::<B, f16>,
-            DType::BF16 => forward_in::<B, bf16>,
-            other => panic!("fused attention: expected f64, f32, f16 or bf16, got {other:?}"),
+        let narrow = inputs[0].dtype();
+        let wide = computed_in(narrow);
+        let inputs = Inputs::of(inputs.map(|input| cast::<B>(input, wide)), self);
+        let (output, statistics) = match wide {
+            DType::F64 => forward_in::<B, f64>(inputs, self),
+            _ => forward_in::<B, f32>(inputs, self),
         };
-        let (output, statistics) = forward(Inputs::of(inputs), self);
+        let output = cast::<B>(output, narrow);
         (output.clone(), vec![output, statistics])
     }
 
@@ -107,152 +128,189 @@ impl<const N: usize> Operation<N> for Plan {
         d_output: FloatTensor<B>,
         wanted: [bool; N],
     ) -> [Option<FloatTensor<B>>; N] {
-        let backward = match d_output.dtype() {
-            DType::F64 => backward_in::<B, f64>,
-            DType::F32 => backward_in::<B, f32>,
-            DType::F16 => backward_in::<B, f16>,
-            _ => backward_in::<B, bf16>,
-        };
+        let narrow = inputs.each_ref().map(|input| input.dtype());
+        let wide = computed_in(narrow[0]);
+        let inputs = Inputs::of(inputs.map(|input| cast::<B>(input, wide)), self);
         let [output, statistics] = saved.try_into().expect("what forward saved");
-        let wanted = Inputs::of(wanted);
-        let gradients = backward(Inputs::of(inputs), output, statistics, d_output, self, wanted);
-        let mut gradients = gradients.into_iter();
-        std::array::from_fn(|_| gradients.next().expect("a gradient for each input"))
+        let [output, d_output] = [output, d_output].map(|tensor| cast::<B>(tensor, wide));
+        let given = Given { output, statistics, d_output };
+        let wanted = Inputs::of(wanted, self);
+        let Inputs { query, key, value, bias, sinks } = match wide {
+            DType::F64 => backward_in::<B, f64>(inputs, given, self, wanted),
+            _ => backward_in::<B, f32>(inputs, given, self, wanted),
+        };
+        let mut gradients = [query, key, value].into_iter().chain(bias).chain(sinks);
+        narrow.map(|dtype| {
+            let gradient = gradients.next().expect("a place for each input");
+            gradient.map(|gradient| cast::<B>(gradient, dtype))
+        })
     }
 }
 
-/// The tensors that attention reads.
+/// What the kernel computes tensors of `dtype` in.
+fn computed_in(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        DType::F32 | DType::F16 | DType::BF16 => DType::F32,
+        other => panic!("fused attention: expected f64, f32, f16 or bf16, got {other:?}"),
+    }
+}
+
+/// `tensor` in elements of `dtype`; the same where it holds them.
+fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if tensor.dtype() == dtype { tensor } else { B::float_cast(tensor, dtype.into()) }
+}
+
+/// Something for each tensor that attention reads.
 #[derive(Clone, Debug)]
 struct Inputs<T> {
     query: T,
     key: T,
     value: T,
     bias: Option<T>,
+    sinks: Option<T>,
 }
 
 impl<T> Inputs<T> {
-    fn of<const N: usize>(inputs: [T; N]) -> Self {
+    fn of<const N: usize>(inputs: [T; N], plan: &Plan) -> Self {
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().expect("query, key and value");
-        Self { query: next(), key: next(), value: next(), bias: inputs.next() }
-    }
-
-    fn as_ref(&self) -> Inputs<&T> {
-        let Self { query, key, value, bias } = self;
-        Inputs { query, key, value, bias: bias.as_ref() }
-    }
-
-    fn map<U>(self, mut f: impl FnMut(T) -> U) -> Inputs<U> {
-        let Self { query, key, value, bias } = self;
-        Inputs { query: f(query), key: f(key), value: f(value), bias: bias.map(f) }
+        let [query, key, value] = [next(), next(), next()];
+        let bias = if plan.biased { inputs.next() } else { None };
+        Self { query, key, value, bias, sinks: inputs.next() }
     }
 }
 
-fn forward_in<B: Reads<E>, E: Number>(
+/// What the backward pass gets besides the inputs.
+struct Given<T> {
+    output: T,
+    statistics: T,
+    d_output: T,
+}
+
+fn forward_in<B: HostFloat<T>, T: Real>(
     inputs: Inputs<FloatTensor<B>>,
     plan: &Plan,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let inputs = inputs.map(readable::<B, E, 4>);
-    let views = views::<B, E>(&inputs);
-    let [batch, heads, queries, _] = inputs.query.shape().dims();
-    let value_dim = inputs.value.shape()[3];
+    let inputs = Readable::<B>::new(inputs);
     let problem = inputs.problem(plan);
-    let mut output = vec![E::default(); batch * queries * heads * value_dim];
-    let mut statistics = vec![E::Real::default(); kernel::statistics_len(&problem)];
-    kernel::forward(&problem, &views, &mut output, &mut statistics);
+    let shape = [problem.batch, problem.heads, problem.queries, problem.value_dim];
+    let mut output = vec![T::ZERO; shape.iter().product()];
+    let mut statistics = vec![T::ZERO; kernel::statistics_len(&problem)];
+    kernel::forward(&problem, &inputs.views(), &mut output, &mut statistics);
     let len = statistics.len();
-    (
-        heads_first::<B, E>(output, [batch, heads, queries, value_dim]),
-        <B as HostFloat<E::Real>>::tensor(statistics, [len]),
-    )
+    (heads_first::<B, T>(output, shape), B::tensor(statistics, [len]))
 }
 
-fn backward_in<B: Reads<E>, E: Number>(
+fn backward_in<B: HostFloat<T>, T: Real>(
     inputs: Inputs<FloatTensor<B>>,
-    output: FloatTensor<B>,
-    statistics: FloatTensor<B>,
-    d_output: FloatTensor<B>,
+    given: Given<FloatTensor<B>>,
     plan: &Plan,
     wanted: Inputs<bool>,
-) -> [Option<FloatTensor<B>>; 4] {
-    let inputs = inputs.map(readable::<B, E, 4>);
-    let [output, d_output] = [output, d_output].map(readable::<B, E, 4>);
-    let statistics = read::<B, E::Real, 1>(&statistics);
-    let shapes = inputs.as_ref().map(|tensor| tensor.shape().dims());
+) -> Inputs<Option<FloatTensor<B>>> {
+    let inputs = Readable::<B>::new(inputs);
+    let [output, d_output] = [given.output, given.d_output].map(readable::<B, T, 4>);
+    let statistics = read::<B, T, 1>(&given.statistics);
+    let problem = inputs.problem(plan);
 
-    let zeros = |shape: [usize; 4]| vec![E::default(); shape.iter().product()];
-    let mut d_query = wanted.query.then(|| zeros(shapes.query));
-    let mut d_key = wanted.key.then(|| zeros(shapes.key));
-    let mut d_value = wanted.value.then(|| zeros(shapes.value));
-    let mut d_bias =
-        shapes.bias.filter(|_| wanted.bias == Some(true)).map(|shape| (zeros(shape), shape));
+    let zeros = |shape: [usize; 4]| vec![T::ZERO; shape.iter().product()];
+    let of = |tensor: &FloatTensor<B>, wanted: bool| {
+        let shape = tensor.shape().dims();
+        (wanted.then(|| zeros(shape)), shape)
+    };
+    let (mut d_query, query_shape) = of(&inputs.query, wanted.query);
+    let (mut d_key, key_shape) = of(&inputs.key, wanted.key);
+    let (mut d_value, value_shape) = of(&inputs.value, wanted.value);
+    let mut d_bias = inputs.bias.as_ref().map(|bias| of(bias, wanted.bias == Some(true)));
+    let mut d_sinks = (wanted.sinks == Some(true)).then(|| vec![0.0; problem.heads]);
+    let bias = d_bias.as_mut().and_then(|(data, shape)| Some((data.as_deref_mut()?, *shape)));
     let gradients = kernel::Gradients {
         query: d_query.as_deref_mut(),
         key: d_key.as_deref_mut(),
         value: d_value.as_deref_mut(),
-        bias: d_bias.as_mut().map(|(data, shape)| kernel::BiasGradient { data, shape: *shape }),
-        sinks: None,
+        bias: bias.map(|(data, shape)| kernel::BiasGradient { data, shape }),
+        sinks: d_sinks.as_deref_mut(),
     };
     kernel::backward(
-        &inputs.problem(plan),
-        &views::<B, E>(&inputs),
-        strided::<B, E>(&output),
+        &problem,
+        &inputs.views(),
+        strided::<B, T>(&output),
         statistics.data,
-        strided::<B, E>(&d_output),
+        strided::<B, T>(&d_output),
         gradients,
     );
-    [
-        d_query.map(|data| heads_first::<B, E>(data, shapes.query)),
-        d_key.map(|data| heads_first::<B, E>(data, shapes.key)),
-        d_value.map(|data| heads_first::<B, E>(data, shapes.value)),
-        d_bias.map(|(data, shape)| B::tensor(data, shape)),
-    ]
-}
-
-/// An element type that tensors hold and the kernel reads.
-trait Number: Element + Default {}
-
-impl<E: Element + Default> Number for E {}
-
-/// A backend that holds such elements, and what the kernel computes them in.
-trait Reads<E: Element>: HostFloat<E> + HostFloat<E::Real> {}
-
-impl<E: Element, B: HostFloat<E> + HostFloat<E::Real>> Reads<E> for B {}
-
-impl<T: TensorMetadata> Inputs<T> {
-    fn problem<'a>(&self, plan: &'a Plan) -> kernel::Problem<'a> {
-        plan.problem(self.query.shape().dims(), self.key.shape().dims(), self.value.shape()[3])
+    let heads = problem.heads;
+    let sinks = |data: Vec<f64>| B::tensor(data.into_iter().map(T::of_f64).collect(), [heads]);
+    Inputs {
+        query: d_query.map(|data| heads_first::<B, T>(data, query_shape)),
+        key: d_key.map(|data| heads_first::<B, T>(data, key_shape)),
+        value: d_value.map(|data| heads_first::<B, T>(data, value_shape)),
+        bias: d_bias.map(|(data, shape)| data.map(|data| B::tensor(data, shape))),
+        sinks: wanted.sinks.map(|_| d_sinks.map(sinks)),
     }
 }
 
-/// The inputs as the kernel reads them; the bias broadcasts by strides of 0.
-fn views<B: HostFloat<E>, E>(inputs: &Inputs<FloatTensor<B>>) -> kernel::Inputs<'_, E> {
-    let [batch, heads, queries, _] = inputs.query.shape().dims();
-    let full = [batch, heads, queries, inputs.key.shape()[2]];
-    let broadcast = |bias| {
-        let View { data, shape, mut strides } = read::<B, E, 4>(bias);
-        for axis in 0..4 {
-            if shape[axis] == 1 {
-                strides[axis] = 0;
+/// The inputs where the kernel can read them.
+struct Readable<B: Backend> {
+    query: FloatTensor<B>,
+    key: FloatTensor<B>,
+    value: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    sinks: Option<Vec<f64>>,
+}
+
+impl<B: Backend> Readable<B> {
+    fn new<T: Real>(inputs: Inputs<FloatTensor<B>>) -> Self
+    where
+        B: HostFloat<T>,
+    {
+        let Inputs { query, key, value, bias, sinks } = inputs;
+        let [query, key, value] = [query, key, value].map(readable::<B, T, 4>);
+        let numbers = |sinks| {
+            let sinks = readable::<B, T, 1>(sinks);
+            let View { data, shape: [heads], strides: [step] } = read::<B, T, 1>(&sinks);
+            (0..heads).map(|head| data[head * step].to_f64()).collect()
+        };
+        Self { query, key, value, bias: bias.map(readable::<B, T, 4>), sinks: sinks.map(numbers) }
+    }
+
+    fn problem<'a>(&'a self, plan: &'a Plan) -> Problem<'a> {
+        let [query, key] = [&self.query, &self.key].map(|tensor| tensor.shape().dims());
+        plan.problem(query, key, self.value.shape()[3], self.sinks.as_deref())
+    }
+
+    /// The tensors as the kernel reads them; the bias broadcasts by strides of 0.
+    fn views<T: Real>(&self) -> kernel::Inputs<'_, T>
+    where
+        B: HostFloat<T>,
+    {
+        let [batch, heads, queries, _] = self.query.shape().dims();
+        let full = [batch, heads, queries, self.key.shape()[2]];
+        let broadcast = |bias| {
+            let View { data, shape, mut strides } = read::<B, T, 4>(bias);
+            for axis in 0..4 {
+                if shape[axis] == 1 {
+                    strides[axis] = 0;
+                }
             }
+            Strided::new(data, full, strides)
+        };
+        kernel::Inputs {
+            query: strided::<B, T>(&self.query),
+            key: strided::<B, T>(&self.key),
+            value: strided::<B, T>(&self.value),
+            bias: self.bias.as_ref().map(broadcast),
         }
-        Strided::new(data, full, strides)
-    };
-    kernel::Inputs {
-        query: strided::<B, E>(&inputs.query),
-        key: strided::<B, E>(&inputs.key),
-        value: strided::<B, E>(&inputs.value),
-        bias: inputs.bias.as_ref().map(broadcast),
     }
 }
 
-fn strided<B: HostFloat<E>, E>(tensor: &FloatTensor<B>) -> Strided<'_, E> {
-    let View { data, shape, strides } = read::<B, E, 4>(tensor);
+fn strided<B: HostFloat<T>, T>(tensor: &FloatTensor<B>) -> Strided<'_, T> {
+    let View { data, shape, strides } = read::<B, T, 4>(tensor);
     Strided::new(data, shape, strides)
 }
 
 /// A tensor of `[batch, heads, tokens, width]` whose data lies as `[batch, tokens, heads, width]`.
-fn heads_first<B: HostFloat<E>, E>(data: Vec<E>, shape: [usize; 4]) -> FloatTensor<B> {
+fn heads_first<B: HostFloat<T>, T>(data: Vec<T>, shape: [usize; 4]) -> FloatTensor<B> {
     let [batch, heads, tokens, width] = shape;
     B::float_swap_dims(B::tensor(data, [batch, tokens, heads, width]), 1, 2)
 }

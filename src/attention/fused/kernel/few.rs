@@ -6,28 +6,27 @@
 
 use std::ops::Range;
 
-use pulp::{Scalar, Simd, WithSimd};
+use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use super::arch::Arch;
 use super::problem::result_row;
 use super::real::exp2;
 use super::rows::Rows;
 use super::score::Rule;
 use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, Panel, key_bounds};
-use super::{Element, Inputs, Problem, Real};
+use super::{Inputs, Problem, Real};
 
 /// Up to this many queries this way is faster.
 pub(super) const MOST_QUERIES: usize = 2;
 /// Keys in a task.
 const STRETCH: usize = 8 * KEY_TILE;
 
-pub(super) fn forward<E: Element>(
+pub(super) fn forward<T: Real>(
     arch: Arch,
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: &mut [E],
-    statistics: &mut [E::Real],
+    inputs: &Inputs<T>,
+    out: &mut [T],
+    statistics: &mut [T],
 ) {
     let Problem { batch, heads, kv_heads, queries, keys, value_dim, .. } = *problem;
     let rule = Rule::new(problem, inputs);
@@ -35,7 +34,7 @@ pub(super) fn forward<E: Element>(
     let stretches = keys.div_ceil(STRETCH).max(1);
     let row = value_dim + 2;
     // `[batch, kv_heads, stretches, heads of the group, queries, value_dim + 2]`
-    let mut parts = vec![E::Real::ZERO; rows * stretches * row];
+    let mut parts = vec![T::ZERO; rows * stretches * row];
     let of_task = heads / kv_heads * queries * row;
     let shared = Shared::new(&mut parts);
     let work = rows * keys * (problem.head_dim + value_dim);
@@ -59,17 +58,17 @@ pub(super) fn forward<E: Element>(
             &parts[task * of_task + (of_group * queries + query) * row..][..row]
         };
         // a sink is a part of its own, which adds no value
-        let sink = rule.sink(head).map(E::Real::of_f64);
-        let dead = (0..stretches).all(|stretch| part(stretch)[1] == E::Real::ZERO);
-        let max = (0..stretches).fold(sink.unwrap_or(E::Real::NEG_INFINITY), |max, stretch| {
+        let sink = rule.sink(head).map(T::of_f64);
+        let dead = (0..stretches).all(|stretch| part(stretch)[1] == T::ZERO);
+        let max = (0..stretches).fold(sink.unwrap_or(T::NEG_INFINITY), |max, stretch| {
             if max < part(stretch)[0] { part(stretch)[0] } else { max }
         });
-        let factor = |part_max: E::Real| ((part_max.to_f64() - max.to_f64()) * rule.factor).exp2();
+        let factor = |part_max: T| ((part_max.to_f64() - max.to_f64()) * rule.factor).exp2();
         let mut sum = if dead { 0.0 } else { sink.map_or(0.0, factor) };
         let out = &mut out[result_row([heads, queries, value_dim], [batch, head, query])..];
         let out = &mut out[..value_dim];
         let mut total = vec![0.0; value_dim];
-        for part in (0..stretches).map(part).filter(|part| part[1] != E::Real::ZERO) {
+        for part in (0..stretches).map(part).filter(|part| part[1] != T::ZERO) {
             let factor = factor(part[0]);
             sum += factor * part[1].to_f64();
             for (total, value) in total.iter_mut().zip(&part[2..]) {
@@ -78,27 +77,27 @@ pub(super) fn forward<E: Element>(
         }
         let inverse = if dead { 0.0 } else { keep / sum };
         for (out, total) in out.iter_mut().zip(total) {
-            *out = E::of_real(E::Real::of_f64(total * inverse));
+            *out = T::of_f64(total * inverse);
         }
         maxima[at] = max;
-        sums[at] = E::Real::of_f64(sum);
+        sums[at] = T::of_f64(sum);
     }
 }
 
 /// All queries of a group of heads against a stretch of keys.
-struct Stretch<'a, E: Element> {
+struct Stretch<'a, T: Real> {
     problem: &'a Problem<'a>,
-    inputs: &'a Inputs<'a, E>,
-    rule: Rule<'a, E>,
+    inputs: &'a Inputs<'a, T>,
+    rule: Rule<'a, T>,
     batch: usize,
     kv_head: usize,
     keys: Range<usize>,
     /// For each query of each head of the group: maximum, sum, and the values' weighted sum.
-    parts: &'a mut [E::Real],
-    workspace: &'a mut Workspace<E::Real>,
+    parts: &'a mut [T],
+    workspace: &'a mut Workspace<T>,
 }
 
-impl<E: Element> WithSimd for Stretch<'_, E> {
+impl<T: Real> WithSimd for Stretch<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -121,12 +120,12 @@ impl<E: Element> WithSimd for Stretch<'_, E> {
         if head_dim > 0 {
             for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
                 let row = self.inputs.query.row([self.batch, panel.head, panel.first]);
-                row.copy_to(head_dim, query, E::Real::ONE);
+                row.copy_to(head_dim, query, T::ONE);
             }
         }
         for part in self.parts.chunks_exact_mut(value_dim + 2) {
-            part.fill(E::Real::ZERO);
-            part[0] = E::Real::NEG_INFINITY;
+            part.fill(T::ZERO);
+            part[0] = T::NEG_INFINITY;
         }
         let mut start = self.keys.start;
         while start < self.keys.end {
@@ -138,8 +137,8 @@ impl<E: Element> WithSimd for Stretch<'_, E> {
                 continue;
             }
             let at = [self.batch, self.kv_head, tile.start];
-            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, key_copy);
-            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, value_copy);
+            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
+            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
             for (at, panel) in panels.iter().enumerate() {
                 let seen = sees(panel);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
@@ -153,9 +152,9 @@ impl<E: Element> WithSimd for Stretch<'_, E> {
                 }
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
-                let partial = panel.hide::<E::Real, Scalar>(Scalar, seen.clone(), 1, scores);
+                let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
                 let part = &mut self.parts[at * (value_dim + 2)..][..value_dim + 2];
-                let factor = E::Real::of_f64(self.rule.factor);
+                let factor = T::of_f64(self.rule.factor);
                 let (shrink, sum) = soften(simd, factor, scores, part);
                 part[1] *= shrink;
                 part[1] += sum;

@@ -16,9 +16,8 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 
-use super::arch::Arch;
 use super::gemm::{Left, Lie, Onto, Product, Right};
 use super::problem::result_row;
 use super::real::exp2;
@@ -26,7 +25,7 @@ use super::rows::{Rows, transpose};
 use super::score::Rule;
 use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
-use super::{Element, Inputs, Problem, Real};
+use super::{Inputs, Problem, Real};
 
 /// Queries in a task, the largest that leaves at least [`ENOUGH_TASKS`]: keys and values are read
 /// once a task. No result depends on it.
@@ -34,12 +33,12 @@ const QUERY_TILES: [usize; 3] = [384, 192, 96];
 /// Tasks that keep many threads busy to the end.
 const ENOUGH_TASKS: usize = 64;
 
-pub(super) fn forward<E: Element>(
+pub(super) fn forward<T: Real>(
     arch: Arch,
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: &mut [E],
-    statistics: &mut [E::Real],
+    inputs: &Inputs<T>,
+    out: &mut [T],
+    statistics: &mut [T],
 ) {
     let Problem { batch, heads, queries, .. } = *problem;
     let rows = batch * heads * queries;
@@ -79,19 +78,19 @@ pub(super) fn forward<E: Element>(
     });
 }
 
-struct Tile<'a, E: Element> {
+struct Tile<'a, T: Real> {
     problem: &'a Problem<'a>,
-    inputs: &'a Inputs<'a, E>,
-    rule: Rule<'a, E>,
+    inputs: &'a Inputs<'a, T>,
+    rule: Rule<'a, T>,
     bounds: &'a Range<usize>,
     batch: usize,
     head: usize,
     first: usize,
     count: usize,
-    out: &'a Shared<'a, E>,
-    maxima: &'a mut [E::Real],
-    sums: &'a mut [E::Real],
-    workspace: &'a mut Workspace<E::Real>,
+    out: &'a Shared<'a, T>,
+    maxima: &'a mut [T],
+    sums: &'a mut [T],
+    workspace: &'a mut Workspace<T>,
 }
 
 /// What a panel carries from one tile of keys to the next.
@@ -107,13 +106,13 @@ struct State<'a, T> {
     width: usize,
 }
 
-impl<E: Element> WithSimd for Tile<'_, E> {
+impl<T: Real> WithSimd for Tile<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Problem { keys, head_dim, value_dim, .. } = *self.problem;
-        let lanes = E::Real::lanes::<S>();
+        let lanes = T::lanes::<S>();
         let widest = (2 * lanes).min(self.count.next_multiple_of(lanes));
         let count = self.count.div_ceil(widest);
         let key_tile = KEY_TILE.min(keys);
@@ -138,9 +137,9 @@ impl<E: Element> WithSimd for Tile<'_, E> {
             let sum = &mut state[..width];
             transpose(&self.inputs.query, [self.batch, self.head, first], queries, query, width);
             let sink = self.rule.sink(self.head);
-            max.fill(sink.map_or(E::Real::NEG_INFINITY, E::Real::of_f64));
-            sum.fill(if sink.is_some() { E::Real::ONE } else { E::Real::ZERO });
-            out.fill(E::Real::ZERO);
+            max.fill(sink.map_or(T::NEG_INFINITY, T::of_f64));
+            sum.fill(if sink.is_some() { T::ONE } else { T::ZERO });
+            out.fill(T::ZERO);
             panels.push((panel, State { query, out, max, sum, width }));
         }
         let kv_head = self.problem.kv_head(self.head);
@@ -149,8 +148,9 @@ impl<E: Element> WithSimd for Tile<'_, E> {
         for tile in (start / KEY_TILE..end.div_ceil(KEY_TILE)).map(|tile| tile * KEY_TILE) {
             let tile = tile.max(start)..(tile + KEY_TILE).min(end);
             let at = [self.batch, kv_head, tile.start];
-            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, key_rows);
-            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, value_rows);
+            let (len, readers) = (tile.len(), panels.len());
+            let key = Rows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
+            let value = Rows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
             for (panel, state) in &mut panels {
                 let seen = tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
@@ -178,19 +178,18 @@ impl<E: Element> WithSimd for Tile<'_, E> {
                 let row = panel.first + lane - self.first;
                 let (max, mut sum) = (state.max[lane], state.sum[lane]);
                 // what a sink alone leaves: perhaps a dead row
-                if sum == E::Real::ONE && (0..keys).all(|key| !panel.is_visible(lane, key)) {
-                    sum = E::Real::ZERO;
+                if sum == T::ONE && (0..keys).all(|key| !panel.is_visible(lane, key)) {
+                    sum = T::ZERO;
                 }
-                let inverse = if sum == E::Real::ZERO { 0.0 } else { keep / sum.to_f64() };
-                let inverse = E::Real::of_f64(inverse);
+                let inverse = if sum == T::ZERO { 0.0 } else { keep / sum.to_f64() };
+                let inverse = T::of_f64(inverse);
                 let at = [self.batch, self.head, panel.first + lane];
                 let at = result_row([self.problem.heads, self.problem.queries, value_dim], at);
                 // SAFETY: this row belongs to this task alone.
                 let out = unsafe { self.out.slice(at, value_dim) };
                 for (c, out) in out.iter_mut().enumerate() {
-                    let mut weighted = state.out[c * state.width + lane];
-                    weighted *= inverse;
-                    *out = E::of_real(weighted);
+                    *out = state.out[c * state.width + lane];
+                    *out *= inverse;
                 }
                 self.maxima[row] = max;
                 self.sums[row] = sum;
@@ -200,20 +199,20 @@ impl<E: Element> WithSimd for Tile<'_, E> {
 }
 
 /// One panel against one tile of keys.
-struct Step<'a, E: Element> {
+struct Step<'a, T: Real> {
     problem: &'a Problem<'a>,
-    rule: &'a Rule<'a, E>,
+    rule: &'a Rule<'a, T>,
     panel: &'a Panel<'a>,
     keys: Range<usize>,
-    key: Rows<'a, E::Real>,
-    value: Rows<'a, E::Real>,
+    key: Rows<'a, T>,
+    value: Rows<'a, T>,
     /// `[keys][width]`
-    scores: &'a mut [E::Real],
+    scores: &'a mut [T],
 }
 
-impl<E: Element> Step<'_, E> {
+impl<T: Real> Step<'_, T> {
     #[inline(always)]
-    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<E::Real>) {
+    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<T>) {
         let width = state.width;
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
@@ -225,9 +224,9 @@ impl<E: Element> Step<'_, E> {
             onto: Onto::Zero,
         });
         self.rule.apply(simd, self.panel, self.keys.clone(), width, self.scores, None);
-        let partial = self.panel.hide::<E::Real, S>(simd, self.keys.clone(), width, self.scores);
-        let mut shrink = [E::Real::ZERO; MOST_LANES];
-        let factor = E::Real::of_f64(self.rule.factor);
+        let partial = self.panel.hide::<T, S>(simd, self.keys.clone(), width, self.scores);
+        let mut shrink = [T::ZERO; MOST_LANES];
+        let factor = T::of_f64(self.rule.factor);
         soften::<_, S, N>(simd, factor, self.scores, state, &mut shrink);
         if let Some(dropout) = self.problem.dropout {
             self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
@@ -248,9 +247,9 @@ impl<E: Element> Step<'_, E> {
     fn add_values<S: Simd, const N: usize>(
         &self,
         simd: S,
-        value: Rows<E::Real>,
-        shrink: &[E::Real],
-        state: &mut State<E::Real>,
+        value: Rows<T>,
+        shrink: &[T],
+        state: &mut State<T>,
     ) {
         simd.vectorize(Product::<_, N> {
             rows: self.problem.value_dim,
@@ -266,7 +265,7 @@ impl<E: Element> Step<'_, E> {
     /// The values that are not finite, where they are visible: zero times such a value is not zero.
     #[cold]
     #[inline(never)]
-    fn add_spoilt(&self, spoilt: KeySet, state: &mut State<E::Real>) {
+    fn add_spoilt(&self, spoilt: KeySet, state: &mut State<T>) {
         for index in (0..self.keys.len()).filter(|index| spoilt >> index & 1 == 1) {
             for lane in 0..self.panel.queries {
                 if self.panel.is_visible(lane, self.keys.start + index) {

@@ -1,9 +1,9 @@
 //! Small matrix products on tiles: `C (+)= A B`.
 //!
 //! `B` and `C` are read in vectors along their rows, `A` one number at a time, so that `A` may lie
-//! in memory by rows or by columns. A block of 6 x 2 vectors of `C`
-//! stays in registers over the whole depth: 12 sums hide the latency of the multiply-adds and leave
-//! registers for `B` and `A` among the 16 that AVX2 has.
+//! in memory by rows or by columns. A block of vectors of `C` stays in registers over the whole
+//! depth: 6 x 2 of them hide the latency of the multiply-adds and leave registers for `B` and `A`
+//! among the 16 that AVX2 has; AVX-512 and NEON have 32, and read `B` half as often with 12 x 2.
 
 use pulp::{Simd, WithSimd};
 
@@ -43,7 +43,9 @@ pub(super) enum Onto<'a, T> {
 }
 
 /// Rows of `C` in a block.
-const MOST_ROWS: usize = 6;
+const fn most_rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
+}
 
 /// `C = Onto + A B` for `C` of `rows` rows, `row` apart, and exactly `N` vectors wide.
 pub(super) struct Product<'a, T, const N: usize> {
@@ -63,7 +65,7 @@ impl<T: Real, const N: usize> WithSimd for Product<'_, T, N> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         // blocks as equal as can be: 64 rows are 9 of 6 and 2 of 5, not 10 of 6 and 1 of 4, whose
         // few sums would wait for each other
-        let blocks = self.rows.div_ceil(MOST_ROWS).max(1);
+        let blocks = self.rows.div_ceil(most_rows::<S>()).max(1);
         let (low, longer) = (self.rows / blocks, self.rows % blocks);
         let mut first = 0;
         for block in 0..blocks {
@@ -75,7 +77,9 @@ impl<T: Real, const N: usize> WithSimd for Product<'_, T, N> {
                 3 => self.block::<S, 3>(simd, first),
                 4 => self.block::<S, 4>(simd, first),
                 5 => self.block::<S, 5>(simd, first),
-                _ => self.block::<S, 6>(simd, first),
+                6 => self.block::<S, 6>(simd, first),
+                _ if most_rows::<S>() > 6 => self.long_block(simd, first, rows),
+                _ => unreachable!("a longer block"),
             }
             first += rows;
         }
@@ -83,6 +87,18 @@ impl<T: Real, const N: usize> WithSimd for Product<'_, T, N> {
 }
 
 impl<T: Real, const N: usize> Product<'_, T, N> {
+    #[inline(always)]
+    fn long_block<S: Simd>(&mut self, simd: S, first: usize, rows: usize) {
+        match rows {
+            7 => self.block::<S, 7>(simd, first),
+            8 => self.block::<S, 8>(simd, first),
+            9 => self.block::<S, 9>(simd, first),
+            10 => self.block::<S, 10>(simd, first),
+            11 => self.block::<S, 11>(simd, first),
+            _ => self.block::<S, 12>(simd, first),
+        }
+    }
+
     #[inline(always)]
     fn block<S: Simd, const R: usize>(&mut self, simd: S, first: usize) {
         let mut sums = [[T::splat(simd, T::ZERO); N]; R];
@@ -143,22 +159,21 @@ fn accumulate<T: Real, S: Simd, const R: usize, const N: usize>(
     unsafe {
         match left.lie {
             Lie::Rows(row) => {
-                let mut low = a.wrapping_add(3 * row);
+                // One pointer for three rows: the machine multiplies by 1 and 2 on the way. Opaque,
+                // or the compiler makes one pointer of them and computes twelve in each step.
+                let third = |i: usize| std::hint::black_box(a.wrapping_add(3 * i * row));
+                let mut thirds: [_; 4] = std::array::from_fn(third);
                 for _ in 0..depth / 4 {
                     for k in 0..4 {
-                        let numbers = |m: usize| match m {
-                            0..3 => a.wrapping_add(m * row + k),
-                            _ => low.wrapping_add((m - 3) * row + k),
-                        };
+                        let numbers = |m: usize| thirds[m / 3].wrapping_add(m % 3 * row + k);
                         multiply_add(simd, numbers, b, &mut sums);
                         b = b.wrapping_add(right.step);
                     }
-                    a = a.wrapping_add(4);
-                    low = low.wrapping_add(4);
+                    thirds = thirds.map(|a| a.wrapping_add(4));
                 }
                 for _ in 0..depth % 4 {
-                    multiply_add(simd, |m| a.wrapping_add(m * row), b, &mut sums);
-                    a = a.wrapping_add(1);
+                    multiply_add(simd, |m| thirds[m / 3].wrapping_add(m % 3 * row), b, &mut sums);
+                    thirds = thirds.map(|a| a.wrapping_add(1));
                     b = b.wrapping_add(right.step);
                 }
             }

@@ -9,7 +9,6 @@
 //! Neither `S` nor `P` is ever stored whole. The forward pass leaves two numbers for each query,
 //! the row's maximum and its sum, from which the backward pass computes the weights again.
 
-mod arch;
 mod backward;
 mod few;
 mod forward;
@@ -26,40 +25,42 @@ mod tests;
 mod turns;
 mod visible;
 
-use arch::Arch;
+use pulp::Arch;
+
+use crate::host;
 
 pub(crate) use problem::{Alibi, Problem, Strided};
-pub(crate) use real::{Element, Real};
+pub(crate) use real::Real;
 
 /// What attention reads: `[batch, heads, queries, head_dim]`, `[batch, kv_heads, keys, head_dim]`,
 /// `[batch, kv_heads, keys, value_dim]`, and a bias whose strides broadcast it to
 /// `[batch, heads, queries, keys]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Inputs<'a, E> {
-    pub(crate) query: Strided<'a, E>,
-    pub(crate) key: Strided<'a, E>,
-    pub(crate) value: Strided<'a, E>,
-    pub(crate) bias: Option<Strided<'a, E>>,
+pub(crate) struct Inputs<'a, T> {
+    pub(crate) query: Strided<'a, T>,
+    pub(crate) key: Strided<'a, T>,
+    pub(crate) value: Strided<'a, T>,
+    pub(crate) bias: Option<Strided<'a, T>>,
 }
 
-/// Where the backward pass writes, everything overwritten; `None` where nobody asks.
+/// What the backward pass adds to, zeros at first; `None` where nobody asks.
 #[derive(Debug)]
-pub(crate) struct Gradients<'a, E> {
+pub(crate) struct Gradients<'a, T> {
     /// `[batch, queries, heads, head_dim]` row-major.
-    pub(crate) query: Option<&'a mut [E]>,
+    pub(crate) query: Option<&'a mut [T]>,
     /// `[batch, keys, kv_heads, head_dim]` row-major.
-    pub(crate) key: Option<&'a mut [E]>,
+    pub(crate) key: Option<&'a mut [T]>,
     /// `[batch, keys, kv_heads, value_dim]` row-major.
-    pub(crate) value: Option<&'a mut [E]>,
-    pub(crate) bias: Option<BiasGradient<'a, E>>,
+    pub(crate) value: Option<&'a mut [T]>,
+    pub(crate) bias: Option<BiasGradient<'a, T>>,
     /// `[heads]`, the gradient of [`Problem::sinks`].
     pub(crate) sinks: Option<&'a mut [f64]>,
 }
 
 /// The gradient of a bias of this shape, summed over the axes on which it was broadcast.
 #[derive(Debug)]
-pub(crate) struct BiasGradient<'a, E> {
-    pub(crate) data: &'a mut [E],
+pub(crate) struct BiasGradient<'a, T> {
+    pub(crate) data: &'a mut [T],
     /// `[batch or 1, heads or 1, queries or 1, keys or 1]`
     pub(crate) shape: [usize; 4],
 }
@@ -80,21 +81,21 @@ pub(crate) fn statistics_len(problem: &Problem) -> usize {
 /// # Panics
 ///
 /// If sizes do not fit each other.
-pub(crate) fn forward<E: Element>(
+pub(crate) fn forward<T: Real>(
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: &mut [E],
-    statistics: &mut [E::Real],
+    inputs: &Inputs<T>,
+    out: &mut [T],
+    statistics: &mut [T],
 ) {
-    forward_on(Arch::detect(), problem, inputs, out, statistics);
+    forward_on(host::arch(), problem, inputs, out, statistics);
 }
 
-fn forward_on<E: Element>(
+fn forward_on<T: Real>(
     arch: Arch,
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: &mut [E],
-    statistics: &mut [E::Real],
+    inputs: &Inputs<T>,
+    out: &mut [T],
+    statistics: &mut [T],
 ) {
     problem.check();
     if problem.queries <= few::MOST_QUERIES {
@@ -111,25 +112,25 @@ fn forward_on<E: Element>(
 /// # Panics
 ///
 /// If sizes do not fit each other.
-pub(crate) fn backward<E: Element>(
+pub(crate) fn backward<T: Real>(
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: Strided<E>,
-    statistics: &[E::Real],
-    d_out: Strided<E>,
-    gradients: Gradients<E>,
+    inputs: &Inputs<T>,
+    out: Strided<T>,
+    statistics: &[T],
+    d_out: Strided<T>,
+    gradients: Gradients<T>,
 ) {
-    backward_on(Arch::detect(), problem, inputs, out, statistics, d_out, gradients);
+    backward_on(host::arch(), problem, inputs, out, statistics, d_out, gradients);
 }
 
-fn backward_on<E: Element>(
+fn backward_on<T: Real>(
     arch: Arch,
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: Strided<E>,
-    statistics: &[E::Real],
-    d_out: Strided<E>,
-    gradients: Gradients<E>,
+    inputs: &Inputs<T>,
+    out: Strided<T>,
+    statistics: &[T],
+    d_out: Strided<T>,
+    gradients: Gradients<T>,
 ) {
     problem.check();
     backward::backward(arch, problem, inputs, out, statistics, d_out, gradients);

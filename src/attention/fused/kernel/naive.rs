@@ -1,15 +1,11 @@
 //! The formula as loops over cells, in `f64`.
 
 use super::problem::{broadcast_strides, offset, result_row};
-use super::{Element, Gradients, Inputs, Problem, Real, Strided};
+use super::{Gradients, Inputs, Problem, Real, Strided};
 
 /// The score of a visible cell, and what the softcap multiplies its gradient by.
-fn score<E: Element>(
-    problem: &Problem,
-    inputs: &Inputs<E>,
-    [b, h, i, j]: [usize; 4],
-) -> (f64, f64) {
-    let at = |tensor: &Strided<E>, index| tensor.get(index).to_real().to_f64();
+fn score<T: Real>(problem: &Problem, inputs: &Inputs<T>, [b, h, i, j]: [usize; 4]) -> (f64, f64) {
+    let at = |tensor: &Strided<T>, index| tensor.get(index).to_f64();
     let kv = problem.kv_head(h);
     let dot: f64 = (0..problem.head_dim)
         .map(|c| at(&inputs.query, [b, h, i, c]) * at(&inputs.key, [b, kv, j, c]))
@@ -30,9 +26,9 @@ fn score<E: Element>(
 }
 
 /// The weights of one query before dropout (with the softcap's slopes), its maximum and its sum.
-fn weights<E: Element>(
+fn weights<T: Real>(
     problem: &Problem,
-    inputs: &Inputs<E>,
+    inputs: &Inputs<T>,
     [b, h, i]: [usize; 3],
 ) -> (Vec<Option<(f64, f64)>>, f64, f64) {
     let scores: Vec<Option<(f64, f64)>> = (0..problem.keys)
@@ -59,11 +55,11 @@ fn dropout_factor(problem: &Problem, [b, h, i, j]: [usize; 4]) -> f64 {
     if stays { dropout.scale() } else { 0.0 }
 }
 
-pub(super) fn forward<E: Element>(
+pub(super) fn forward<T: Real>(
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: &mut [E],
-    statistics: &mut [E::Real],
+    inputs: &Inputs<T>,
+    out: &mut [T],
+    statistics: &mut [T],
 ) {
     let Problem { batch, heads, queries, value_dim, .. } = *problem;
     let rows = batch * heads * queries;
@@ -72,34 +68,31 @@ pub(super) fn forward<E: Element>(
             for i in 0..queries {
                 let row = (b * heads + h) * queries + i;
                 let (weights, max, sum) = weights(problem, inputs, [b, h, i]);
-                statistics[row] = E::Real::of_f64(max);
-                statistics[rows + row] = E::Real::of_f64(sum);
+                statistics[row] = T::of_f64(max);
+                statistics[rows + row] = T::of_f64(sum);
                 for c in 0..value_dim {
                     let mut total = 0.0;
                     for (j, weight) in weights.iter().enumerate() {
                         if let &Some((weight, _)) = weight {
                             let v = inputs.value.get([b, problem.kv_head(h), j, c]);
-                            total += weight
-                                * dropout_factor(problem, [b, h, i, j])
-                                * v.to_real().to_f64();
+                            total += weight * dropout_factor(problem, [b, h, i, j]) * v.to_f64();
                         }
                     }
-                    out[result_row([heads, queries, value_dim], [b, h, i]) + c] =
-                        E::of_real(E::Real::of_f64(total));
+                    out[result_row([heads, queries, value_dim], [b, h, i]) + c] = T::of_f64(total);
                 }
             }
         }
     }
 }
 
-pub(super) fn backward<E: Element>(
+pub(super) fn backward<T: Real>(
     problem: &Problem,
-    inputs: &Inputs<E>,
-    d_out: Strided<E>,
-    gradients: Gradients<E>,
+    inputs: &Inputs<T>,
+    d_out: Strided<T>,
+    gradients: Gradients<T>,
 ) {
     let Problem { batch, heads, kv_heads, queries, keys, head_dim, value_dim, .. } = *problem;
-    let at = |tensor: &Strided<E>, index| tensor.get(index).to_real().to_f64();
+    let at = |tensor: &Strided<T>, index| tensor.get(index).to_f64();
     let mut dq = vec![0.0; batch * heads * queries * head_dim];
     let mut dk = vec![0.0; batch * kv_heads * keys * head_dim];
     let mut dv = vec![0.0; batch * kv_heads * keys * value_dim];
@@ -148,9 +141,9 @@ pub(super) fn backward<E: Element>(
             }
         }
     }
-    let write = |to: &mut [E], from: &[f64]| {
+    let write = |to: &mut [T], from: &[f64]| {
         for (to, &from) in to.iter_mut().zip(from) {
-            *to = E::of_real(E::Real::of_f64(from));
+            *to = T::of_f64(from);
         }
     };
     for (to, from) in [(gradients.query, &dq), (gradients.key, &dk), (gradients.value, &dv)] {

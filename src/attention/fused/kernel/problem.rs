@@ -138,17 +138,17 @@ pub(super) fn result_row(sizes: [usize; 3], [batch, head, row]: [usize; 3]) -> u
 
 /// A tensor `[batch, heads, rows, width]` read by strides; an expanded axis has stride 0.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Strided<'a, E> {
-    pub(super) data: &'a [E],
+pub(crate) struct Strided<'a, T> {
+    pub(super) data: &'a [T],
     pub(super) shape: [usize; 4],
     pub(super) strides: [usize; 4],
 }
 
-impl<'a, E> Strided<'a, E> {
+impl<'a, T> Strided<'a, T> {
     /// # Panics
     ///
     /// If an index within `shape` would read outside of `data`.
-    pub(crate) fn new(data: &'a [E], shape: [usize; 4], strides: [usize; 4]) -> Self {
+    pub(crate) fn new(data: &'a [T], shape: [usize; 4], strides: [usize; 4]) -> Self {
         if shape.iter().all(|&size| size > 0) {
             let last = offset(&strides, shape.map(|size| size - 1));
             assert!(last < data.len(), "{shape:?} by {strides:?} in {} elements", data.len());
@@ -158,15 +158,15 @@ impl<'a, E> Strided<'a, E> {
 
     /// A row-major tensor.
     #[cfg(test)]
-    pub(crate) fn contiguous(data: &'a [E], shape: [usize; 4]) -> Self {
+    pub(crate) fn contiguous(data: &'a [T], shape: [usize; 4]) -> Self {
         let [_, b, c, d] = shape;
         Self::new(data, shape, [b * c * d, c * d, d, 1])
     }
 
     #[cfg(test)]
-    pub(super) fn get(&self, index: [usize; 4]) -> E
+    pub(super) fn get(&self, index: [usize; 4]) -> T
     where
-        E: Copy,
+        T: Copy,
     {
         self.data[offset(&self.strides, index)]
     }

@@ -1,26 +1,17 @@
-//! The numbers of the kernel: what tensors hold, what it computes in, and vectors of that.
+//! The numbers of the kernel, alone and in vectors.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::ops::{AddAssign, MulAssign};
+use std::thread::LocalKey;
 
-use half::{bf16, f16};
 use pulp::Simd;
-
-/// What tensors hold. Half precision is computed in `f32`.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
-    type Real: Real;
-    fn to_real(self) -> Self::Real;
-    fn of_real(value: Self::Real) -> Self;
-    /// The slice itself, if it already holds what the kernel computes in.
-    fn reals(slice: &[Self]) -> Option<&[Self::Real]>;
-    fn reals_mut(slice: &mut [Self]) -> Option<&mut [Self::Real]>;
-}
 
 /// What the kernel computes in, `f32` or `f64`, alone and in vectors of `lanes`.
 ///
 /// The vector operations are inlined into functions that pulp compiles for each instruction set.
 pub(crate) trait Real:
-    Element<Real = Self> + Default + PartialOrd + Debug + AddAssign + MulAssign
+    Copy + Default + PartialOrd + Debug + AddAssign + MulAssign + Send + Sync + 'static
 {
     type Vector<S: Simd>: Copy;
     const ZERO: Self;
@@ -34,6 +25,9 @@ pub(crate) trait Real:
     const ROUND: Self;
     /// Coefficients of `(2^r - 1) / r` for `r` in `-0.5..=0.5`, highest power first; minimax.
     const EXP2: &'static [Self];
+
+    /// Where this thread keeps the memory that it works in.
+    fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
 
     fn to_f64(self) -> f64;
     fn of_f64(value: f64) -> Self;
@@ -115,24 +109,6 @@ macro_rules! real {
         $add:ident, $sub:ident, $mul:ident, $div:ident, $mul_add:ident, $max:ident, $less:ident,
         $select:ident, $sum:ident, $least:literal, $round:literal, $scale:ident, $exp2:expr
     ) => {
-        impl Element for $real {
-            type Real = $real;
-            #[inline(always)]
-            fn to_real(self) -> $real {
-                self
-            }
-            #[inline(always)]
-            fn of_real(value: $real) -> Self {
-                value
-            }
-            fn reals(slice: &[Self]) -> Option<&[Self]> {
-                Some(slice)
-            }
-            fn reals_mut(slice: &mut [Self]) -> Option<&mut [Self]> {
-                Some(slice)
-            }
-        }
-
         impl Real for $real {
             type Vector<S: Simd> = S::$vector;
             const ZERO: Self = 0.0;
@@ -142,6 +118,12 @@ macro_rules! real {
             const LEAST_EXPONENT: Self = $least;
             const ROUND: Self = $round;
             const EXP2: &'static [Self] = $exp2;
+            fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
+                thread_local! {
+                    static BUFFER: Cell<Vec<$real>> = const { Cell::new(Vec::new()) };
+                }
+                &BUFFER
+            }
             fn to_f64(self) -> f64 {
                 self.into()
             }
@@ -304,27 +286,3 @@ real!(
         6.931471805599457e-1,
     ]
 );
-
-macro_rules! half {
-    ($half:ty) => {
-        impl Element for $half {
-            type Real = f32;
-            #[inline(always)]
-            fn to_real(self) -> f32 {
-                self.to_f32()
-            }
-            #[inline(always)]
-            fn of_real(value: f32) -> Self {
-                Self::from_f32(value)
-            }
-            fn reals(_: &[Self]) -> Option<&[f32]> {
-                None
-            }
-            fn reals_mut(_: &mut [Self]) -> Option<&mut [f32]> {
-                None
-            }
-        }
-    };
-}
-half!(f16);
-half!(bf16);

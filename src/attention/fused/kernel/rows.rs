@@ -1,41 +1,41 @@
 //! Rows of tensors, as the products read them.
 
+use super::Real;
 use super::problem::Strided;
 use super::visible::KeySet;
-use super::{Element, Real};
 
 /// One row of a tensor where it lies.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a, E> {
-    data: &'a [E],
+pub(super) struct Row<'a, T> {
+    data: &'a [T],
     step: usize,
 }
 
-impl<'a, E: Element> Strided<'a, E> {
+impl<'a, T: Real> Strided<'a, T> {
     /// Row `[batch, head, row]`.
     #[inline]
-    pub(super) fn row(&self, [batch, head, row]: [usize; 3]) -> Row<'a, E> {
+    pub(super) fn row(&self, [batch, head, row]: [usize; 3]) -> Row<'a, T> {
         let start = batch * self.strides[0] + head * self.strides[1] + row * self.strides[2];
         Row { data: self.data.get(start..).unwrap_or_default(), step: self.strides[3] }
     }
 }
 
-impl<E: Element> Row<'_, E> {
+impl<T: Real> Row<'_, T> {
     #[inline(always)]
-    pub(super) fn get(&self, column: usize) -> E::Real {
-        self.data[column * self.step].to_real()
+    pub(super) fn get(&self, column: usize) -> T {
+        self.data[column * self.step]
     }
 
     /// The row times a factor, then zeros; a factor of zero makes zeros of anything.
     #[inline(always)]
-    pub(super) fn copy_to(&self, width: usize, to: &mut [E::Real], factor: E::Real) {
+    pub(super) fn copy_to(&self, width: usize, to: &mut [T], factor: T) {
         let (used, rest) = to.split_at_mut(width);
-        rest.fill(E::Real::ZERO);
-        if factor == E::Real::ZERO {
-            used.fill(E::Real::ZERO);
+        rest.fill(T::ZERO);
+        if factor == T::ZERO {
+            used.fill(T::ZERO);
         } else if self.step == 1 {
-            for (to, from) in used.iter_mut().zip(self.data) {
-                *to = from.to_real();
+            for (to, &from) in used.iter_mut().zip(self.data) {
+                *to = from;
                 *to *= factor;
             }
         } else {
@@ -58,24 +58,29 @@ pub(super) struct Rows<'a, T> {
     pub(super) step: usize,
 }
 
+/// Products that read rows for which it pays to copy them to one piece. Rows of a projection stand
+/// `heads * width` apart, often a power of two, so that many compete for few places in a cache.
+const MANY_READERS: usize = 6;
+
 impl<'a, T: Real> Rows<'a, T> {
-    /// `count` rows from `[batch, head, first]` on, at least `padded` wide: where they lie, if they
-    /// can be computed with there; else a copy, padded with zeros.
+    /// `count` rows from `[batch, head, first]` on, at least `padded` wide, for so many `readers`:
+    /// where they lie, if they can be computed with there; else a copy, padded with zeros.
     #[inline(always)]
-    pub(super) fn read<'b, E: Element<Real = T>>(
-        from: &Strided<'a, E>,
+    pub(super) fn read<'b>(
+        from: &Strided<'a, T>,
         [batch, head, first]: [usize; 3],
         count: usize,
         padded: usize,
+        readers: usize,
         copy: &'b mut [T],
     ) -> Rows<'b, T>
     where
         'a: 'b,
     {
         let width = from.shape[3];
-        if let (Some(data), 1, true) = (E::reals(from.data), from.strides[3], padded == width) {
-            let [a, b, c, _] = from.strides;
-            return Rows { data: &data[batch * a + head * b + first * c..], step: c };
+        let [a, b, c, step] = from.strides;
+        if step == 1 && padded == width && (c == width || readers < MANY_READERS) {
+            return Rows { data: &from.data[batch * a + head * b + first * c..], step: c };
         }
         if padded > 0 {
             for (row, to) in copy.chunks_exact_mut(padded).take(count).enumerate() {
@@ -124,19 +129,19 @@ impl<'a, T: Real> Rows<'a, T> {
 
 /// `count` rows as columns: `to` is `[width of a row][width]`, the columns left over are zero.
 #[inline(always)]
-pub(super) fn transpose<E: Element>(
-    from: &Strided<E>,
+pub(super) fn transpose<T: Real>(
+    from: &Strided<T>,
     [batch, head, first]: [usize; 3],
     count: usize,
-    to: &mut [E::Real],
+    to: &mut [T],
     width: usize,
 ) {
     let start = batch * from.strides[0] + head * from.strides[1] + first * from.strides[2];
     for (c, column) in to.chunks_exact_mut(width).enumerate() {
         let (used, rest) = column.split_at_mut(count);
         for (row, to) in used.iter_mut().enumerate() {
-            *to = from.data[start + row * from.strides[2] + c * from.strides[3]].to_real();
+            *to = from.data[start + row * from.strides[2] + c * from.strides[3]];
         }
-        rest.fill(E::Real::ZERO);
+        rest.fill(T::ZERO);
     }
 }

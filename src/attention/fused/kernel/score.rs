@@ -10,21 +10,21 @@ use pulp::Simd;
 
 use super::real::exp2_minus_one;
 use super::visible::{MOST_LANES, Panel};
-use super::{Element, Inputs, Problem, Real, Strided};
+use super::{Inputs, Problem, Real, Strided};
 
 /// What turns dot products into scores.
 #[derive(Clone, Copy)]
-pub(super) struct Rule<'a, E> {
+pub(super) struct Rule<'a, T> {
     problem: &'a Problem<'a>,
-    bias: Option<Strided<'a, E>>,
+    bias: Option<Strided<'a, T>>,
     /// Dot products are the scores but for the scale.
     pub(super) plain: bool,
     /// `exp(score) = exp2(factor * what stands in the tile)`
     pub(super) factor: f64,
 }
 
-impl<'a, E: Element> Rule<'a, E> {
-    pub(super) fn new(problem: &'a Problem<'a>, inputs: &Inputs<'a, E>) -> Self {
+impl<'a, T: Real> Rule<'a, T> {
+    pub(super) fn new(problem: &'a Problem<'a>, inputs: &Inputs<'a, T>) -> Self {
         let plain = problem.softcap.is_none()
             && problem.alibi.is_none()
             && inputs.bias.is_none()
@@ -48,25 +48,25 @@ impl<'a, E: Element> Rule<'a, E> {
         panel: &Panel,
         keys: Range<usize>,
         width: usize,
-        tile: &mut [E::Real],
-        slopes: Option<&mut [E::Real]>,
+        tile: &mut [T],
+        slopes: Option<&mut [T]>,
     ) {
         if self.plain {
             return;
         }
-        let scale = E::Real::splat(simd, E::Real::of_f64(self.problem.scale));
-        for score in E::Real::vectors_mut::<S>(tile) {
-            *score = E::Real::mul(simd, *score, scale);
+        let scale = T::splat(simd, T::of_f64(self.problem.scale));
+        for score in T::vectors_mut::<S>(tile) {
+            *score = T::mul(simd, *score, scale);
         }
         if let Some(cap) = self.problem.softcap {
-            softcap(simd, E::Real::of_f64(cap), tile, slopes);
+            softcap(simd, T::of_f64(cap), tile, slopes);
         }
         if let Some(bias) = &self.bias {
             for lane in 0..panel.queries {
                 let at = [panel.batch, panel.head, panel.first + lane, keys.start];
                 let mut at: usize = (0..4).map(|axis| at[axis] * bias.strides[axis]).sum();
                 for row in tile.chunks_exact_mut(width) {
-                    row[lane] += bias.data[at].to_real();
+                    row[lane] += bias.data[at];
                     at += bias.strides[3];
                 }
             }
@@ -74,19 +74,19 @@ impl<'a, E: Element> Rule<'a, E> {
         if let Some(alibi) = &self.problem.alibi {
             // positions counted from the panel's first query: exact in any float
             let base = alibi.grid.query_position(panel.first);
-            let of = |position: i64| E::Real::of_f64((position - base) as f64);
-            let mut queries = [E::Real::ZERO; MOST_LANES];
+            let of = |position: i64| T::of_f64((position - base) as f64);
+            let mut queries = [T::ZERO; MOST_LANES];
             for (lane, position) in queries[..width].iter_mut().enumerate() {
                 *position = of(alibi.grid.query_position(panel.query(lane)));
             }
-            let slope = E::Real::splat(simd, E::Real::of_f64(-alibi.slopes[panel.head]));
+            let slope = T::splat(simd, T::of_f64(-alibi.slopes[panel.head]));
             for (row, key) in tile.chunks_exact_mut(width).zip(keys) {
-                let key = E::Real::splat(simd, of(alibi.grid.key_position(key)));
-                let row = E::Real::vectors_mut::<S>(row).iter_mut();
-                for (score, &query) in row.zip(E::Real::vectors::<S>(&queries)) {
-                    let ahead = E::Real::sub(simd, key, query);
-                    let distance = E::Real::max(simd, ahead, E::Real::sub(simd, query, key));
-                    *score = E::Real::mul_add(simd, slope, distance, *score);
+                let key = T::splat(simd, of(alibi.grid.key_position(key)));
+                let row = T::vectors_mut::<S>(row).iter_mut();
+                for (score, &query) in row.zip(T::vectors::<S>(&queries)) {
+                    let ahead = T::sub(simd, key, query);
+                    let distance = T::max(simd, ahead, T::sub(simd, query, key));
+                    *score = T::mul_add(simd, slope, distance, *score);
                 }
             }
         }

@@ -20,7 +20,8 @@ pub(super) fn for_each<T: Real>(
 ) {
     let next = AtomicUsize::new(0);
     let run = || {
-        let mut workspace = Workspace { buffer: Vec::new() };
+        // Kept by the thread: fresh memory from the system costs more than a small attention.
+        let mut workspace = Workspace { buffer: T::buffer().take() };
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
@@ -28,6 +29,7 @@ pub(super) fn for_each<T: Real>(
             }
             task(&mut workspace, number);
         }
+        T::buffer().set(workspace.buffer);
     };
     let threads = count.min(1 + work / LEAST_WORK).min(rayon::current_num_threads());
     if threads <= 1 {
@@ -40,7 +42,7 @@ pub(super) fn for_each<T: Real>(
     });
 }
 
-/// Memory that a thread keeps from task to task.
+/// Memory that a thread works in, task after task.
 pub(super) struct Workspace<T> {
     buffer: Vec<T>,
 }
@@ -64,17 +66,17 @@ impl<T: Real> Workspace<T> {
 }
 
 /// A result of which every task writes its own part.
-pub(super) struct Shared<'a, E> {
-    start: *mut E,
+pub(super) struct Shared<'a, T> {
+    start: *mut T,
     len: usize,
-    owner: PhantomData<&'a mut [E]>,
+    owner: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
-unsafe impl<E: Send> Sync for Shared<'_, E> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a, E> Shared<'a, E> {
-    pub(super) fn new(result: &'a mut [E]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(super) fn new(result: &'a mut [T]) -> Self {
         Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
     }
 
@@ -85,7 +87,7 @@ impl<'a, E> Shared<'a, E> {
     /// While the slice lives, nobody else may hold one that overlaps it.
     #[allow(clippy::mut_from_ref)]
     #[inline]
-    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [E] {
+    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len);
         // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

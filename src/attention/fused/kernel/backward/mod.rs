@@ -20,14 +20,15 @@ mod tile;
 
 use std::ops::Range;
 
-use super::arch::Arch;
+use pulp::Arch;
+
 use super::problem::Strided;
 use super::score::Rule;
 use super::tasks::{Shared, for_each};
 use super::turns::Turns;
 use super::visible::{KEY_TILE, key_bounds};
-use super::{Element, Gradients, Inputs, Problem, Real};
-use sums::{BiasSum, SharedBias, Sum};
+use super::{Gradients, Inputs, Problem, Real};
+use sums::{BiasSum, SharedBias};
 use tile::Tile;
 
 /// Queries in a task; a set of them fits a [`QuerySet`].
@@ -35,14 +36,14 @@ const QUERY_TILE: usize = 96;
 /// Queries of a task, bit `i` for the task's query `i`.
 type QuerySet = u128;
 
-pub(super) fn backward<E: Element>(
+pub(super) fn backward<T: Real>(
     arch: Arch,
     problem: &Problem,
-    inputs: &Inputs<E>,
-    out: Strided<E>,
-    statistics: &[E::Real],
-    d_out: Strided<E>,
-    gradients: Gradients<E>,
+    inputs: &Inputs<T>,
+    out: Strided<T>,
+    statistics: &[T],
+    d_out: Strided<T>,
+    gradients: Gradients<T>,
 ) {
     let Problem { batch, heads, queries, keys, head_dim, value_dim, .. } = *problem;
     let rule = Rule::new(problem, inputs);
@@ -53,9 +54,6 @@ pub(super) fn backward<E: Element>(
         sink_gradients(problem, &rule, maxima, sums, &deltas, d_sinks);
     }
 
-    let mut d_query = Sum::new(gradients.query);
-    let mut d_key = Sum::new(gradients.key);
-    let mut d_value = Sum::new(gradients.value);
     let mut d_bias = gradients.bias.map(|bias| BiasSum::new(bias, rows));
     let tiles = queries.div_ceil(QUERY_TILE);
     let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(problem, batch)).collect();
@@ -82,31 +80,28 @@ pub(super) fn backward<E: Element>(
         seen: &seen,
         tiles,
         turns: Turns::new(batch * heads * tiles),
-        d_query: d_query.shared(),
-        d_key: d_key.shared(),
-        d_value: d_value.shared(),
+        d_query: gradients.query.map(Shared::new),
+        d_key: gradients.key.map(Shared::new),
+        d_value: gradients.value.map(Shared::new),
         d_bias: d_bias.as_mut().map(|bias| bias.shared(problem)),
     };
     let work = 5 * rows * keys * head_dim.max(value_dim) / 2;
     for_each(batch * heads * tiles, work, |workspace, task| {
         arch.dispatch(Tile { plan: &plan, task, workspace });
     });
-    d_query.finish();
-    d_key.finish();
-    d_value.finish();
     if let Some(bias) = d_bias {
         bias.finish([heads, queries]);
     }
 }
 
 /// `rowsum(dO * O)` for each row, `[batch, heads, queries]`.
-fn deltas<E: Element>(problem: &Problem, out: Strided<E>, d_out: Strided<E>) -> Vec<E::Real> {
+fn deltas<T: Real>(problem: &Problem, out: Strided<T>, d_out: Strided<T>) -> Vec<T> {
     let Problem { batch, heads, queries, value_dim, .. } = *problem;
     const ROWS: usize = 64;
-    let mut deltas = vec![E::Real::ZERO; batch * heads * queries];
+    let mut deltas = vec![T::ZERO; batch * heads * queries];
     let len = deltas.len();
     let shared = Shared::new(&mut deltas);
-    for_each::<E::Real>(len.div_ceil(ROWS), len * value_dim, |_, task| {
+    for_each::<T>(len.div_ceil(ROWS), len * value_dim, |_, task| {
         let rows = task * ROWS..len.min((task + 1) * ROWS);
         // SAFETY: these rows belong to this task alone.
         let deltas = unsafe { shared.slice(rows.start, rows.len()) };
@@ -114,7 +109,7 @@ fn deltas<E: Element>(problem: &Problem, out: Strided<E>, d_out: Strided<E>) -> 
             let at = [row / queries / heads, row / queries % heads, row % queries];
             let (out, d_out) = (out.row(at), d_out.row(at));
             // four sums, so that one addition does not wait for the one before
-            let mut sums = [E::Real::ZERO; 4];
+            let mut sums = [T::ZERO; 4];
             for c in 0..value_dim {
                 let mut part = out.get(c);
                 part *= d_out.get(c);
@@ -128,18 +123,17 @@ fn deltas<E: Element>(problem: &Problem, out: Strided<E>, d_out: Strided<E>) -> 
 }
 
 /// A sink is a key whose value is zero: `dsink = -sum over rows of weight * delta`.
-fn sink_gradients<E: Element>(
+fn sink_gradients<T: Real>(
     problem: &Problem,
-    rule: &Rule<E>,
-    maxima: &[E::Real],
-    sums: &[E::Real],
-    deltas: &[E::Real],
+    rule: &Rule<T>,
+    maxima: &[T],
+    sums: &[T],
+    deltas: &[T],
     d_sinks: &mut [f64],
 ) {
-    d_sinks.fill(0.0);
     for (at, ((max, sum), delta)) in maxima.iter().zip(sums).zip(deltas).enumerate() {
         let head = at / problem.queries % problem.heads;
-        if let (Some(sink), true) = (rule.sink(head), *sum != E::Real::ZERO) {
+        if let (Some(sink), true) = (rule.sink(head), *sum != T::ZERO) {
             let weight = ((sink - max.to_f64()) * rule.factor).exp2() / sum.to_f64();
             d_sinks[head] -= weight * delta.to_f64();
         }
@@ -147,27 +141,27 @@ fn sink_gradients<E: Element>(
 }
 
 /// What all tasks share.
-struct Plan<'a, E: Element> {
+struct Plan<'a, T: Real> {
     problem: &'a Problem<'a>,
-    inputs: &'a Inputs<'a, E>,
-    rule: Rule<'a, E>,
-    d_out: Strided<'a, E>,
-    maxima: &'a [E::Real],
-    sums: &'a [E::Real],
-    deltas: &'a [E::Real],
+    inputs: &'a Inputs<'a, T>,
+    rule: Rule<'a, T>,
+    d_out: Strided<'a, T>,
+    maxima: &'a [T],
+    sums: &'a [T],
+    deltas: &'a [T],
     bounds: &'a [Range<usize>],
     /// `[batch, tiles]`: the tiles of keys that a tile of queries visits.
     seen: &'a [Range<usize>],
     /// Tiles of queries.
     tiles: usize,
     turns: Turns,
-    d_query: Option<Shared<'a, E::Real>>,
-    d_key: Option<Shared<'a, E::Real>>,
-    d_value: Option<Shared<'a, E::Real>>,
-    d_bias: Option<SharedBias<'a, E::Real>>,
+    d_query: Option<Shared<'a, T>>,
+    d_key: Option<Shared<'a, T>>,
+    d_value: Option<Shared<'a, T>>,
+    d_bias: Option<SharedBias<'a, T>>,
 }
 
-impl<E: Element> Plan<'_, E> {
+impl<T: Real> Plan<'_, T> {
     /// Batch row, head and tile of queries of a task. The last queries come first: under
     /// look-ahead they see most. Neighbouring tasks are of different heads and seldom wait for
     /// each other.

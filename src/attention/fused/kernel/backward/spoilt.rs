@@ -8,36 +8,36 @@ use std::ops::Range;
 
 use super::super::rows::Rows;
 use super::super::visible::{KEY_TILE, KeySet};
-use super::super::{Element, Problem};
+use super::super::{Problem, Real};
 use super::scores::Scores;
 use super::{Plan, QuerySet};
 
 /// Where the tile stands, and its keys.
-pub(super) struct Spoilt<'a, E: Element> {
-    pub(super) plan: &'a Plan<'a, E>,
+pub(super) struct Spoilt<'a, T: Real> {
+    pub(super) plan: &'a Plan<'a, T>,
     /// Batch row, head, first query.
     pub(super) at: [usize; 3],
     pub(super) keys: Range<usize>,
-    pub(super) key: Rows<'a, E::Real>,
+    pub(super) key: Rows<'a, T>,
 }
 
-impl<E: Element> Spoilt<'_, E> {
+impl<T: Real> Spoilt<'_, T> {
     /// Adds what spoilt queries give to keys and values, and spoilt keys to queries.
     #[cold]
     #[inline(never)]
     pub(super) fn add(
         &self,
-        scores: &Scores<E::Real>,
-        weights: &Scores<E::Real>,
+        scores: &Scores<T>,
+        weights: &Scores<T>,
         (queries, keys): (QuerySet, KeySet),
-        inverses: &[E::Real],
-        [d_query, d_key, d_value]: [&mut [E::Real]; 3],
+        inverses: &[T],
+        [d_query, d_key, d_value]: [&mut [T]; 3],
     ) {
         let Problem { head_dim, value_dim, .. } = *self.plan.problem;
         let [batch, head, first] = self.at;
         let longest = KEY_TILE.min(self.plan.problem.keys);
         let (key_pad, value_pad) = (d_key.len() / longest, d_value.len() / longest);
-        let product = |mut a: E::Real, b: E::Real| {
+        let product = |mut a: T, b: T| {
             a *= b;
             a
         };

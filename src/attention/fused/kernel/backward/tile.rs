@@ -10,16 +10,16 @@ use super::super::rows::{Rows, is_finite, transpose};
 use super::super::tasks::Workspace;
 use super::super::turns::Place;
 use super::super::visible::{KEY_TILE, KeySet, Panel};
-use super::super::{Element, Problem, Real};
+use super::super::{Problem, Real};
 use super::scores::Scores;
 use super::spoilt::Spoilt;
 use super::step::Step;
 use super::{Plan, QUERY_TILE, QuerySet};
 
-pub(super) struct Tile<'a, E: Element> {
-    pub(super) plan: &'a Plan<'a, E>,
+pub(super) struct Tile<'a, T: Real> {
+    pub(super) plan: &'a Plan<'a, T>,
     pub(super) task: usize,
-    pub(super) workspace: &'a mut Workspace<E::Real>,
+    pub(super) workspace: &'a mut Workspace<T>,
 }
 
 /// Sizes of a task: all widths in numbers, rows padded to whole vectors.
@@ -77,7 +77,7 @@ struct Buffers<'a, T> {
     value_copy: &'a mut [T],
 }
 
-impl<E: Element> WithSimd for Tile<'_, E> {
+impl<T: Real> WithSimd for Tile<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -88,7 +88,7 @@ impl<E: Element> WithSimd for Tile<'_, E> {
         let (batch, head, tile) = plan.place(task);
         let first = tile * QUERY_TILE;
         let count = QUERY_TILE.min(queries - first);
-        let lanes = E::Real::lanes::<S>();
+        let lanes = T::lanes::<S>();
         let width = count.next_multiple_of(lanes);
         let sizes = Sizes {
             batch,
@@ -168,7 +168,7 @@ impl<E: Element> WithSimd for Tile<'_, E> {
             value_copy,
         };
         let spoilt = of_queries.load(simd, plan, &sizes);
-        d_query.fill(E::Real::ZERO);
+        d_query.fill(T::ZERO);
         let panels: Vec<_> = (0..width)
             .step_by(panel)
             .map(|start| {
@@ -212,12 +212,7 @@ impl<T: Real> Queries<'_, T> {
     /// Reads queries, upstream gradients and row statistics; returns the queries of which either
     /// row is not finite.
     #[inline(always)]
-    fn load<S: Simd, E: Element<Real = T>>(
-        &mut self,
-        simd: S,
-        plan: &Plan<E>,
-        sizes: &Sizes,
-    ) -> QuerySet {
+    fn load<S: Simd>(&mut self, simd: S, plan: &Plan<T>, sizes: &Sizes) -> QuerySet {
         let Problem { heads, queries, head_dim, value_dim, .. } = *plan.problem;
         let Sizes { batch, head, first, count, key_pad, value_pad, .. } = *sizes;
         let keep = plan.problem.dropout.map_or(1.0, |dropout| dropout.scale());
@@ -267,8 +262,8 @@ impl<T: Real> Queries<'_, T> {
 }
 
 /// The task at one tile of keys.
-struct Visit<'a, E: Element> {
-    plan: &'a Plan<'a, E>,
+struct Visit<'a, T: Real> {
+    plan: &'a Plan<'a, T>,
     sizes: Sizes,
     panels: &'a [Panel<'a>],
     /// For each panel what it sees of the tile, counted from the tile's first key.
@@ -278,30 +273,33 @@ struct Visit<'a, E: Element> {
     spoilt: QuerySet,
 }
 
-impl<E: Element> Visit<'_, E> {
+impl<T: Real> Visit<'_, T> {
     /// Everything but adding to the keys' and values' gradients.
     #[inline(always)]
     fn run<S: Simd>(
         &self,
         simd: S,
-        queries: &Queries<E::Real>,
-        buffers: &mut Buffers<E::Real>,
-        d_query: &mut [E::Real],
+        queries: &Queries<T>,
+        buffers: &mut Buffers<T>,
+        d_query: &mut [T],
     ) {
         let plan = self.plan;
         let Problem { head_dim, value_dim, .. } = *plan.problem;
         let Sizes { batch, head, kv_head, first, count, panel, width, key_pad, value_pad } =
             self.sizes;
-        let lanes = E::Real::lanes::<S>();
+        let lanes = T::lanes::<S>();
         let Buffers { weights, d_scores, d_bias, d_key, d_value, .. } = buffers;
         let count_keys = self.keys.len();
         let at = [batch, kv_head, self.keys.start];
-        let key = Rows::read(&plan.inputs.key, at, count_keys, key_pad, buffers.key_copy);
-        let value = Rows::read(&plan.inputs.value, at, count_keys, value_dim, buffers.value_copy);
+        let readers = self.panels.len();
+        let copy = &mut *buffers.key_copy;
+        let key = Rows::read(&plan.inputs.key, at, count_keys, key_pad, readers, copy);
+        let copy = &mut *buffers.value_copy;
+        let value = Rows::read(&plan.inputs.value, at, count_keys, value_dim, readers, copy);
         if self.seen.iter().any(|seen| seen.len() < count_keys) {
-            weights[..count_keys * width].fill(E::Real::ZERO);
-            d_scores[..count_keys * width].fill(E::Real::ZERO);
-            d_bias.fill(E::Real::ZERO);
+            weights[..count_keys * width].fill(T::ZERO);
+            d_scores[..count_keys * width].fill(T::ZERO);
+            d_bias.fill(T::ZERO);
         }
         // keys that some query of the task does not see
         let mut partial: KeySet = 0;
@@ -364,7 +362,7 @@ impl<E: Element> Visit<'_, E> {
 
     /// Adds to the gradients of keys, values and bias when all earlier tasks have.
     #[inline(always)]
-    fn add_in_turn(&self, turn: &Place, key_tile: usize, buffers: &Buffers<E::Real>) {
+    fn add_in_turn(&self, turn: &Place, key_tile: usize, buffers: &Buffers<T>) {
         let plan = self.plan;
         let Problem { heads, kv_heads, keys, head_dim, value_dim, .. } = *plan.problem;
         let Sizes { batch, head, kv_head, first, count, width, key_pad, value_pad, .. } =
