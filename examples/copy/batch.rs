@@ -71,11 +71,16 @@ impl Batch {
         }
     }
 
+    /// Number of targets that belong to the half.
+    pub fn count(&self, half: Half) -> usize {
+        self.halves.iter().flatten().filter(|&&one| one == Some(half)).count()
+    }
+
     /// 1 over the number of the half's targets where a target belongs to the half, else 0:
     /// `[batch, queries]`. Multiplied with losses and summed, it gives the half's mean.
     pub fn mean_over(&self, half: Half) -> Tensor<2> {
         let [batch, queries] = self.targets.dims();
-        let count = self.halves.iter().flatten().filter(|&&one| one == Some(half)).count();
+        let count = self.count(half);
         let mut weights = vec![0.0_f32; batch * queries];
         for (row, halves) in weights.chunks_mut(queries).zip(&self.halves) {
             for (weight, &one) in row.iter_mut().zip(halves) {

@@ -26,11 +26,6 @@ pub fn choose(backend: Backend) -> Result<Device, Failure> {
     }
 }
 
-/// Whether equal inputs must give bit-identical outputs: so on a CPU, not promised by a GPU.
-pub fn is_exact(backend: Backend) -> bool {
-    backend != Backend::Wgpu
-}
-
 #[allow(dead_code)] // Not called if every backend is compiled in.
 fn not_compiled_in(backend: Backend) -> Failure {
     let name = match backend {

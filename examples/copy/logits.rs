@@ -20,10 +20,6 @@ impl Logits {
         &self.values[start..start + self.vocab]
     }
 
-    pub fn distance(&self, other: &Self, row: usize, query: usize) -> f64 {
-        distance(self.at(row, query), other.at(row, query))
-    }
-
     pub fn largest(&self) -> f64 {
         self.values.iter().fold(0.0, |largest: f64, &value| largest.max(f64::from(value.abs())))
     }

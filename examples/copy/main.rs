@@ -6,11 +6,12 @@
 //! ```
 //!
 //! In reading order: [`args`] and [`device`], what can be chosen; [`task`] and [`batch`], the
-//! strings; [`model`] and [`loss`]; [`train`]; [`generate`] and [`probes`], what is tested;
+//! strings; [`model`] and [`loss`]; [`train`]; [`generate`] and [`checks`], what is tested;
 //! [`proof`], what it amounts to; [`run_folder`] and [`pictures`], what is kept.
 
 mod args;
 mod batch;
+mod checks;
 mod device;
 mod failure;
 mod generate;
@@ -18,7 +19,6 @@ mod logits;
 mod loss;
 mod model;
 mod pictures;
-mod probes;
 mod progress;
 mod proof;
 mod run_folder;
@@ -37,6 +37,7 @@ use model::CopyModel;
 use proof::Proof;
 use run_folder::{RunConfig, RunFolder, SavedRun};
 use task::Task;
+use train::Trained;
 
 fn main() -> ExitCode {
     match run(Args::parse(), &mut stdout().lock()) {
@@ -64,8 +65,8 @@ pub fn run(mut args: Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     device.seed(settings.seed);
 
     let model = CopyModel::new(&config, settings.architecture, &device)?;
-    let (model, looks) = match saved {
-        Some(saved) => (saved.load(model, &config)?, Vec::new()),
+    let Trained { model, looks, stopped } = match saved {
+        Some(saved) => saved.load(model, &config)?.into(),
         None => {
             let autodiff = device.clone().autodiff();
             train::train(model.train(), settings, &mut task, &autodiff)?
@@ -73,7 +74,7 @@ pub fn run(mut args: Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     };
 
     let seconds = looks.last().map(|look| look.seconds);
-    let proof = Proof::of(&model, &mut task, &args, seconds, &device)?;
+    let proof = Proof::of(&model, &task, &args, seconds, stopped, &device)?;
     proof.write_table(to)?;
     if let Some(folder) = out {
         let config = RunConfig { settings: settings.clone(), model: config };

@@ -7,21 +7,16 @@ use serde::Serialize;
 
 use super::args::{Args, Backend, Settings};
 use super::batch::{Batch, Half};
-use super::device;
+use super::checks::{Finding, Leak, check};
 use super::failure::{Failure, Verdict};
 use super::generate::greedy_copies;
 use super::loss::{Estimate, measure};
 use super::model::CopyModel;
-use super::probes::{Finding, probe};
 use super::task::{Sample, Task};
+use super::train::Stop;
 
 /// Share of the unseen strings that must be copied without a mistake.
 const DEMANDED_EXACT: f64 = 0.995;
-/// Standard errors by which chance may bring a mean under its floor. A causal model is accused by
-/// mistake about once in 30,000 runs.
-const CHANCE: f64 = 4.0;
-/// What rounding may add to that, in nats.
-const ROUNDING: f64 = 1e-4;
 /// Strings in a batch of the measurements.
 const BATCH: usize = 250;
 
@@ -39,16 +34,21 @@ pub struct Proof {
     /// Loss of the first half, on noise, and ln of the number of symbols.
     first_half: Estimate,
     floor: f64,
-    probes: Vec<Finding>,
+    /// What the alarm says to it.
+    below_floor: Option<String>,
+    /// What the alarm said to the training.
+    stopped: Option<Stop>,
+    checks: Vec<Finding>,
 }
 
 impl Proof {
     /// Puts the model to all tests.
     pub fn of(
         model: &CopyModel,
-        task: &mut Task,
+        task: &Task,
         args: &Args,
         training_seconds: Option<f64>,
+        stopped: Option<Stop>,
         device: &Device,
     ) -> Result<Self, Failure> {
         let copies = greedy_copies(model, task.unseen(), task, device)?;
@@ -57,6 +57,8 @@ impl Proof {
         let batches = |samples: &[Sample]| -> Vec<Batch> {
             samples.chunks(BATCH).map(|samples| Batch::new(samples, task, device)).collect()
         };
+        let first_half = measure(model, &batches(task.noise()), Half::First)?;
+        let below_floor = task.alarm().observe(first_half.mean, first_half.tokens).err();
         let mut proof = Self {
             verdict: Verdict::Proved,
             backend: args.backend,
@@ -65,14 +67,17 @@ impl Proof {
             unseen: copies.len(),
             exact_copies,
             copied_half: measure(model, &batches(task.unseen()), Half::Copied)?,
-            first_half: measure(model, &batches(task.noise()), Half::First)?,
+            first_half,
             floor: task.floor(),
-            probes: probe(model, task, device, device::is_exact(args.backend))?,
+            below_floor: below_floor.map(|error| error.to_string()),
+            stopped,
+            checks: check(model, task, &args.settings, device)?,
         };
-        if !proof.copies_hold() {
+        if !proof.copies_hold() || !proof.checks.iter().all(Finding::holds) {
             proof.verdict = Verdict::NotProved;
         }
-        if !proof.floor_holds() || !proof.probes.iter().all(Finding::holds) {
+        let seen = proof.stopped.is_some() || proof.below_floor.is_some();
+        if seen || proof.checks.iter().any(Finding::leaks) {
             proof.verdict = Verdict::Leak;
         }
         Ok(proof)
@@ -80,12 +85,6 @@ impl Proof {
 
     fn copies_hold(&self) -> bool {
         self.exact_copies as f64 >= DEMANDED_EXACT * self.unseen as f64
-    }
-
-    /// Whether the first half's loss is at least what a causal model can reach.
-    fn floor_holds(&self) -> bool {
-        let Estimate { mean, standard_error, .. } = self.first_half;
-        mean + CHANCE * standard_error + ROUNDING >= self.floor
     }
 
     /// The table, and what follows from it.
@@ -101,13 +100,14 @@ impl Proof {
             ["proof", "found", "demanded", ""].map(String::from),
             row("exact copies of unseen strings", copies, "at least 99.5 %", self.copies_hold()),
             row(
-                self.first_half_name(),
+                // Fresh symbols, that no causal model can guess; a text could be.
+                "loss of the first half, on noise",
                 first,
                 &format!("not under {:.4}", self.floor),
-                self.floor_holds(),
+                self.below_floor.is_none(),
             ),
         ];
-        for finding in &self.probes {
+        for finding in &self.checks {
             let allowed = match finding.allowed {
                 0.0 => "exactly 0".into(),
                 allowed => format!("at most {allowed:.1e}"),
@@ -116,11 +116,11 @@ impl Proof {
                 0.0 => "0".into(),
                 largest => format!("{largest:.1e}"),
             };
-            rows.push(row(finding.probe, largest, &allowed, finding.holds()));
+            rows.push(row(finding.check, largest, &allowed, finding.holds()));
         }
         writeln!(to)?;
         for [what, found, demanded, holds] in rows {
-            writeln!(to, "{what:<34} {found:<24} {demanded:<18} {holds}")?;
+            writeln!(to, "{what:<38} {found:<24} {demanded:<18} {holds}")?;
         }
         writeln!(to)?;
         writeln!(to, "{}", self.conclusion())
@@ -133,43 +133,41 @@ impl Proof {
         to.flush()
     }
 
-    /// What the first half is made of. A text can be guessed, so its floor is not known: there the
-    /// model is given random bytes, of which no causal model can guess any.
-    fn first_half_name(&self) -> &'static str {
-        match self.settings.text {
-            Some(_) => "loss of the first half, on noise",
-            None => "loss of the first half",
-        }
-    }
-
     fn conclusion(&self) -> String {
-        let mut said = Vec::new();
-        if !self.floor_holds() {
-            said.push(format!(
-                "the loss of the first half is {:.4} nats under ln V = {:.4}, where no model can \
-                 be that has not seen the future",
-                self.floor - self.first_half.mean,
-                self.floor
-            ));
-        }
-        for finding in self.probes.iter().filter(|finding| !finding.holds()) {
-            if let Some(leak) = finding.first {
-                said.push(format!(
-                    "{}: first leak at query {}, from key {}",
-                    finding.probe, leak.query, leak.key
-                ));
-            }
-        }
         match self.verdict {
             Verdict::Proved => "All proofs hold.".into(),
+            Verdict::NotProved if self.copies_hold() => {
+                let differences = self.checks.iter().filter_map(|finding| {
+                    let differs = finding.differs.as_ref()?;
+                    Some(format!("{}: {differs}", finding.check))
+                });
+                format!("No leak was found, but\n- {}", join(differences))
+            }
             Verdict::NotProved => {
                 "Not learned well enough: no leak was found, but too few strings \
                                    were copied. Try more --steps."
                     .into()
             }
-            Verdict::Leak => format!("LEAK CAUGHT\n- {}", said.join("\n- ")),
+            Verdict::Leak => {
+                let stopped = self.stopped.iter().map(|Stop { step, why }| {
+                    format!("training was stopped at step {step}: {why}")
+                });
+                let below_floor = self.below_floor.iter().map(|why| format!("first half: {why}"));
+                let leaks = self.checks.iter().filter_map(|finding| {
+                    let Leak { query, key, diagnosis } = finding.first.as_ref()?;
+                    Some(format!(
+                        "{}: first leak at query {query}, from key {key}: {diagnosis}",
+                        finding.check
+                    ))
+                });
+                format!("LEAK CAUGHT\n- {}", join(stopped.chain(below_floor).chain(leaks)))
+            }
         }
     }
+}
+
+fn join(said: impl Iterator<Item = String>) -> String {
+    said.collect::<Vec<_>>().join("\n- ")
 }
 
 fn row(what: &str, found: String, demanded: &str, holds: bool) -> [String; 4] {

@@ -9,10 +9,11 @@
 //! half is fresh and random, so that no causal model can predict it. (In the cross architecture it
 //! can't be the source: the memory shows the source to a causal model, too.)
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use burn_decoder::causality::LossAlarm;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -50,6 +51,8 @@ pub struct Task {
     alphabet: Vec<usize>,
     unseen: Vec<Sample>,
     unseen_sources: HashSet<Vec<usize>>,
+    /// Number of unseen sources of each length.
+    unseen_lengths: HashMap<usize, usize>,
     noise: Vec<Sample>,
     random: StdRng,
 }
@@ -82,10 +85,12 @@ impl Task {
             alphabet,
             unseen: Vec::new(),
             unseen_sources: HashSet::new(),
+            unseen_lengths: HashMap::new(),
             noise: Vec::new(),
             random: StdRng::seed_from_u64(settings.seed),
         };
         task.draw_unseen(settings.unseen)?;
+        task.draw_noise(StdRng::seed_from_u64(!settings.seed));
         task.training_batch(settings.batch)?; // fails now, and not after an hour, if all are unseen
         Ok(task)
     }
@@ -123,9 +128,30 @@ impl Task {
         &self.unseen
     }
 
-    /// As many strings whose first half is noise: these are [`Task::unseen`], unless that is text.
+    /// As many strings whose first half is noise, each symbol of it drawn by itself.
     pub fn noise(&self) -> &[Sample] {
-        if self.is_noise() { &self.unseen } else { &self.noise }
+        &self.noise
+    }
+
+    /// An alarm for losses of the first half, where that is noise.
+    pub fn alarm(&self) -> LossAlarm {
+        LossAlarm::uniform(self.alphabet.len())
+    }
+
+    /// What a causal model may at most know of the first halves of training strings, in nats.
+    ///
+    /// No training string has an unseen source. So of each length there are fewer than V^length of
+    /// them, and a model that knew which ones by heart could be that much surer.
+    pub fn known_beforehand(&self, samples: &[Sample]) -> f64 {
+        if self.architecture == Architecture::Cross {
+            return 0.0; // its first half has nothing to do with the source
+        }
+        let known = |sample: &Sample| {
+            let length = sample.source.len();
+            let unseen = self.unseen_lengths.get(&length).map_or(0.0, |&unseen| unseen as f64);
+            -(-unseen / (self.alphabet.len() as f64).powi(length as i32)).ln_1p()
+        };
+        samples.iter().map(known).sum()
     }
 
     /// Fresh strings, none of them with an unseen source.
@@ -143,8 +169,8 @@ impl Task {
         if batch.len() == strings { Ok(batch) } else { Err(too_few_strings()) }
     }
 
-    /// One of the symbols, at random: for noise, and for the probes, which replace tokens.
-    pub fn random_symbol(&mut self) -> usize {
+    /// One of the symbols, at random.
+    fn random_symbol(&mut self) -> usize {
         self.alphabet[self.random.random_range(0..self.alphabet.len())]
     }
 
@@ -155,6 +181,7 @@ impl Task {
             }
             let source = self.draw_source(true);
             if self.unseen_sources.insert(source.clone()) {
+                *self.unseen_lengths.entry(source.len()).or_default() += 1;
                 let sample = self.sample(source);
                 self.unseen.push(sample);
             }
@@ -162,17 +189,22 @@ impl Task {
         if self.unseen.len() < strings {
             return Err(too_few_strings());
         }
-        if !self.is_noise() {
-            let lengths: Vec<usize> = self.unseen.iter().map(|one| one.source.len()).collect();
-            self.noise = lengths
-                .into_iter()
-                .map(|length| {
-                    let source: Vec<usize> = (0..length).map(|_| self.random_symbol()).collect();
-                    self.sample(source)
-                })
-                .collect();
-        }
         Ok(())
+    }
+
+    fn draw_noise(&mut self, mut random: StdRng) {
+        let mut symbols = |length: usize| -> Vec<usize> {
+            let symbol = || self.alphabet[random.random_range(0..self.alphabet.len())];
+            std::iter::repeat_with(symbol).take(length).collect()
+        };
+        let noise = self.unseen.iter().map(|one| match self.architecture {
+            Architecture::DecoderOnly => {
+                let source = symbols(one.source.len());
+                Sample { first: source.clone(), source }
+            }
+            Architecture::Cross => Sample { first: symbols(one.first.len()), ..one.clone() },
+        });
+        self.noise = noise.collect();
     }
 
     fn draw_source(&mut self, unseen: bool) -> Vec<usize> {
@@ -219,4 +251,27 @@ fn too_few_strings() -> Failure {
          raise --vocab or --max-source, lower --unseen, or give a text that repeats itself less"
             .into(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::Args;
+    use super::Task;
+
+    #[test]
+    fn what_is_left_out_can_be_known_beforehand() {
+        let task = |architecture: &str| {
+            let sizes = "--vocab 4 --min-source 3 --max-source 3 --unseen 16 --batch 2";
+            let arguments = format!("copy {sizes} --architecture {architecture}");
+            Task::new(&Args::parse_from(arguments.split(' ')).settings).unwrap()
+        };
+        let mut copied = task("decoder-only");
+        let samples = copied.training_batch(2).unwrap();
+        // 48 of the 64 strings are left, each of them as likely.
+        let known = 2.0 * (64.0_f64 / 48.0).ln();
+        assert!((copied.known_beforehand(&samples) - known).abs() < 1e-12);
+        assert_eq!(task("cross").known_beforehand(&samples), 0.0);
+    }
 }

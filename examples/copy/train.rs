@@ -1,4 +1,5 @@
-//! The training loop: AdamW on fresh strings, a learning rate that warms up and then decays.
+//! The training loop: AdamW on fresh strings, a learning rate that warms up and then decays, and an
+//! alarm that stops it if the model predicts what can't be predicted.
 
 use std::time::Instant;
 
@@ -39,22 +40,48 @@ pub struct Look {
     pub seconds: f64,
 }
 
-/// Trains the model, and tells what was seen on the way.
+/// A model, and what was seen while it was trained.
+pub struct Trained {
+    pub model: CopyModel,
+    pub looks: Vec<Look>,
+    /// Why training ended before its time.
+    pub stopped: Option<Stop>,
+}
+
+/// The alarm of a training.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stop {
+    pub step: usize,
+    pub why: String,
+}
+
+/// A model that was trained before.
+impl From<CopyModel> for Trained {
+    fn from(model: CopyModel) -> Self {
+        Self { model, looks: Vec::new(), stopped: None }
+    }
+}
+
+/// Trains the model, until the end or until the alarm goes off.
 pub fn train(
     mut model: CopyModel,
     settings: &Settings,
     task: &mut Task,
     device: &Device,
-) -> Result<(CopyModel, Vec<Look>), Failure> {
+) -> Result<Trained, Failure> {
     let mut optimizer =
         AdamWConfig::new().with_beta_2(0.98).with_epsilon(1e-9).with_weight_decay(0.01).init();
     let mut schedule = schedule(settings)?;
     let mut looks = Vec::new();
     let mut progress = Progress::new(settings.steps, task.is_noise().then(|| task.floor()));
+    // A text can be guessed; only the proof, on noise, tells whether it was.
+    let mut alarm = task.is_noise().then(|| task.alarm());
+    let mut stopped = None;
     let started = Instant::now();
 
     for step in 1..=settings.steps {
-        let batch = Batch::new(&task.training_batch(settings.batch)?, task, device);
+        let samples = task.training_batch(settings.batch)?;
+        let batch = Batch::new(&samples, task, device);
         let logits = model.logits(&batch.input, &batch.memory)?;
         let losses = Losses::of(token_losses(logits.clone(), batch.targets.clone()), &batch);
 
@@ -81,11 +108,18 @@ pub fn train(
                 )));
             }
             progress.show(&look);
+            let tokens = batch.count(Half::First);
+            let known = task.known_beforehand(&samples) / tokens as f64;
+            let alarmed = alarm.as_mut().map(|alarm| alarm.observe(look.first + known, tokens));
             looks.push(look);
+            if let Some(Err(why)) = alarmed {
+                stopped = Some(Stop { step, why: why.to_string() });
+                break;
+            }
         }
     }
     progress.finish();
-    Ok((model.valid(), looks))
+    Ok(Trained { model: model.valid(), looks, stopped })
 }
 
 /// Up to the highest learning rate within the first fifteenth of the steps, then along a cosine

@@ -160,7 +160,7 @@ fn a_run_is_kept_whole_and_proved_again() {
         assert_eq!(names(&folder.path().join("deep")), ["run"]);
 
         let (_, _, proved) = copy(&format!("--prove {out}")).unwrap();
-        for part in ["settings", "exact_copies", "copied_half", "first_half"] {
+        for part in ["settings", "exact_copies", "copied_half", "first_half", "checks"] {
             assert_eq!(proved[part], trained[part], "{part}");
         }
     }
@@ -203,22 +203,46 @@ fn a_wrong_config_or_record_is_refused() {
 }
 
 /// Small, but it has the time to see what it is not to see.
-const SMALL: &str = "--steps 60 --batch 16 --unseen 50 --d-model 16 --heads 2 --d-ff 32 \
+const SMALL: &str = "--batch 16 --unseen 50 --d-model 16 --heads 2 --d-ff 32 \
                      --vocab 16 --learning-rate 0.01";
 
 #[test]
 fn a_model_without_the_mask_is_caught_and_one_with_it_is_not() {
     for architecture in ["decoder-only", "cross"] {
-        let arguments = format!("{SMALL} --architecture {architecture}");
-        let (verdict, printed, _) = copy(&arguments).unwrap();
+        let arguments = format!("{SMALL} --steps 60 --architecture {architecture}");
+        let (verdict, printed, json) = copy(&arguments).unwrap();
         assert_eq!(verdict, Verdict::NotProved, "{printed}");
+        assert_eq!(json["stopped"], Value::Null, "{printed}");
 
-        let (verdict, printed, json) = copy(&format!("{arguments} --mask none")).unwrap();
-        assert_eq!(verdict, Verdict::Leak, "{printed}");
-        assert_says(&printed, &["LEAK CAUGHT", "first leak at query 0, from key 1"]);
-        let leak = &json["probes"][0]["first"];
-        assert_eq!((leak["query"].as_u64(), leak["key"].as_u64()), (Some(0), Some(1)));
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        let leaking = format!("{arguments} --mask none --out {}", out.display());
+        let proved = format!("--prove {}", out.display());
+        for arguments in [leaking, proved] {
+            let (verdict, printed, json) = copy(&arguments).unwrap();
+            assert_eq!(verdict, Verdict::Leak, "{printed}");
+            assert_says(
+                &printed,
+                &["LEAK CAUGHT", "first leak at query 0, from key 1: mask missing"],
+            );
+            for check in 0..3 {
+                let leak = &json["checks"][check]["first"];
+                assert_eq!((leak["query"].as_u64(), leak["key"].as_u64()), (Some(0), Some(1)));
+            }
+        }
     }
+}
+
+/// Each token of the first half is seen before it is to be predicted; the alarm tells as soon as the
+/// model has learned to look there.
+#[test]
+fn a_training_that_sees_the_future_is_stopped() {
+    let (verdict, printed, json) = copy(&format!("{SMALL} --steps 600 --mask none")).unwrap();
+    assert_eq!(verdict, Verdict::Leak, "{printed}");
+    assert_says(&printed, &["training was stopped at step", "nats, expected at least 2.7726"]);
+    let step = json["stopped"]["step"].as_u64().unwrap();
+    assert!((10..300).contains(&step), "stopped at step {step}");
+    assert!(json["below_floor"].is_string(), "{printed}");
 }
 
 #[test]
