@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::backend::Backend;
 use super::failure::Failure;
 
 /// Trains a decoder to copy, then proves that it is causal.
@@ -81,18 +82,6 @@ pub struct Settings {
     /// Strings that are kept from training and copied at the end.
     #[arg(long, default_value_t = 1000)]
     pub unseen: usize,
-}
-
-/// One of the backends that this binary may have been built with.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backend {
-    /// Burn's ndarray, on the CPU.
-    Ndarray,
-    /// Burn's flex, on the CPU.
-    Flex,
-    /// Burn's wgpu, on a GPU or on software Vulkan.
-    Wgpu,
 }
 
 /// How the decoder comes by the source.

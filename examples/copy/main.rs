@@ -10,9 +10,10 @@
 //! [`proof`], what it amounts to; [`run_folder`] and [`pictures`], what is kept.
 
 mod args;
+#[path = "../shared/backend.rs"]
+mod backend;
 mod batch;
 mod checks;
-mod device;
 mod failure;
 mod generate;
 mod logits;
@@ -61,7 +62,7 @@ pub fn run(mut args: Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     let out = args.out.as_deref().map(RunFolder::check).transpose()?;
     let mut task = Task::new(settings)?;
     let config = model::config(settings, task.vocab_size());
-    let device = device::choose(args.backend)?;
+    let device = args.backend.device("copy").map_err(Failure::Input)?;
     device.seed(settings.seed);
 
     let model = CopyModel::new(&config, settings.architecture, &device)?;

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::args::{Args, Backend, Settings};
+use super::args::{Args, Settings};
+use super::backend::Backend;
 use super::batch::{Batch, Half};
 use super::checks::{Finding, Leak, check};
 use super::failure::{Failure, Verdict};

@@ -14,7 +14,7 @@ use burn::module::{Module, Param};
 use burn::nn::{
     Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
 };
-use burn::tensor::{Device, Int, Tensor, assert_shape, module::linear};
+use burn::tensor::{Device, Int, Tensor, assert_shape};
 
 use super::{
     Decoder, DecoderConfig, DecoderInput, Norm, NormConfig, PositionEmbedding,
@@ -407,7 +407,7 @@ impl LanguageModel {
             Some(head) => ops::linear(head, x),
             None => {
                 let bias = self.head_bias.as_ref().map(Param::val);
-                linear(x, self.embedding.weight.val().transpose(), bias)
+                ops::project(x, self.embedding.weight.val().transpose(), bias)
             }
         };
         match self.logit_softcap {

@@ -16,8 +16,9 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
+use burn::module::Param;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{Tensor, assert_shape, module};
 use rayon::prelude::*;
 
 use super::arithmetic::BLOCK;
@@ -26,16 +27,30 @@ use crate::host::{Flat, Host, Operation, View, read, readable, record};
 
 /// [`Linear::forward`].
 pub(crate) fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-    let weight = layer.weight.val();
-    if D == 1 || !runs_on(&x) || !runs_on(&weight) {
-        return layer.forward(x);
-    }
+    project(x, layer.weight.val(), layer.bias.as_ref().map(Param::val))
+}
+
+/// `x weight + bias`; the weight is read as it lies, so a transposed one costs no copy.
+///
+/// # Shapes
+///
+/// - x: `[..., d_input]`
+/// - weight: `[d_input, d_output]`
+/// - output: `[..., d_output]`
+pub(crate) fn project<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     let [d_input, _] = weight.dims();
     assert_shape!(x, [.., d_input]);
+    if D == 1 || !runs_on(&x) || !runs_on(&weight) {
+        return module::linear(x, weight, bias);
+    }
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match &layer.bias {
+    Tensor::from_dispatch(match bias {
         None => Dispatch::project(x, weight),
-        Some(bias) => Dispatch::project_shifted(x, weight, bias.val().into_dispatch()),
+        Some(bias) => Dispatch::project_shifted(x, weight, bias.into_dispatch()),
     })
 }
 

@@ -11,7 +11,7 @@ mod norm;
 mod turn;
 
 pub(crate) use activation::{Function, activate, activate_gated};
-pub(crate) use linear::linear;
+pub(crate) use linear::{linear, project};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use turn::{Turn, turn};
 
