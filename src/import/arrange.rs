@@ -1,6 +1,6 @@
 //! Values from the order and type of a checkpoint into those of a parameter, and back.
 
-use burn::tensor::{DType, Element, ElementConversion, TensorData, bf16, f16};
+use burn::tensor::{DType, Element, TensorData, bf16, f16};
 
 use super::form::Form;
 

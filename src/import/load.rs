@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::store::{Applier, bridge, burn_pack};
-use burn::tensor::{DType, Shape};
+use burn::tensor::Shape;
 
 use super::arrange::{is_weight, to_ours};
 use super::form::Form;
