@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::import::WeightsMismatch;
+
 /// Everything that data or a configuration can get wrong.
 ///
 /// Broken tensor shapes are not in here: those panic, as Burn's own do (each such function says so
@@ -140,6 +142,34 @@ pub enum Error {
         /// Bound on the probability of stopping a causal model like this.
         chance: f64,
     },
+
+    /// A file or folder that can't be read, or not as what it should be, or can't be written.
+    #[error("{path}: expected {expected}, got {got}")]
+    File {
+        /// The file or folder.
+        path: String,
+        /// What it should have been.
+        expected: String,
+        /// What it is, or what the operating system said.
+        got: String,
+    },
+
+    /// Another program's configuration of a model that this crate can't build.
+    #[error("{path}, {field}: expected {expected}, got {got}")]
+    ForeignConfig {
+        /// The file.
+        path: String,
+        /// The field, with those it stands in: `rope_parameters.rope_type`.
+        field: String,
+        /// The values that this crate knows.
+        expected: String,
+        /// The value that came.
+        got: String,
+    },
+
+    /// Tensors of a checkpoint that are not those of the model.
+    #[error(transparent)]
+    Weights(Box<WeightsMismatch>),
 }
 
 /// What does not fit in an [`Error::Cache`].

@@ -58,6 +58,7 @@
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back.
 //!
 //! Each floor uses only those before it.
 //!
@@ -78,6 +79,7 @@ pub mod decoder;
 mod error;
 pub mod generation;
 mod host;
+pub mod import;
 pub mod mask;
 mod norm;
 mod ops;

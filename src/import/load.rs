@@ -1,0 +1,160 @@
+//! Checkpoint to module, through Burn's store.
+//!
+//! Everything is compared before anything is read: names, shapes, types. Then the module is walked
+//! once; each parameter is read, put in order, converted and handed to the device before the next
+//! one. A fresh module's parameters take no memory before that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::Module;
+use burn::store::{Applier, bridge, burn_pack};
+use burn::tensor::Shape;
+
+use super::arrange::{is_weight, to_ours};
+use super::form::Form;
+use super::mismatch::{WeightsMismatch, WrongShape};
+use super::options::{Listener, LoadOptions, Progress};
+use super::parameters::{Parameter, parameters};
+use super::source::Source;
+use super::table::Table;
+use crate::{Error, Result};
+
+/// `module` with all its parameters from `source`, and the table as this checkpoint uses it.
+pub fn load<M: Module>(
+    module: M,
+    source: &Source,
+    table: Table,
+    options: LoadOptions,
+) -> Result<(M, Table)> {
+    let LoadOptions { precision, listener, prefix, ignored, .. } = options;
+    let parameters = parameters(&module);
+    if let Some(parameter) = parameters.first() {
+        precision.check(&parameter.device)?;
+    }
+    let looked_at = |name: &&str| {
+        name.starts_with(&prefix) && !ignored.iter().any(|ignored| name.starts_with(ignored))
+    };
+    let names = source.tensors.keys().map(String::as_str).filter(looked_at).collect();
+    let table = table.inside(&prefix).fitted_to(&names);
+    let plan = plan(source, &table, &names, parameters)?;
+
+    let reading = Reading::new(&plan, listener);
+    let tensors = plan.into_iter().map(|Planned { parameter, tensor, form }| {
+        let Parameter { path, shape, device } = parameter;
+        let dtype = precision.dtype(tensor.dtype, &device);
+        let reading = reading.clone();
+        bridge::deferred(path, dtype, Shape::from(shape.clone()), None, move || {
+            let data = to_ours(bridge::to_data(&tensor)?, form, &shape, dtype);
+            reading.tell(tensor.byte_len() / form.parts());
+            Ok(data)
+        })
+    });
+    let mut applier = Applier::new(tensors.collect(), None, None, true);
+    let module = module.map(&mut applier);
+    match applier.into_result().errors.first() {
+        None => Ok((module, table)),
+        Some(error) => Err(Error::File {
+            path: source.path.clone(),
+            expected: "tensors that can be read".into(),
+            got: error.to_string(),
+        }),
+    }
+}
+
+/// A parameter and where it comes from.
+struct Planned {
+    parameter: Parameter,
+    tensor: burn_pack::Tensor,
+    form: Form,
+}
+
+/// Where each parameter comes from, once everything fits.
+fn plan(
+    source: &Source,
+    table: &Table,
+    names: &BTreeSet<&str>,
+    parameters: Vec<Parameter>,
+) -> Result<Vec<Planned>> {
+    let mut mismatch = WeightsMismatch { path: source.path.clone(), ..Default::default() };
+    let (mut used, mut plan) = (BTreeSet::new(), Vec::new());
+    let mut missing = BTreeSet::new();
+    let mut wrong = BTreeMap::new();
+    for parameter in parameters {
+        let Some((name, form)) = table.find(&parameter.path) else {
+            mismatch.nameless.push(parameter.path);
+            continue;
+        };
+        let Some(tensor) = source.tensors.get(&name).filter(|_| names.contains(name.as_str()))
+        else {
+            missing.insert(name);
+            continue;
+        };
+        let expected = form.their_shape(&parameter.shape);
+        let got = tensor.shape.to_vec();
+        if !is_weight(tensor.dtype) {
+            mismatch.wrong_type.push((name.clone(), tensor.dtype.name().into()));
+        } else if expected != got {
+            wrong.insert(name.clone(), WrongShape { name: name.clone(), expected, got });
+        } else {
+            plan.push(Planned { parameter, tensor: tensor.clone(), form });
+        }
+        used.insert(name);
+    }
+    mismatch.missing.extend(missing);
+    mismatch.wrong_shape.extend(wrong.into_values());
+    let copies: Vec<_> = table
+        .copies()
+        .iter()
+        .flat_map(|copies| copies.names.iter().map(|name| (name, &copies.of)))
+        .filter(|(name, of)| names.contains(name.as_str()) && used.contains(of.as_str()))
+        .collect();
+    for (name, of) in &copies {
+        if !same_values(source, name, of)? {
+            mismatch.not_copies.push((name.to_string(), of.to_string()));
+        }
+        used.insert(name.to_string());
+    }
+    let unused = names.iter().filter(|&&name| !used.contains(name) && !table.skips(name));
+    mismatch.unused.extend(unused.map(|&name| name.to_string()));
+    if mismatch.is_empty() { Ok(plan) } else { Err(Error::Weights(Box::new(mismatch))) }
+}
+
+/// Whether two tensors hold the same, bit for bit.
+fn same_values(source: &Source, a: &str, b: &str) -> Result<bool> {
+    let (a, b) = (&source.tensors[a], &source.tensors[b]);
+    if a.shape != b.shape || a.dtype != b.dtype {
+        return Ok(false);
+    }
+    let read = |tensor: &burn_pack::Tensor| {
+        tensor.to_bytes().map_err(|error| Error::File {
+            path: source.path.clone(),
+            expected: format!("{} to be readable", tensor.name),
+            got: error.to_string(),
+        })
+    };
+    Ok(read(a)?[..] == read(b)?[..])
+}
+
+/// What was read so far, told to the listener.
+#[derive(Clone)]
+struct Reading(Option<Arc<Mutex<(Progress, Listener)>>>);
+
+impl Reading {
+    fn new(plan: &[Planned], listener: Option<Listener>) -> Self {
+        let bytes = plan.iter().map(|p| (p.tensor.byte_len() / p.form.parts()) as u64).sum();
+        let start =
+            Progress { parameters: 0, of_parameters: plan.len(), bytes: 0, of_bytes: bytes };
+        Self(listener.map(|listener| Arc::new(Mutex::new((start, listener)))))
+    }
+
+    fn tell(&self, bytes: usize) {
+        if let Some(reading) = &self.0 {
+            let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+            let (progress, listener) = &mut *reading;
+            progress.parameters += 1;
+            progress.bytes += bytes as u64;
+            listener(*progress);
+        }
+    }
+}

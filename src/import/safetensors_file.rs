@@ -1,0 +1,192 @@
+//! Files in the safetensors format, read and written tensor by tensor.
+//!
+//! A tensor's bytes are read into a buffer of their own when they are asked for, so that a load
+//! holds no more of the file than one tensor.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::store::burn_pack;
+use burn::tensor::{Bytes, DType, TensorData};
+use safetensors::tensor::{Dtype, Metadata, View};
+
+use super::source::show;
+use crate::{Error, Result};
+
+/// Length of the field that tells the header's length.
+const LENGTH: u64 = 8;
+
+/// The longest header that is believed: as the safetensors crate has it.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// The tensors of a file, none of them read yet.
+pub fn open(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
+    let (file, start, metadata) = header(path).map_err(|got| Error::File {
+        path: show(path),
+        expected: "a file in the safetensors format".into(),
+        got,
+    })?;
+    let file = Arc::new(Mutex::new(file));
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| {
+        let Some(dtype) = dtype_here(info.dtype) else {
+            return Err(Error::File {
+                path: show(path),
+                expected: format!("{name} in a type that Burn has"),
+                got: info.dtype.to_string(),
+            });
+        };
+        let (from, to) = info.data_offsets;
+        let (file, length) = (file.clone(), to - from);
+        let read = move || read(&file, start + from as u64, length, dtype);
+        let tensor = burn_pack::Tensor::deferred(
+            name.clone(),
+            dtype,
+            info.shape.clone(),
+            None,
+            length,
+            read,
+        );
+        Ok((name, tensor))
+    });
+    tensors.collect()
+}
+
+/// The file, where its tensors begin, and what they are.
+fn header(path: &Path) -> Result<(File, u64, Metadata), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut file = File::open(path).map_err(text)?;
+    let held = file.metadata().map_err(text)?.len();
+    let mut length = [0; LENGTH as usize];
+    let too_short = |_| format!("{held} bytes, too few for a header");
+    file.read_exact(&mut length).map_err(too_short)?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER || LENGTH + length > held {
+        return Err(format!("{held} bytes that tell of a header of {length}"));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(text)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| format!("a header with {error}"))?;
+    let start = LENGTH + length;
+    let told = start + metadata.data_len() as u64;
+    if told != held {
+        return Err(format!("{held} bytes where the header tells of {told}: was it cut off?"));
+    }
+    Ok((file, start, metadata))
+}
+
+/// The bytes of one tensor, aligned for its type.
+fn read(
+    file: &Mutex<File>,
+    start: u64,
+    length: usize,
+    dtype: DType,
+) -> Result<Bytes, burn_pack::Error> {
+    // Backends take the buffer as it is if its alignment is that of the values.
+    let mut bytes = match dtype.size() {
+        8 => Bytes::from_elems(vec![0u64; length / 8]),
+        4 => Bytes::from_elems(vec![0u32; length / 4]),
+        2 => Bytes::from_elems(vec![0u16; length / 2]),
+        _ => Bytes::from_elems(vec![0u8; length]),
+    };
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    file.seek(SeekFrom::Start(start))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
+    Ok(bytes)
+}
+
+fn dtype_here(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
+        Dtype::U16 => DType::U16,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool(burn::tensor::BoolStore::Native),
+        _ => return None,
+    })
+}
+
+/// One tensor of a file to be written: what it is now, its values when they are needed.
+pub struct Writable<'a> {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub values: Box<dyn Fn() -> Result<TensorData, String> + 'a>,
+}
+
+/// Writes a file, tensor by tensor. It appears under its name once it is whole.
+pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
+    let failed = |got: String| Error::File {
+        path: show(path),
+        expected: "a file that can be written".into(),
+        got,
+    };
+    let failure = RefCell::new(None);
+    let views = tensors.into_iter().map(|(name, tensor)| {
+        let dtype = match tensor.dtype {
+            DType::F64 => Dtype::F64,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            _ => Dtype::F32,
+        };
+        (name, Written { dtype, tensor, failure: &failure })
+    });
+    // What Hugging Face's loaders ask of a file that PyTorch could have written.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let unfinished = path.with_extension("safetensors.unfinished");
+    let written = safetensors::serialize_to_file(views, Some(metadata), &unfinished)
+        .map_err(|error| error.to_string());
+    let written = match failure.take() {
+        Some(error) => Err(error),
+        None => written,
+    };
+    let written =
+        written.and_then(|()| std::fs::rename(&unfinished, path).map_err(|error| error.to_string()));
+    written.map_err(|error| {
+        // There may be nothing to remove; the error that counts is the first.
+        let _ = std::fs::remove_file(&unfinished);
+        failed(error)
+    })
+}
+
+struct Written<'a> {
+    dtype: Dtype,
+    tensor: Writable<'a>,
+    /// The first error of any tensor: the writer's interface has no place for one.
+    failure: &'a RefCell<Option<String>>,
+}
+
+impl View for Written<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        let failed = |error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            vec![0; self.data_len()]
+        };
+        let bytes = (self.tensor.values)().map(|data| data.as_bytes().to_vec());
+        bytes.unwrap_or_else(failed).into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.shape.iter().product::<usize>() * self.tensor.dtype.size()
+    }
+}

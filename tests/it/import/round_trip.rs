@@ -1,0 +1,195 @@
+//! What was loaded is written back as it was, bit for bit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::DType;
+use burn_decoder::import::hugging_face::{self, Checkpoint};
+use burn_decoder::import::{LoadOptions, Precision, Progress};
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensors;
+
+use super::{FOLDERS, copy_of, fixture};
+use crate::backends::any_device;
+
+/// The tensors of a file: type, shape and bytes.
+pub fn tensors(path: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |(name, tensor): (&str, TensorView)| {
+        (name.to_string(), (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()))
+    };
+    file.iter().map(tensor).collect()
+}
+
+/// Writes tensors to a file.
+pub fn write(path: &Path, tensors: &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>) {
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+/// The file `name` of a folder in half precision: the upper half of each f32.
+fn to_bf16(path: &Path) {
+    let mut tensors = tensors(path);
+    for (dtype, _, bytes) in tensors.values_mut() {
+        *dtype = Dtype::BF16;
+        *bytes = bytes.chunks(4).flat_map(|f32| [f32[2], f32[3]]).collect();
+    }
+    write(path, &tensors);
+}
+
+on_each_backend! {
+    fn every_family_is_exact(device: Device) {
+        for (folder, _) in FOLDERS {
+            let loaded = hugging_face::load(fixture(folder), &device, LoadOptions::new()).unwrap();
+            let out = tempfile::tempdir().unwrap();
+            let out = out.path().join("new");
+            loaded.checkpoint.save(&loaded.model, &out).unwrap();
+            let read = |folder: &Path, file: &str| std::fs::read(folder.join(file)).unwrap();
+            for file in ["config.json", "generation_config.json"] {
+                assert_eq!(read(&out, file), read(&fixture(folder), file), "{folder}, {file}");
+            }
+            let file = "model.safetensors";
+            let mut expected = tensors(&fixture(folder).join(file));
+            if folder == "bart_tiny" {
+                // The decoder alone, and what the two share.
+                expected.retain(|name, _| !name.starts_with("model.encoder."));
+            } else {
+                assert!(read(&out, file) == read(&fixture(folder), file), "{folder}: the file");
+            }
+            let got = tensors(&out.join(file));
+            assert!(got.keys().eq(expected.keys()), "{folder}: {:?}", got.keys());
+            for (name, tensor) in &got {
+                assert!(*tensor == expected[name], "{folder}: {name}");
+            }
+            // And it is a checkpoint again.
+            assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
+            Checkpoint::open(&out).unwrap().load(&device, LoadOptions::new()).unwrap();
+        }
+    }
+
+    /// Half precision stays where the device has it, and is widened exactly where it does not.
+    fn half_precision(device: Device) {
+        for folder in ["llama_tiny", "gpt2_tiny", "gptneox_tiny"] {
+            let copy = copy_of(folder);
+            let file = copy.path().join("model.safetensors");
+            to_bf16(&file);
+            let options = LoadOptions::new().with_precision(Precision::AsStored);
+            let loaded = hugging_face::load(copy.path(), &device, options).unwrap();
+            let dtype = loaded.model.embedding.weight.val().dtype();
+            let half = device.supports_dtype(DType::BF16);
+            assert_eq!(dtype, if half { DType::BF16 } else { DType::F32 });
+            let out = tempfile::tempdir().unwrap();
+            loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+            let got = tensors(&out.path().join("model.safetensors"));
+            for (name, (_, shape, bytes)) in tensors(&file) {
+                let wide = || bytes.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
+                let expected = match half {
+                    true => (Dtype::BF16, shape, bytes),
+                    false => (Dtype::F32, shape, wide()),
+                };
+                assert!(got[&name] == expected, "{folder}: {name}");
+            }
+        }
+    }
+}
+
+/// Names without the base model's, copies of the tied embedding and buffers of older files.
+#[test]
+fn an_old_file_of_gpt2() {
+    let copy = copy_of("gpt2_tiny");
+    let file = copy.path().join("model.safetensors");
+    let mut old: BTreeMap<_, _> = tensors(&file)
+        .into_iter()
+        .map(|(name, tensor)| (name.strip_prefix("transformer.").unwrap().to_string(), tensor))
+        .collect();
+    let parameters = old.clone();
+    old.insert("h.0.attn.bias".into(), (Dtype::U8, vec![1, 1, 3, 3], vec![1; 9]));
+    old.insert("h.0.attn.masked_bias".into(), (Dtype::F32, vec![], vec![0; 4]));
+    old.insert("lm_head.weight".into(), old["wte.weight"].clone());
+    write(&file, &old);
+    let device = any_device();
+    let loaded = hugging_face::load(copy.path(), &device, LoadOptions::new()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    assert!(tensors(&out.path().join("model.safetensors")) == parameters);
+}
+
+/// A tied embedding that stands under the head's name only.
+#[test]
+fn a_tied_tensor_under_its_other_name() {
+    let copy = copy_of("qwen2_tiny");
+    let file = copy.path().join("model.safetensors");
+    let mut renamed = tensors(&file);
+    let embedding = renamed.remove("model.embed_tokens.weight").unwrap();
+    renamed.insert("lm_head.weight".into(), embedding);
+    write(&file, &renamed);
+    let device = any_device();
+    let loaded = hugging_face::load(copy.path(), &device, LoadOptions::new()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    assert!(tensors(&out.path().join("model.safetensors")) == renamed);
+}
+
+#[test]
+fn shards_are_one_model() {
+    let copy = copy_of("llama_tiny");
+    let file = copy.path().join("model.safetensors");
+    let whole = tensors(&file);
+    let mut shards = [BTreeMap::new(), BTreeMap::new(), BTreeMap::new()];
+    let mut map = serde_json::Map::new();
+    for (index, (name, tensor)) in whole.iter().enumerate() {
+        shards[index % 3].insert(name.clone(), tensor.clone());
+        map.insert(name.clone(), format!("model-{}-of-3.safetensors", index % 3 + 1).into());
+    }
+    for (index, shard) in shards.iter().enumerate() {
+        write(&copy.path().join(format!("model-{}-of-3.safetensors", index + 1)), shard);
+    }
+    let index = serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": map });
+    std::fs::write(copy.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let loaded = hugging_face::load(copy.path(), &any_device(), LoadOptions::new()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    assert!(tensors(&out.path().join("model.safetensors")) == whole);
+}
+
+#[test]
+fn progress_is_told_to_the_end() {
+    let told = Arc::new(Mutex::new(Vec::<Progress>::new()));
+    let teller = told.clone();
+    let options = LoadOptions::new().with_progress(move |p| teller.lock().unwrap().push(p));
+    hugging_face::load(fixture("gpt2_tiny"), &any_device(), options).unwrap();
+    let told = told.lock().unwrap();
+    let weights = tensors(&fixture("gpt2_tiny").join("model.safetensors"));
+    let bytes: usize = weights.values().map(|(_, _, bytes)| bytes.len()).sum();
+    // Query, key and value are three parameters here: 4 more for each of 3 layers.
+    let parameters = weights.len() + 3 * 4;
+    assert_eq!(told.len(), parameters);
+    for (index, progress) in told.iter().enumerate() {
+        assert_eq!((progress.parameters, progress.of_parameters), (index + 1, parameters));
+        assert_eq!(progress.of_bytes, bytes as u64);
+        assert!(progress.bytes <= progress.of_bytes);
+    }
+    assert_eq!(told.last().unwrap().bytes, bytes as u64);
+}
+
+#[test]
+fn the_tokens_of_a_folder() {
+    let loaded = |folder: &Path| hugging_face::load(folder, &any_device(), LoadOptions::new());
+    let bart = loaded(&fixture("bart_tiny")).unwrap();
+    assert_eq!((bart.bos_token, bart.pad_token), (Some(0), Some(1)));
+    assert!(bart.eos_tokens.is_empty());
+    // The generation's configuration goes before the model's.
+    let copy = super::with_config("llama_tiny", |config| {
+        config.insert("eos_token_id".into(), 5.into());
+        config.insert("bos_token_id".into(), 7.into());
+    });
+    let generation = copy.path().join("generation_config.json");
+    std::fs::write(generation, r#"{ "eos_token_id": [2, 3] }"#).unwrap();
+    let llama = loaded(copy.path()).unwrap();
+    assert_eq!((llama.bos_token, llama.eos_tokens), (Some(7), vec![2, 3]));
+}
