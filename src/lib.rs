@@ -78,6 +78,7 @@ pub mod causality;
 pub mod decoder;
 mod error;
 pub mod generation;
+pub mod guide;
 mod host;
 pub mod import;
 pub mod mask;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use minijinja::{Environment, context};
+use minijinja::{Environment, context, syntax::SyntaxConfig};
 use serde_json::Value;
 
 use super::Failure;
@@ -43,8 +43,8 @@ impl ChatTemplate {
     pub fn render(&self, system: Option<&str>, prompt: &str) -> Result<String, Failure> {
         let mut environment = Environment::new();
         // transformers renders templates so
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        environment.set_syntax(syntax);
         let message = |role: &str, content: &str| context! { role, content };
         let mut messages = Vec::new();
         messages.extend(system.map(|text| message("system", text)));

@@ -93,8 +93,11 @@ impl Form {
             }
             for input in 0..inputs {
                 for (&place, output) in places.iter().zip(block.clone()) {
-                    let theirs =
-                        if packed.transposed { place * inputs + input } else { input * row + place };
+                    let theirs = if packed.transposed {
+                        place * inputs + input
+                    } else {
+                        input * row + place
+                    };
                     pair(input * outputs + output, theirs);
                 }
             }

@@ -51,16 +51,21 @@ const LISTED: usize = 40;
 
 impl fmt::Display for WeightsMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected the tensors that the configuration asks for, got others", self.path)?;
+        write!(
+            f,
+            "{}: expected the tensors that the configuration asks for, got others",
+            self.path
+        )?;
         list(f, "missing", self.missing.iter().cloned())?;
         list(f, "unused", self.unused.iter().cloned())?;
         let shapes = self.wrong_shape.iter().map(|WrongShape { name, expected, got }| {
             format!("{name}: expected {expected:?}, got {got:?}")
         });
         list(f, "of another shape", shapes)?;
-        let types = self.wrong_type.iter().map(|(name, got)| {
-            format!("{name}: expected f16, bf16, f32 or f64, got {got}")
-        });
+        let types = self
+            .wrong_type
+            .iter()
+            .map(|(name, got)| format!("{name}: expected f16, bf16, f32 or f64, got {got}"));
         list(f, "of another type", types)?;
         let copies = self
             .not_copies

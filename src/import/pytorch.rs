@@ -34,12 +34,12 @@ use std::path::Path;
 
 use burn::module::Module;
 
+use super::LoadOptions;
 use super::form::{Form, Packed};
 use super::load::load as load_by_table;
 use super::save::save as save_by_table;
 use super::source::Source;
 use super::table::{Row, Table};
-use super::LoadOptions;
 use crate::Result;
 use crate::attention::MultiHeadAttention;
 use crate::decoder::{Decoder, DecoderLayer};

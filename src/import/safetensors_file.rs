@@ -152,8 +152,8 @@ pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
         Some(error) => Err(error),
         None => written,
     };
-    let written =
-        written.and_then(|()| std::fs::rename(&unfinished, path).map_err(|error| error.to_string()));
+    let written = written
+        .and_then(|()| std::fs::rename(&unfinished, path).map_err(|error| error.to_string()));
     written.map_err(|error| {
         // There may be nothing to remove; the error that counts is the first.
         let _ = std::fs::remove_file(&unfinished);

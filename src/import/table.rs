@@ -190,9 +190,10 @@ impl Table {
 
     fn rename(&mut self, rename: impl Fn(&str) -> String) {
         let rows = self.rows.iter_mut().map(|row| &mut row.theirs);
-        let copies = self.copies.iter_mut().flat_map(|copies| {
-            std::iter::once(&mut copies.of).chain(&mut copies.names)
-        });
+        let copies = self
+            .copies
+            .iter_mut()
+            .flat_map(|copies| std::iter::once(&mut copies.of).chain(&mut copies.names));
         for name in rows.chain(copies).chain(&mut self.skipped) {
             *name = rename(name);
         }

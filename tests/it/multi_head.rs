@@ -249,7 +249,7 @@ on_each_backend! {
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
         let text = panic.downcast_ref::<String>().unwrap();
         assert!(
-            text.contains("expected scale, softcap and dropout to be left to the layer"),
+            text.contains("expected scale, softcap, sinks and dropout to be left to the layer"),
             "{text}"
         );
     }

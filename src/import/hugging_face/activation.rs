@@ -13,7 +13,8 @@ pub fn plain(fields: &Fields, name: &str, default: &str) -> Result<Activation> {
         "relu2" => Activation::SquaredRelu,
         "silu" | "swish" => Activation::Silu,
         _ => {
-            let known = "one of gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, relu2, silu, swish";
+            let known =
+                "one of gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, relu2, silu, swish";
             return fields.refuse(name, known);
         }
     })

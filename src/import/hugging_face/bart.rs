@@ -69,7 +69,9 @@ fn table() -> Table {
     for (ours, theirs) in attentions {
         let parts =
             [("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("output", "out_proj")];
-        rows.extend(parts.map(|(part, name)| in_layer(Row::linear(part, name).inside(ours, theirs))));
+        rows.extend(
+            parts.map(|(part, name)| in_layer(Row::linear(part, name).inside(ours, theirs))),
+        );
     }
     let parts = [
         Row::norm("self_attention_norm", "self_attn_layer_norm"),
@@ -81,6 +83,9 @@ fn table() -> Table {
     rows.extend(parts.map(in_layer));
     Table::new(rows)
         .with_skipped(&["model.encoder.*"])
-        .with_copies("model.shared.weight", &["model.decoder.embed_tokens.weight", "lm_head.weight"])
+        .with_copies(
+            "model.shared.weight",
+            &["model.decoder.embed_tokens.weight", "lm_head.weight"],
+        )
         .with_base("model.")
 }

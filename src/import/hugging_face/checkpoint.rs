@@ -66,7 +66,8 @@ impl Checkpoint {
         let folder = folder.as_ref();
         let path = folder.join(folder::CONFIG);
         let (config_text, config_values) = folder::json(&path)?;
-        let Description { config, table } = family::read(&Fields::new(&show(&path), &config_values))?;
+        let Description { config, table } =
+            family::read(&Fields::new(&show(&path), &config_values))?;
         let generation = folder.join(folder::GENERATION);
         let generation = generation.exists().then(|| folder::json(&generation)).transpose()?;
         let folder = folder.to_path_buf();
@@ -133,7 +134,8 @@ impl Checkpoint {
     /// The token ids under `name`: one, several or none, where the generation's configuration goes
     /// before the model's.
     fn tokens(&self, name: &str) -> Result<Vec<u32>> {
-        let (generation, config) = (self.folder.join(folder::GENERATION), self.folder.join(folder::CONFIG));
+        let (generation, config) =
+            (self.folder.join(folder::GENERATION), self.folder.join(folder::CONFIG));
         let (generation, config) = (show(&generation), show(&config));
         let files = self.generation.iter().map(|(_, values)| Fields::new(&generation, values));
         let files = files.chain([Fields::new(&config, &self.config_values)]);

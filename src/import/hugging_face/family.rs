@@ -2,9 +2,9 @@
 
 use super::fields::Fields;
 use super::{bart, gemma, gpt_neox, gpt2, llama, olmo2, phi};
+use crate::Result;
 use crate::decoder::LanguageModelConfig;
 use crate::import::table::Table;
-use crate::Result;
 
 /// What a configuration says: a model, and what its tensors are called.
 pub struct Description {

@@ -33,12 +33,7 @@ impl<'a> Fields<'a> {
     pub fn refuse<T>(&self, name: &str, expected: impl Into<String>) -> Result<T> {
         let field = format!("{}{name}", self.inside);
         let got = self.values.get(name).map_or("nothing".into(), Value::to_string);
-        Err(Error::ForeignConfig {
-            path: self.file.into(),
-            field,
-            expected: expected.into(),
-            got,
-        })
+        Err(Error::ForeignConfig { path: self.file.into(), field, expected: expected.into(), got })
     }
 
     /// A number that counts something: at least 1.

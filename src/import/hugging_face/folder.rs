@@ -39,7 +39,9 @@ pub fn weights(folder: &Path) -> Result<Source> {
     if !index.exists() {
         return Err(Error::File {
             path: show(folder),
-            expected: format!("{WEIGHTS} or {INDEX} in it; convert other formats with transformers"),
+            expected: format!(
+                "{WEIGHTS} or {INDEX} in it; convert other formats with transformers"
+            ),
             got: "neither".into(),
         });
     }
@@ -59,9 +61,11 @@ fn shards(folder: &Path, index: &Path) -> Result<Source> {
     let mut shards: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, shard) in map {
         // A name with a path in it would lead out of the folder.
-        let shard = shard.as_str().filter(|shard| Path::new(shard).file_name() == Some(shard.as_ref()));
-        let shard = shard
-            .ok_or_else(|| refuse("the name of a file for each tensor", format!("{name}: {}", map[name])))?;
+        let shard =
+            shard.as_str().filter(|shard| Path::new(shard).file_name() == Some(shard.as_ref()));
+        let shard = shard.ok_or_else(|| {
+            refuse("the name of a file for each tensor", format!("{name}: {}", map[name]))
+        })?;
         shards.entry(shard).or_default().insert(name);
     }
     let mut tensors = BTreeMap::new();

@@ -19,9 +19,11 @@ pub fn read_2(fields: &Fields) -> Result<Description> {
     let window = Some(fields.size_or("sliding_window", 4096)?);
     let windows = windows::read(fields, layers, window, |layer| layer.is_multiple_of(2))?;
     let rotary = rotary::read(fields, head_dim(fields)?, &rotary::WHOLE_HEADS)?;
-    let attention = attention(fields)?
-        .with_rotary(Some(rotary))
-        .with_softcap(softcap(fields, "attn_logit_softcapping", Some(50.0))?);
+    let attention = attention(fields)?.with_rotary(Some(rotary)).with_softcap(softcap(
+        fields,
+        "attn_logit_softcapping",
+        Some(50.0),
+    )?);
     model(fields, attention, windows, Vec::new(), Some(30.0))
 }
 

@@ -123,13 +123,16 @@ pub fn rows() -> Vec<Row> {
         Row::norm("decoder.final_norm", "model.norm"),
         Row::linear("head", "lm_head"),
     ];
-    let attention = [("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("output", "o_proj")];
+    let attention =
+        [("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("output", "o_proj")];
     rows.extend(attention.map(|(ours, theirs)| {
-        Row::linear(ours, theirs).inside("decoder.layers.*.self_attention.", "model.layers.*.self_attn.")
+        Row::linear(ours, theirs)
+            .inside("decoder.layers.*.self_attention.", "model.layers.*.self_attn.")
     }));
     let norms = [("query_norm", "q_norm"), ("key_norm", "k_norm")];
     rows.extend(norms.map(|(ours, theirs)| {
-        Row::norm(ours, theirs).inside("decoder.layers.*.self_attention.", "model.layers.*.self_attn.")
+        Row::norm(ours, theirs)
+            .inside("decoder.layers.*.self_attention.", "model.layers.*.self_attn.")
     }));
     let feed_forward = [("up", "up_proj"), ("gate", "gate_proj"), ("down", "down_proj")];
     rows.extend(feed_forward.map(|(ours, theirs)| {

@@ -135,9 +135,9 @@ impl Dump {
         let (ids, [_, tokens]) = self.ints("position_ids", data)?;
         let ids: Result<Vec<usize>, _> = ids.into_iter().map(usize::try_from).collect();
         match ids {
-            Ok(ids) => Ok(Positions::Listed(
-                ids.chunks(tokens.max(1)).map(<[usize]>::to_vec).collect(),
-            )),
+            Ok(ids) => {
+                Ok(Positions::Listed(ids.chunks(tokens.max(1)).map(<[usize]>::to_vec).collect()))
+            }
             Err(_) => self.refuse("position_ids of 0 and more", "a negative one"),
         }
     }

@@ -78,7 +78,8 @@ impl ParityCase {
             expected: format!("floats [{}, {}, vocab_size]", shape[0], shape[1]),
             got,
         };
-        let fits = logits.dtype().is_float() && matches!(logits.shape()[..], [b, q, _] if [b, q] == shape);
+        let fits =
+            logits.dtype().is_float() && matches!(logits.shape()[..], [b, q, _] if [b, q] == shape);
         if !fits {
             return Err(refuse(format!("{} {:?}", logits.dtype().name(), logits.shape().to_vec())));
         }
@@ -145,7 +146,8 @@ impl ParityCase {
             expected: 0.0,
         };
         let pairs = got.iter().zip(&self.logits).enumerate();
-        for (index, (&got, &expected)) in pairs.filter(|(i, _)| self.compared[i / self.vocab_size]) {
+        for (index, (&got, &expected)) in pairs.filter(|(i, _)| self.compared[i / self.vocab_size])
+        {
             let difference = difference(got.into(), expected.into());
             if parity.compared == 0 || difference > parity.difference {
                 let (token, entry) = (index / self.vocab_size, index % self.vocab_size);
