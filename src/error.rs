@@ -188,6 +188,8 @@ pub enum CacheMisuse {
     Training,
     /// A mask under which a new token does not see itself, as right padding does.
     Mask,
+    /// Other left padding than before.
+    Padding,
     /// Another memory than before.
     Memory,
     /// A length that the cache can't go back to.
@@ -209,6 +211,7 @@ impl std::fmt::Display for CacheMisuse {
             Self::Model => "model",
             Self::Training => "training",
             Self::Mask => "mask",
+            Self::Padding => "padding",
             Self::Memory => "memory",
             Self::Trim => "trim",
             Self::Rows => "rows",

@@ -62,6 +62,14 @@ impl Positions {
 }
 
 impl Positions {
+    /// Number of padded places at the front of each row, if there are any.
+    pub(crate) fn pads(&self) -> Option<&[usize]> {
+        match self {
+            Self::LeftPadded(counts) if counts.iter().any(|&count| count > 0) => Some(counts),
+            _ => None,
+        }
+    }
+
     /// The rule for other rows: row `i` is row `rows[i]` of this one.
     pub(crate) fn select_rows(&self, rows: &[usize]) -> Self {
         match self {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ impl KvCache {
     /// [`Error::Cache`](crate::Error::Cache) if it belongs to another model than `model`, or if the
     /// file can't be written.
     pub fn save(&self, path: impl AsRef<Path>, model: &LanguageModel) -> Result<()> {
-        self.check_model(&model.cached_layers())?;
+        self.check_model(model)?;
         let rows = self.rows.as_ref();
         let saved = Saved {
             config: self.config.clone(),
@@ -110,7 +111,7 @@ impl KvCache {
             Ok(parsed) => parsed,
             Err(error) => return refuse(path, expected, error),
         };
-        let layers = model.cached_layers();
+        let layers: Vec<ParamId> = model.key_parameters().collect();
         if saved.fingerprints != fingerprints(model) || saved.layers.len() > layers.len() {
             return misuse(
                 CacheMisuse::Model,
@@ -130,7 +131,7 @@ impl Saved {
     fn restore(
         self,
         tensors: &SafeTensors,
-        layers: &[(burn::module::ParamId, Past)],
+        layers: &[ParamId],
         device: &Device,
     ) -> Result<KvCache, String> {
         let room = Room { capacity: self.config.capacity, limit: self.config.limit };
@@ -142,7 +143,7 @@ impl Saved {
             let value = format!("{name}.value");
             Ok(Some([tensor(tensors, &key, device)?, tensor(tensors, &value, device)?]))
         };
-        let layer = |(i, (&(model, _), (past, layout))): (usize, (&_, &(Past, Layout)))| {
+        let layer = |(i, (&model, (past, layout))): (usize, (&_, &(Past, Layout)))| {
             let own = pair(format!("layers.{i}.own"))?;
             let used = own.as_ref().map_or(0, |own| own[0].dims()[2]);
             if used != layout.used() {

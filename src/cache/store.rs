@@ -46,6 +46,11 @@ impl Store {
         self.layout
     }
 
+    /// Whether the other keeps the same tokens, now and after the same calls.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.past == other.past && self.layout == other.layout
+    }
+
     /// Writes the new keys and values behind the old ones and returns all that this pass may see.
     /// That there is room has been checked by the cache.
     ///

@@ -1,12 +1,15 @@
 //! The language model behind a cache: the same pass, for the new tokens alone.
 
+use std::collections::BTreeMap;
+
 use burn::module::ParamId;
 use burn::tensor::{Int, Tensor};
 
 use super::language_model::View;
+use super::stack::window_rule;
 use super::{LanguageModel, LanguageModelInput, LanguageModelOutput};
-use crate::cache::KvCache;
-use crate::mask::Past;
+use crate::cache::{KvCache, LayerPass, Pass};
+use crate::mask::{Grid, LoweredMask, Mask, Past};
 use crate::{Error, Result};
 
 impl LanguageModel {
@@ -62,15 +65,18 @@ impl LanguageModel {
             self.check_tokens(&tokens)?;
         }
         let [batch, new] = tokens.dims();
-        let pass = cache.begin([batch, new], &tokens.device(), self.cached_layers(), input)?;
+        let pass = cache.begin([batch, new], &tokens.device(), self, input)?;
         self.check_memory(pass.input.memory.is_some())?;
-        let view = View::of(&self.mask, &pass.input, pass.grid.clone(), pass.start)?;
-        pass.check_own_keys(&self.mask, &view.mask)?;
+        let masks = self.masks(&pass)?;
+        let memory = pass.input.memory_of([batch, new], pass.start)?;
+        let positions = pass.input.positions.ids(batch, pass.start, new)?;
         let embedded = self.embed_from(pass.start, tokens.clone(), &pass.input.positions)?;
 
         // Nothing that is asked of the caller can be wrong from here on.
         let input = pass.input.clone();
-        let layers = cache.enter(pass);
+        let layers = cache.enter(pass).iter_mut().zip(&masks);
+        let layers = layers.map(|(cache, mask)| LayerPass { cache, mask }).collect();
+        let view = View { mask: masks[0].clone(), positions, memory };
         let output = self.decode(embedded, &view, &input, Some(layers));
         let checked = match cache.history_with(&tokens) {
             Some(all) => self.check_against_full(all, input, &output.logits),
@@ -80,11 +86,38 @@ impl LanguageModel {
         checked.map(|()| output)
     }
 
-    /// For each layer the parameter that makes its keys, and how much of its past it needs.
-    pub(crate) fn cached_layers(&self) -> Vec<(ParamId, Past)> {
-        let past = self.mask.past();
-        let layers = self.decoder.layers.iter();
-        layers.map(|layer| (layer.self_attention.key.weight.id, past)).collect()
+    /// What each layer sees of the keys that it has kept. Layers with the same window share one mask,
+    /// and with it the dense tensor that a kernel may make of it.
+    fn masks(&self, pass: &Pass) -> Result<Vec<LoweredMask>> {
+        let rule = pass.input.rule(&self.mask)?;
+        let mut known: BTreeMap<Option<usize>, LoweredMask> = BTreeMap::new();
+        let mask_of = |(layer, grid): (usize, &Grid)| {
+            let window = self.decoder.window(layer);
+            if let Some(mask) = known.get(&window) {
+                return Ok(mask.clone());
+            }
+            let mask = narrowed(&rule, window).lower(grid)?;
+            let own = || narrowed(&pass.input.behind_pads(&self.mask)?, window).lower(grid);
+            pass.check_own_keys(own, &mask)?;
+            known.insert(window, mask.clone());
+            Ok(mask)
+        };
+        pass.grids.iter().enumerate().map(mask_of).collect()
+    }
+
+    /// For each layer the parameter that makes its keys: tells models apart.
+    pub(crate) fn key_parameters(&self) -> impl Iterator<Item = ParamId> {
+        self.decoder.layers.iter().map(|layer| layer.self_attention.key.weight.id)
+    }
+
+    /// The same, and how much of its past each layer needs.
+    pub(crate) fn pasts(
+        &self,
+        input: &LanguageModelInput,
+    ) -> Result<impl Iterator<Item = (ParamId, Past)>> {
+        let own = input.behind_pads(&self.mask)?;
+        let past = move |layer| narrowed(&own, self.decoder.window(layer)).past();
+        Ok(self.key_parameters().enumerate().map(move |(layer, key)| (key, past(layer))))
     }
 
     /// Compares the logits of a cached pass with those of a pass over everything.
@@ -110,4 +143,9 @@ impl LanguageModel {
         }
         Err(Error::CacheCheck { tokens: tokens_so_far, difference, tolerance })
     }
+}
+
+/// `rule` within the window of a layer.
+fn narrowed(rule: &Mask, window: Option<usize>) -> Mask {
+    window.map_or_else(|| rule.clone(), |keys| rule & &window_rule(keys))
 }

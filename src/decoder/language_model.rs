@@ -21,7 +21,7 @@ use super::{
     PositionEmbeddingConfig, PositionIds, Positions,
 };
 use crate::attention::Kernel;
-use crate::cache::LayerCache;
+use crate::cache::LayerPass;
 use crate::error::{check_nonzero, check_probability};
 use crate::mask::{Grid, LoweredMask, Mask};
 use crate::{Error, Result, ops};
@@ -141,7 +141,7 @@ impl LanguageModelInput {
     }
 
     /// Rows padded on the left: row `b` begins with `counts[b]` padded places, and position 0 is
-    /// the first token behind them.
+    /// the first token behind them. Sinks, prefixes and chunks of the masks count from there, too.
     pub fn with_pad_counts(mut self, counts: impl IntoIterator<Item = usize>) -> Self {
         let counts: Vec<usize> = counts.into_iter().collect();
         self.positions = Positions::LeftPadded(counts.clone());
@@ -244,29 +244,39 @@ pub(super) struct View {
     pub memory: Option<(Tensor<3>, LoweredMask)>,
 }
 
-impl View {
-    /// `grid` tells the tokens and the keys of their own sequence; `start` tokens came before them.
-    pub(super) fn of(
-        own: &Mask,
-        input: &LanguageModelInput,
-        grid: Grid,
+impl LanguageModelInput {
+    /// What the rows see of themselves: what neither the model's own mask hides nor the input's.
+    /// Both count positions from the first token behind the padding.
+    pub(super) fn rule(&self, own: &Mask) -> Result<Mask> {
+        let rule = self.behind_pads(own)?;
+        Ok(match (&self.mask, self.positions.pads()) {
+            (Some(more), Some(pads)) => rule & more.behind_pads(pads),
+            (Some(more), None) => rule & more.clone(),
+            (None, _) => rule,
+        })
+    }
+
+    /// The model's own mask, for these rows.
+    pub(super) fn behind_pads(&self, own: &Mask) -> Result<Mask> {
+        let Some(pads) = self.positions.pads() else { return Ok(own.clone()) };
+        own.check_by_position()?;
+        Ok(own.behind_pads(pads))
+    }
+
+    /// The memory, and what `queries` tokens behind `start` others see of it.
+    pub(super) fn memory_of(
+        &self,
+        [batch, queries]: [usize; 2],
         start: usize,
-    ) -> Result<Self> {
-        let positions = input.positions.ids(grid.batch(), start, grid.queries())?;
-        let mask = match &input.mask {
-            Some(more) => (own & more).lower(&grid)?,
-            None => own.lower(&grid)?,
+    ) -> Result<Option<(Tensor<3>, LoweredMask)>> {
+        let Some((states, mask)) = &self.memory else { return Ok(None) };
+        let [_, keys, _] = states.dims();
+        let grid = Grid::with_offset(batch, queries, keys, start as i64);
+        let mask = match self.positions.pads() {
+            Some(pads) => mask.with_queries_behind_pads(pads).lower(&grid)?,
+            None => mask.lower(&grid)?,
         };
-        let memory = match &input.memory {
-            Some((states, mask)) => {
-                let [_, keys, _] = states.dims();
-                let (batch, queries) = (grid.batch(), grid.queries());
-                let grid = Grid::with_offset(batch, queries, keys, start as i64);
-                Some((states.clone(), mask.lower(&grid)?))
-            }
-            None => None,
-        };
-        Ok(Self { mask, positions, memory })
+        Ok(Some((states.clone(), mask)))
     }
 }
 
@@ -343,8 +353,8 @@ impl LanguageModel {
     }
 
     /// The model behind its embedding: for vectors that are not those of a token, and for
-    /// gradients with respect to them. Of the input's positions only rotary ones have still to be
-    /// used.
+    /// gradients with respect to them. Of the input's positions those are used that the layers need:
+    /// the left padding, where masks count from, and what rotary positions turn by.
     ///
     /// # Shapes
     ///
@@ -369,7 +379,11 @@ impl LanguageModel {
         assert_shape!(embedded, [_, _, d_model]);
         let [batch, queries, _] = embedded.dims();
         self.check_memory(input.memory.is_some())?;
-        let view = View::of(&self.mask, &input, Grid::square(batch, queries), 0)?;
+        let view = View {
+            mask: input.rule(&self.mask)?.lower(&Grid::square(batch, queries))?,
+            positions: input.positions.ids(batch, 0, queries)?,
+            memory: input.memory_of([batch, queries], 0)?,
+        };
         Ok(self.decode(embedded, &view, &input, None))
     }
 
@@ -379,7 +393,7 @@ impl LanguageModel {
         embedded: Tensor<3>,
         view: &View,
         input: &LanguageModelInput,
-        cache: Option<&mut [LayerCache]>,
+        cache: Option<Vec<LayerPass>>,
     ) -> LanguageModelOutput {
         let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &view.mask)
             .with_positions(&view.positions)

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm};
 use crate::Result;
 use crate::attention::{PassAngles, RotaryConfig};
-use crate::cache::LayerCache;
+use crate::cache::LayerPass;
 use crate::error::check_nonzero;
 use crate::mask::{LoweredMask, Mask};
 
@@ -99,20 +99,23 @@ impl Decoder {
     }
 
     /// The same, where the keys and values of earlier tokens may come from a cache: one part of it
-    /// for each layer.
+    /// for each layer, with a mask that takes the place of the input's.
     pub(crate) fn forward_cached(
         &self,
         input: DecoderInput,
-        mut cache: Option<&mut [LayerCache]>,
+        cache: Option<Vec<LayerPass>>,
     ) -> DecoderOutput {
         let DecoderInput { mut x, mask, positions, memory, weights, kernel } = input;
         let mut angles = PassAngles::new(positions, mask.grid());
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
-        let windows = self.narrowed(mask);
+        let windows = if cache.is_some() { Vec::new() } else { self.narrowed(mask) };
         let mut masks = windows.iter().map(|narrowed| narrowed.as_ref().unwrap_or(mask)).cycle();
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mask = masks.next().unwrap_or(mask);
-            let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+        let mut passes = cache.into_iter().flatten();
+        for layer in &self.layers {
+            let (mask, cache) = match passes.next() {
+                Some(LayerPass { cache, mask }) => (mask, Some(cache)),
+                None => (masks.next().unwrap_or(mask), None),
+            };
             let input = DecoderInput { x, mask, positions, memory, weights, kernel };
             let output = layer.forward_cached(input, &mut angles, cache);
             self_weights.extend(output.self_weights);
@@ -131,13 +134,19 @@ impl Decoder {
     fn narrowed(&self, mask: &LoweredMask) -> Vec<Option<LoweredMask>> {
         let mut known = BTreeMap::new();
         let mut narrow = |window: usize| {
-            let lower = || {
-                // How far ahead a query sees is the mask's to say.
-                let window = Mask::look_around(window - 1, usize::MAX);
-                mask.and(&window).expect("a window fits every grid")
-            };
+            let lower = || mask.and(&window_rule(window)).expect("a window fits every grid");
             known.entry(window).or_insert_with(lower).clone()
         };
         self.windows.iter().map(|window| window.map(&mut narrow)).collect()
     }
+
+    /// The window of a layer, if it has one.
+    pub(super) fn window(&self, layer: usize) -> Option<usize> {
+        *self.windows.get(layer % self.windows.len().max(1))?
+    }
+}
+
+/// What a window leaves visible. How far ahead a query sees is the mask's to say.
+pub(super) fn window_rule(keys: usize) -> Mask {
+    Mask::look_around(keys - 1, usize::MAX)
 }

@@ -62,6 +62,10 @@ impl Display for Band {
             Self::Prefix(keys) => write!(f, "prefix({keys})"),
             Self::Sinks(keys) => write!(f, "sinks({keys})"),
             Self::Chunks(keys) => write!(f, "chunks({keys})"),
+            Self::BehindPads { band, counts, keys } => {
+                let what = if *keys { "left_padded" } else { "queries_left_padded" };
+                write!(f, "{band}.{what}({})", List(counts))
+            }
         }
     }
 }

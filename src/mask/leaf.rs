@@ -33,10 +33,20 @@ pub(super) enum Band {
     PadCounts(Vec<usize>),
     WindowKeys(NonZeroUsize),
     LookBack(usize),
-    LookAround { back: usize, ahead: usize },
+    LookAround {
+        back: usize,
+        ahead: usize,
+    },
     Prefix(usize),
     Sinks(usize),
     Chunks(NonZeroUsize),
+    /// `band`, where position 0 of row `b` lies behind `counts[b]` padded places: that of its
+    /// queries, and that of its `keys` too unless they are those of a memory.
+    BehindPads {
+        band: Box<Band>,
+        counts: Vec<usize>,
+        keys: bool,
+    },
 }
 
 impl Band {
@@ -58,12 +68,18 @@ impl Band {
                 let start = query.div_euclid(size).saturating_mul(size);
                 start..start.saturating_add(size)
             }
+            Self::BehindPads { band, counts, keys } => {
+                let pads = position(counts[batch]);
+                let visible = band.visible_positions(batch, query.saturating_sub(pads));
+                let by = if *keys { pads } else { 0 };
+                visible.start.saturating_add(by)..visible.end.saturating_add(by)
+            }
         }
     }
 
     /// Whether the rule differs between rows of the batch.
     pub(super) fn depends_on_batch(&self) -> bool {
-        matches!(self, Self::Lengths(_) | Self::PadCounts(_))
+        matches!(self, Self::Lengths(_) | Self::PadCounts(_) | Self::BehindPads { .. })
     }
 
     /// Whether the rule differs between queries.
@@ -79,12 +95,13 @@ impl Band {
             | Self::PadCounts(_)
             | Self::Prefix(_)
             | Self::Sinks(_) => false,
+            Self::BehindPads { band, .. } => band.depends_on_query(),
         }
     }
 }
 
 /// A count as a position; a count that no position reaches is as good as the last one.
-fn position(count: usize) -> i64 {
+pub(super) fn position(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -116,6 +133,7 @@ impl Leaf {
         match self {
             Self::Band(Band::Lengths(lengths)) => check_counts("lengths", lengths, grid),
             Self::Band(Band::PadCounts(counts)) => check_counts("pad_counts", counts, grid),
+            Self::Band(Band::BehindPads { counts, .. }) => check_rows("left_padded", counts, grid),
             Self::Band(_) => Ok(()),
             Self::Documents(documents) => documents.check(grid),
             Self::Flags(flags) => flags.check(grid),
@@ -123,8 +141,8 @@ impl Leaf {
     }
 }
 
-/// One count for each row of the batch, none beyond the last key.
-fn check_counts(mask: &'static str, counts: &[usize], grid: &Grid) -> Result<()> {
+/// One count for each row of the batch.
+fn check_rows(mask: &'static str, counts: &[usize], grid: &Grid) -> Result<()> {
     if counts.len() != grid.batch() {
         return Err(Error::Mask {
             mask,
@@ -132,6 +150,12 @@ fn check_counts(mask: &'static str, counts: &[usize], grid: &Grid) -> Result<()>
             got: format!("{} of them", counts.len()),
         });
     }
+    Ok(())
+}
+
+/// One count for each row of the batch, none beyond the last key.
+fn check_counts(mask: &'static str, counts: &[usize], grid: &Grid) -> Result<()> {
+    check_rows(mask, counts, grid)?;
     let most = grid.positions_end();
     match counts.iter().position(|&count| position(count) > most) {
         None => Ok(()),

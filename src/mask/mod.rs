@@ -19,7 +19,8 @@
 //! | [`Mask::from_hidden`], [`Mask::from_hidden_keys`], and the same from `visible` | its flag says so |
 //!
 //! `q` and `k` are positions, so a rule means the same in a full sequence, in a chunk of it, and
-//! behind a cache. Only flags of tensors go by index.
+//! behind a cache. Only flags of tensors go by index. Position 0 is the first place of a row; for
+//! rows that begin with padding, [`Mask::left_padded`] lets it be the first token.
 //!
 //! A rule answers for itself, without a model: is it [causal](Mask::is_causal), which queries see
 //! [nothing](Mask::dead_rows), [how much](Mask::density) is visible, do two rules [mean the
@@ -29,7 +30,7 @@
 //! of whatever takes or gives one.
 //!
 //! In reading order: `grid`, `rule`, `leaf` and `documents` (what leaves mean), `leaves` (their
-//! constructors), `expression`; `lowered`, `lower`, `parts` and `array`; `dense`; `questions`, `why`;
+//! constructors), `left_padded`, `expression`; `lowered`, `lower`, `parts` and `array`; `dense`; `questions`, `why`;
 //! `past` and `rows`, for caches;
 //! `draw`, `picture`, `svg`; `modules`.
 
@@ -41,6 +42,7 @@ mod expression;
 mod grid;
 mod leaf;
 mod leaves;
+mod left_padded;
 mod lower;
 mod lowered;
 mod modules;

@@ -40,13 +40,20 @@ impl Band {
             Self::Chunks(size) => window(size.get()),
             Self::Prefix(keys) | Self::Sinks(keys) => sinks(*keys),
             Self::Lengths(lengths) => sinks(lengths.iter().copied().max().unwrap_or(0)),
+            Self::BehindPads { band, counts, .. } => match band.past() {
+                Past::Window { window, sinks } if sinks > 0 => {
+                    let pads = counts.iter().copied().max().unwrap_or(0);
+                    Past::Window { window, sinks: sinks.saturating_add(pads) }
+                }
+                past => past,
+            },
         }
     }
 }
 
 impl Past {
     /// Both restrictions apply: either bound holds, so the smaller one.
-    fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         let size = |past| match past {
             Self::Whole => usize::MAX,
             Self::Window { window, sinks } => window.saturating_add(sinks),
@@ -79,5 +86,6 @@ mod tests {
         assert_eq!((Mask::look_back(4) | Mask::look_ahead()).past(), Past::Whole);
         assert_eq!((!Mask::look_back(4)).past(), Past::Whole);
         assert_eq!(Mask::chunks(6).unwrap().past(), window(6, 0));
+        assert_eq!((Mask::look_back(4) | Mask::sinks(2)).behind_pads(&[0, 3]).past(), window(5, 5));
     }
 }

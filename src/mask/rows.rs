@@ -35,13 +35,26 @@ impl Mask {
 
 impl Leaf {
     fn select_rows(&self, rows: &[usize]) -> Self {
-        let counts = |counts: &[usize]| rows.iter().map(|&row| counts[row]).collect();
         match self {
-            Self::Band(Band::Lengths(lengths)) => Self::Band(Band::Lengths(counts(lengths))),
-            Self::Band(Band::PadCounts(pads)) => Self::Band(Band::PadCounts(counts(pads))),
-            Self::Band(_) => self.clone(),
+            Self::Band(band) => Self::Band(band.select_rows(rows)),
             Self::Documents(documents) => Self::Documents(documents.select_rows(rows)),
             Self::Flags(flags) => Self::Flags(flags.select_rows(rows)),
+        }
+    }
+}
+
+impl Band {
+    fn select_rows(&self, rows: &[usize]) -> Self {
+        let of = |counts: &[usize]| rows.iter().map(|&row| counts[row]).collect();
+        match self {
+            Self::Lengths(lengths) => Self::Lengths(of(lengths)),
+            Self::PadCounts(pads) => Self::PadCounts(of(pads)),
+            Self::BehindPads { band, counts, keys } => Self::BehindPads {
+                band: Box::new(band.select_rows(rows)),
+                counts: of(counts),
+                keys: *keys,
+            },
+            other => other.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::leaf::{Band, Flags, Leaf, Source};
+use super::leaf::{Band, Flags, Leaf, Source, position};
 use super::rule::Rule;
 use super::{Grid, Mask};
 use crate::{Error, Result};
@@ -287,6 +287,16 @@ impl Band {
             ),
             Self::Prefix(keys) | Self::Sinks(keys) => {
                 (Cause::Prefix, format!("key position {key} is not one of the first {keys}"))
+            }
+            Self::BehindPads { band, counts, keys } => {
+                let pads = position(counts[cell.batch]);
+                let moved = Cell {
+                    query_position: query - pads,
+                    key_position: if *keys { key - pads } else { key },
+                    ..*cell
+                };
+                let (cause, fact) = band.fact(&moved);
+                (cause, format!("{fact}, as counted behind {pads} padded places"))
             }
         }
     }

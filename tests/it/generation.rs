@@ -8,6 +8,7 @@ use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
 use burn_decoder::generation::{
     BeamConfig, Finish, Generated, Generation, GenerationConfig, SamplingConfig, beam_search,
 };
+use burn_decoder::mask::Mask;
 
 use crate::backends::{any_device, is_cpu};
 use crate::cache::{input_for, kinds, plain, tokens};
@@ -80,12 +81,9 @@ on_each_backend! {
         let mut configs = kinds();
         // Their learned positions end at 18.
         configs.retain(|(kind, _)| *kind != "learned positions" && *kind != "cross-attention");
+        configs.push(("prefix", plain().with_mask(Mask::prefix(3) | Mask::look_ahead())));
         for (kind, config) in configs {
-            // Sinks and chunks are told by the place in the padded row, see `Mask::sinks`.
-            if kind == "window with sinks" || kind == "chunks" {
-                continue;
-            }
-            if !is_cpu(&device) && kind != "pre-norm" {
+            if !is_cpu(&device) && !["pre-norm", "windows in turn, sinks"].contains(&kind) {
                 continue;
             }
             let model = decided(config, &device);

@@ -26,6 +26,7 @@ enum Expression {
     Tokens(Vec<Vec<i64>>, i64),
     VisibleKeys(Vec<Vec<bool>>),
     HiddenCells([usize; 4], Vec<bool>),
+    LeftPadded(Box<Expression>, Vec<usize>),
     And(Box<Expression>, Box<Expression>),
     Or(Box<Expression>, Box<Expression>),
     Not(Box<Expression>),
@@ -99,6 +100,14 @@ impl Expression {
                     ((b % batch * heads + h % heads) * queries + q % queries) * keys + k % keys;
                 !hidden[index]
             }
+            Self::LeftPadded(a, counts) => {
+                // The same question, asked of the row without its padding.
+                let pads = counts[b] as i64;
+                let key_positions = sizes.key_positions.iter().map(|kp| kp - pads).collect();
+                let query_start = sizes.query_start - pads;
+                let alone = Sizes { query_start, key_positions, ..sizes.clone() };
+                kp >= pads && a.shows(&alone, cell)
+            }
             Self::And(a, c) => a.shows(sizes, cell) && c.shows(sizes, cell),
             Self::Or(a, c) => a.shows(sizes, cell) || c.shows(sizes, cell),
             Self::Not(a) => !a.shows(sizes, cell),
@@ -133,6 +142,7 @@ impl Expression {
                 let data = TensorData::new(hidden.clone(), *shape);
                 Mask::from_hidden(&Tensor::<4, Bool>::from_data(data, &device)).unwrap()
             }
+            Self::LeftPadded(a, counts) => a.mask().left_padded(counts.iter().copied()),
             Self::And(a, b) => a.mask() & b.mask(),
             Self::Or(a, b) => a.mask() | b.mask(),
             Self::Not(a) => !a.mask(),
@@ -164,17 +174,25 @@ fn leaf(sizes: &Sizes) -> BoxedStrategy<Expression> {
     let &Sizes { batch, queries, query_start, ref key_positions, .. } = sizes;
     let keys = key_positions.len();
     let end = key_positions.last().unwrap() + 1;
+    let by_position = || {
+        prop_oneof![
+            Just(AllVisible),
+            Just(LookAhead),
+            (1..8_usize).prop_map(WindowKeys),
+            (0..8_usize).prop_map(LookBack),
+            (0..5_usize, 0..5_usize).prop_map(|(back, ahead)| LookAround(back, ahead)),
+            (0..9_usize).prop_map(Prefix),
+            (0..9_usize).prop_map(Sinks),
+            (1..6_usize).prop_map(Chunks),
+        ]
+    };
+    let counts = || vec(0..=end as usize, batch);
     let bands = prop_oneof![
-        Just(AllVisible),
-        Just(LookAhead),
-        vec(0..=end as usize, batch).prop_map(Lengths),
-        vec(0..=end as usize, batch).prop_map(PadCounts),
-        (1..8_usize).prop_map(WindowKeys),
-        (0..8_usize).prop_map(LookBack),
-        (0..5_usize, 0..5_usize).prop_map(|(back, ahead)| LookAround(back, ahead)),
-        (0..9_usize).prop_map(Prefix),
-        (0..9_usize).prop_map(Sinks),
-        (1..6_usize).prop_map(Chunks),
+        7 => by_position(),
+        1 => counts().prop_map(Lengths),
+        1 => counts().prop_map(PadCounts),
+        2 => (by_position(), by_position(), counts())
+            .prop_map(|(a, b, counts)| LeftPadded(Or(a.into(), b.into()).into(), counts)),
     ];
     let shape = [batch, HEADS, queries, keys];
     let flags = prop_oneof![

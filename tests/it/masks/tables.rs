@@ -54,6 +54,31 @@ fn window_widths() {
     );
 }
 
+/// What goes by position goes by the row's own, behind its padding.
+#[test]
+fn rows_behind_their_padding() {
+    let grid = Grid::square(2, 6);
+    let lines =
+        |mask: Mask, row| table_of_row(&mask.left_padded([2, 0]).lower(&grid).unwrap(), row);
+    let sinks = || (Mask::window_keys(2).unwrap() | Mask::sinks(1)) & Mask::look_ahead();
+    assert_eq!(lines(sinks(), 0), ["......", "......", "..x...", "..xx..", "..xxx.", "..x.xx"],);
+    assert_eq!(lines(sinks(), 1), ["x.....", "xx....", "xxx...", "x.xx..", "x..xx.", "x...xx"],);
+    let chunks = || Mask::chunks(3).unwrap();
+    assert_eq!(lines(chunks(), 0)[2..], ["..xxx.", "..xxx.", "..xxx.", ".....x"]);
+    assert_eq!(lines(chunks(), 1)[2..], ["xxx...", "...xxx", "...xxx", "...xxx"]);
+
+    let mask = Mask::sinks(1).left_padded([2, 0]);
+    assert_eq!(mask.to_string(), "sinks(1).left_padded([2, 0]) & pad_counts([2, 0])");
+    let why = mask.why_hidden(&grid, 0, 0, 5, 4).unwrap().unwrap().to_string();
+    assert_eq!(
+        why,
+        "outside the prefix: sinks(1).left_padded([2, 0]): key position 2 is not one of the first \
+         1, as counted behind 2 padded places"
+    );
+    let error = Mask::sinks(1).left_padded([2]).lower(&grid).unwrap_err();
+    assert!(error.to_string().contains("one for each of the 2 rows"), "{error}");
+}
+
 #[test]
 fn padding_on_either_side() {
     let grid = Grid::square(2, 3);

@@ -1,7 +1,12 @@
 //! The cache: whatever the chunks, the logits are those of one pass over everything.
 
-use burn::module::Module;
+mod misuse;
+mod mutants;
+mod padding;
+mod windows;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_decoder::Error;
 use burn_decoder::attention::{
     AttentionSinks, HeadMapping, MultiHeadAttentionConfig, QkNormConfig, RotaryConfig, RotaryLayout,
 };
@@ -12,7 +17,6 @@ use burn_decoder::decoder::{
     Positions,
 };
 use burn_decoder::mask::Mask;
-use burn_decoder::{CacheMisuse, Error};
 
 use crate::backends::{any_device, is_cpu};
 use crate::fixtures::{OUTPUT, assert_close};
@@ -106,6 +110,12 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("window with sinks", {
             plain().with_mask((window(3) | Mask::sinks(2)) & Mask::look_ahead())
         }),
+        ("windows in turn, sinks", {
+            let mut config = plain();
+            config.decoder.layers = 3;
+            config.decoder.windows = vec![Some(2), None, Some(4)];
+            config.with_mask((window(5) | Mask::sinks(2)) & Mask::look_ahead())
+        }),
         ("chunks", plain().with_mask(Mask::chunks(4).unwrap() & Mask::look_ahead())),
         (
             "cross-attention",
@@ -186,45 +196,6 @@ on_each_backend! {
         }
     }
 
-    /// Rows that begin with padding give what they give alone, and so do packed documents.
-    fn padding_and_documents_last(device: Device) {
-        let all = two_rows(&device);
-        let kinds = kinds();
-        for name in ["pre-norm", "learned positions", "window", "cross-attention"] {
-            let (_, config) = kinds.iter().find(|(kind, _)| *kind == name).unwrap();
-            let model = config.init(&device).unwrap();
-
-            let pads = [4, 1];
-            let input = input_for(&model, 2);
-            for chunk in [1, 3, 5, TOKENS] {
-                let padded = input.clone().with_pad_counts(pads);
-                let logits = cached(&model, &all, padded, chunk, &mut small_cache());
-                for (row, pads) in pads.into_iter().enumerate() {
-                    let alone = all.clone().narrow(0, row, 1).narrow(1, pads, TOKENS - pads);
-                    let mut input = input.clone();
-                    if let Some((states, _)) = input.memory {
-                        let mask = Mask::lengths([5 - row]);
-                        input.memory = Some((states.narrow(0, row, 1), mask));
-                    }
-                    let alone = model.forward(alone, input).unwrap().logits;
-                    let logits = logits.clone().narrow(0, row, 1).narrow(1, pads, TOKENS - pads);
-                    assert_same(&format!("{name}, row {row}, chunks of {chunk}"), logits, alone);
-                }
-            }
-
-            let documents = tokens(&[DOCUMENTS.to_vec(), vec![0; TOKENS]], &device);
-            let numbered = vec![DOCUMENTS.to_vec(), vec![0; TOKENS]];
-            let packed = input
-                .with_mask(Mask::document_ids(&documents))
-                .with_positions(Positions::Documents(numbered));
-            let full = model.forward(all.clone(), packed.clone()).unwrap().logits;
-            for chunk in [1, 3] {
-                let logits = cached(&model, &all, packed.clone(), chunk, &mut small_cache());
-                assert_same(&format!("{name}, documents, chunks of {chunk}"), logits, full.clone());
-            }
-        }
-    }
-
     /// Weights of a cached pass are the last rows of those of a full one.
     fn weights_of_cached_tokens(device: Device) {
         let all = two_rows(&device);
@@ -238,35 +209,6 @@ on_each_backend! {
         for (got, full) in weights.into_iter().zip(full) {
             let expected = full.narrow(2, 9, 4).into_data();
             assert_close("weights", got.into_data(), expected, OUTPUT.on(&device));
-        }
-    }
-
-    /// Reordered, repeated and dropped rows go on as what they are.
-    fn rows_follow_their_order(device: Device) {
-        for (kind, config) in kinds() {
-            if !is_cpu(&device) && kind != "window" {
-                continue;
-            }
-            let model = config.init(&device).unwrap();
-            let all = two_rows(&device);
-            let input = input_for(&model, 2).with_pad_counts([2, 0]);
-            let mut cache = small_cache();
-            let (past, next) = (all.clone().narrow(1, 0, 9), all.narrow(1, 9, 1));
-            model.forward_cached(past, input, &mut cache).unwrap();
-            let expected =
-                model.forward_cached(next.clone(), Default::default(), &mut cache.clone()).unwrap();
-
-            let rows = [1, 0, 1];
-            cache.select_rows(&rows).unwrap();
-            assert_eq!(cache.batch(), Some(3));
-            let chosen = |tensor: Tensor<2, Int>| {
-                Tensor::cat(rows.map(|row| tensor.clone().narrow(0, row, 1)).to_vec(), 0)
-            };
-            let got = model.forward_cached(chosen(next), Default::default(), &mut cache).unwrap();
-            for (i, row) in rows.into_iter().enumerate() {
-                let got = got.logits.clone().narrow(0, i, 1);
-                assert_same(kind, got, expected.logits.clone().narrow(0, row, 1));
-            }
         }
     }
 
@@ -315,162 +257,6 @@ on_each_backend! {
             assert_eq!(next(&mut loaded), next(&mut cache), "{kind}");
         }
     }
-}
-
-/// What a wrong call gives, after which the right one gives what it would have given before.
-#[track_caller]
-fn refused(
-    cache: &mut KvCache,
-    model: &LanguageModel,
-    wrong: impl FnOnce(&mut KvCache) -> Result<(), Error>,
-) -> Error {
-    let device = model.embedding.weight.device();
-    let next = |cache: &mut KvCache| {
-        let batch = cache.batch().unwrap();
-        let next = tokens(&vec![vec![3]; batch], &device);
-        model.forward_cached(next, Default::default(), cache).unwrap().logits.into_data()
-    };
-    let expected = next(&mut cache.clone());
-    let error = wrong(cache).unwrap_err();
-    assert_eq!(next(&mut cache.clone()), expected, "the cache has changed: {error}");
-    error
-}
-
-#[test]
-fn misuse_is_refused_and_leaves_the_cache() {
-    let device = any_device();
-    let model = plain().init(&device).unwrap();
-    let all = two_rows(&device);
-    let mut cache = CacheConfig::fixed(9).init().unwrap();
-    model.forward_cached(all.clone().narrow(1, 0, 7), Default::default(), &mut cache).unwrap();
-
-    let run = |model: &LanguageModel, new: Tensor<2, Int>, input: LanguageModelInput| {
-        let model = model.clone();
-        move |cache: &mut KvCache| model.forward_cached(new, input, cache).map(|_| ())
-    };
-    let plain_input = LanguageModelInput::new;
-    let two = |n| all.clone().narrow(1, 7, n);
-    let is = |error: &Error, expected: CacheMisuse| {
-        assert!(
-            matches!(error, Error::Cache { misuse, .. } if *misuse == expected),
-            "expected {expected:?}, got {error:?}"
-        );
-    };
-
-    let error = refused(&mut cache, &model, run(&model, two(3), plain_input()));
-    is(&error, CacheMisuse::Length);
-    assert_eq!(
-        error.to_string(),
-        "cache, length: expected at most 9 tokens, the limit in CacheConfig, got 3 new ones behind 7"
-    );
-    let three = tokens(&[vec![1], vec![2], vec![3]], &device);
-    is(&refused(&mut cache, &model, run(&model, three, plain_input())), CacheMisuse::Batch);
-
-    let other = plain().init(&device).unwrap();
-    is(&refused(&mut cache, &model, run(&other, two(1), plain_input())), CacheMisuse::Model);
-    let mut deeper = plain();
-    deeper.decoder.layers = 3;
-    let deeper = deeper.init(&device).unwrap();
-    is(&refused(&mut cache, &model, run(&deeper, two(1), plain_input())), CacheMisuse::Model);
-    let training = model.clone().train();
-    let on_autodiff = Tensor::from_data(two(1).into_data(), &device.clone().autodiff());
-    is(
-        &refused(&mut cache, &model, run(&training, on_autodiff, plain_input())),
-        CacheMisuse::Training,
-    );
-
-    // A mask of the wrong length, and right padding.
-    let short = Mask::from_hidden_keys(&Tensor::from_data([[false; 3]; 2], &device));
-    let error = refused(&mut cache, &model, run(&model, two(1), plain_input().with_mask(short)));
-    assert!(matches!(error, Error::Mask { .. }), "{error:?}");
-    let right_padded = plain_input().with_lengths([5, 7]);
-    is(&refused(&mut cache, &model, run(&model, two(1), right_padded)), CacheMisuse::Mask);
-    let pads = plain_input().with_mask(Mask::pad_counts([1, 0, 2]));
-    let error = refused(&mut cache, &model, run(&model, two(1), pads));
-    assert!(matches!(error, Error::Mask { .. }), "{error:?}");
-    let listed = plain_input().with_positions(Positions::Listed(vec![vec![0; 7]; 2]));
-    let error = refused(&mut cache, &model, run(&model, two(1), listed));
-    assert!(matches!(error, Error::Positions { .. }), "{error:?}");
-    let token = tokens(&[vec![3], vec![VOCAB_SIZE as i64]], &device);
-    let error = refused(&mut cache, &model, run(&model, token, plain_input()));
-    assert!(matches!(error, Error::Token { .. }), "{error:?}");
-
-    is(&refused(&mut cache, &model, |cache| cache.trim(8)), CacheMisuse::Trim);
-    is(&refused(&mut cache, &model, |cache| cache.select_rows(&[0, 2])), CacheMisuse::Rows);
-    is(&refused(&mut cache, &model, |cache| cache.select_rows(&[])), CacheMisuse::Rows);
-
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cache.safetensors");
-    is(&refused(&mut cache, &model, |cache| cache.save(&path, &other)), CacheMisuse::Model);
-    is(&refused(&mut cache, &model, |cache| cache.save(folder.path(), &model)), CacheMisuse::File);
-    is(&KvCache::load(&path, &model).unwrap_err(), CacheMisuse::File);
-    cache.save(&path, &model).unwrap();
-    is(&KvCache::load(&path, &other).unwrap_err(), CacheMisuse::Model);
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
-    is(&KvCache::load(&path, &model).unwrap_err(), CacheMisuse::File);
-
-    // A cleared cache serves another model and batch.
-    cache.clear();
-    let one = tokens(&[vec![1, 2]], &device);
-    other.forward_cached(one, Default::default(), &mut cache).unwrap();
-}
-
-#[cfg(all(feature = "ndarray", feature = "flex"))]
-#[test]
-fn another_device_is_refused() {
-    let model = plain().init(&Device::ndarray()).unwrap();
-    let mut cache = small_cache();
-    let first = tokens(&[vec![1, 2]], &Device::ndarray());
-    model.forward_cached(first, Default::default(), &mut cache).unwrap();
-    let moved = model.clone().to_device(&Device::flex());
-    let error = refused(&mut cache, &model, |cache| {
-        let next = tokens(&[vec![3]], &Device::flex());
-        moved.forward_cached(next, Default::default(), cache).map(|_| ())
-    });
-    assert!(matches!(error, Error::Cache { misuse: CacheMisuse::Device, .. }), "{error:?}");
-}
-
-#[test]
-fn a_window_does_not_go_back_to_what_it_dropped() {
-    let device = any_device();
-    let model = plain().with_mask(Mask::window_keys(3).unwrap()).init(&device).unwrap();
-    let mut cache = small_cache();
-    let all = two_rows(&device);
-    cached(&model, &all, LanguageModelInput::new(), 1, &mut cache);
-    let error = refused(&mut cache, &model, |cache| cache.trim(5));
-    assert!(matches!(error, Error::Cache { misuse: CacheMisuse::Trim, .. }), "{error:?}");
-    cache.trim(TOKENS - 1).unwrap();
-    let full = model.forward(all.clone(), Default::default()).unwrap().logits;
-    let again =
-        cached(&model, &all.narrow(1, TOKENS - 1, 1), LanguageModelInput::new(), 1, &mut cache);
-    assert_same("again", again, full.narrow(1, TOKENS - 1, 1));
-}
-
-/// The memory is what the formula says, windows stay bounded, and the grouped heads are stored once.
-#[test]
-fn bytes_are_as_computed() {
-    let device = any_device();
-    let all = two_rows(&device);
-    let bytes = |config: LanguageModelConfig, cache: CacheConfig| {
-        let model = config.init(&device).unwrap();
-        let mut cache = cache.init().unwrap();
-        cached(&model, &all, LanguageModelInput::new(), 1, &mut cache);
-        cache.bytes()
-    };
-    // Two layers, keys and values, two rows, kv_heads of head_dim, f32.
-    let per_slot = |kv_heads: usize, head_dim: usize| 2 * 2 * 2 * kv_heads * head_dim * 4;
-    let heads = D_MODEL / 3;
-    assert_eq!(bytes(plain(), CacheConfig::fixed(40)), 40 * per_slot(3, heads));
-    assert_eq!(bytes(plain(), CacheConfig::new().with_capacity(2)), 16 * per_slot(3, heads));
-    let limited = CacheConfig::new().with_capacity(2).with_limit(Some(TOKENS));
-    assert_eq!(bytes(plain(), limited), TOKENS * per_slot(3, heads));
-    let mut grouped = plain();
-    grouped.decoder.layer.self_attention =
-        MultiHeadAttentionConfig::new(D_MODEL, 6).with_kv_heads(Some(2));
-    assert_eq!(bytes(grouped, CacheConfig::fixed(40)), 40 * per_slot(2, 2));
-    let window = plain().with_mask(Mask::window_keys(3).unwrap());
-    assert_eq!(bytes(window, CacheConfig::fixed(40)), 6 * per_slot(3, heads));
 }
 
 /// The check passes while the cache is right, and finds out that the model was changed.

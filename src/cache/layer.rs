@@ -1,0 +1,51 @@
+//! The cache of one layer.
+
+use burn::module::ParamId;
+use burn::tensor::Tensor;
+
+use super::store::{self, Store};
+use crate::mask::LoweredMask;
+
+/// The part of a [`KvCache`] that belongs to one layer.
+#[derive(Clone, Debug)]
+pub struct LayerCache {
+    /// The parameter that makes the keys: tells models apart.
+    pub(super) model: ParamId,
+    pub(super) own: Store,
+    /// Keys and values of the memory, for the cross-attention.
+    pub(super) memory: Option<[Tensor<4>; 2]>,
+}
+
+/// What one layer gets in a pass: its cache, and its mask over the keys that this keeps.
+pub(crate) struct LayerPass<'a> {
+    pub cache: &'a mut LayerCache,
+    pub mask: &'a LoweredMask,
+}
+
+impl LayerCache {
+    /// Writes the new keys and values and returns all that this pass may see,
+    /// `[batch, kv_heads, keys, head_dim]` each.
+    pub(crate) fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let [key, value] = self.own.append(key, value);
+        (key, value)
+    }
+
+    /// The keys and values of the memory, projected by the first pass that asks.
+    pub(crate) fn memory(
+        &mut self,
+        project: impl FnOnce() -> (Tensor<4>, Tensor<4>),
+    ) -> (Tensor<4>, Tensor<4>) {
+        let [key, value] = self.memory.get_or_insert_with(|| project().into());
+        (key.clone(), value.clone())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let memory = self.memory.iter().flatten();
+        self.own.bytes() + memory.map(store::bytes).sum::<usize>()
+    }
+
+    pub(super) fn select_rows(&mut self, rows: &[usize]) {
+        self.own.select_rows(rows);
+        self.memory = self.memory.take().map(|m| m.map(|tensor| store::select(tensor, rows)));
+    }
+}
