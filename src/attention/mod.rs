@@ -22,6 +22,7 @@ mod dropout;
 mod dropout_rng;
 mod fused;
 mod multi_head;
+mod multi_head_config;
 mod options;
 mod qk_norm;
 mod reference;
@@ -31,9 +32,8 @@ mod rotary_scaling;
 use burn::tensor::{Tensor, assert_shape};
 
 pub use alibi::Alibi;
-pub use multi_head::{
-    AttentionSinks, HeadMapping, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadOutput,
-};
+pub use multi_head::{MultiHeadAttention, MultiHeadOutput};
+pub use multi_head_config::{AttentionSinks, HeadMapping, MultiHeadAttentionConfig};
 pub use options::{AttentionOptions, Kernel};
 pub use qk_norm::QkNormConfig;
 pub(crate) use rotary::PassAngles;

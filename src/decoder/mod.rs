@@ -9,6 +9,7 @@ mod cached;
 mod feed_forward;
 mod language_model;
 mod layer;
+mod layer_config;
 mod position_embedding;
 mod stack;
 
@@ -19,9 +20,7 @@ pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use language_model::{
     LanguageModel, LanguageModelConfig, LanguageModelInput, LanguageModelOutput,
 };
-pub use layer::{
-    Arrangement, DecoderInput, DecoderLayer, DecoderLayerConfig, DecoderLayerOutput, Memory,
-    NormPlacement,
-};
+pub use layer::{DecoderInput, DecoderLayer, DecoderLayerOutput, Memory};
+pub use layer_config::{Arrangement, DecoderLayerConfig, NormPlacement};
 pub use position_embedding::{Learned, PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
 pub use stack::{Decoder, DecoderConfig, DecoderOutput};
