@@ -19,5 +19,6 @@ mod masks;
 mod multi_head;
 mod naive;
 mod pytorch;
+mod simd;
 mod sinks;
 mod switching;
