@@ -24,6 +24,13 @@ pub enum Kernel {
     Reference,
     /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
     /// for.
+    ///
+    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none. To measure or
+    /// test it on less, set the environment variable `BURN_DECODER_SIMD` to `avx2` or `portable`; it
+    /// is read once, and also holds for the loops of norms and activations.
+    ///
+    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
+    /// in a cache, too, with every token.
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
     /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.

@@ -7,6 +7,7 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod flex;
+mod memory;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod simd;
@@ -106,7 +107,9 @@ pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
 }
 
 /// Whether the crate's own CPU operations run on `device` (tracked by autodiff or not) for `dtype`.
+/// They all ask first.
 pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
+    memory::keep_freed();
     let device = device.clone().without_autodiff();
     match device.as_dispatch() {
         #[cfg(feature = "flex")]

@@ -10,6 +10,8 @@
 // The list of backends names ndarray, which Burn deprecates.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
+use std::ops::Range;
+
 use burn::backend::{
     Backend, Dispatch, TensorMetadata,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
@@ -188,11 +190,11 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Some of the columns.
-    fn columns(self, start: usize, columns: usize) -> Self {
+    /// The rows of a range.
+    fn rows_of(self, range: &Range<usize>) -> Self {
         // An empty matrix has no element to start from.
-        let start = (start * self.column_stride).min(self.data.len());
-        Self { data: &self.data[start..], columns, ..self }
+        let start = (range.start * self.row_stride).min(self.data.len());
+        Self { data: &self.data[start..], rows: range.len(), ..self }
     }
 
     /// Panics if an element lies outside of the data.
@@ -204,11 +206,32 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Rows and columns of a block: its factors are packed once for many products, and stay in a core's
+/// cache.
+const BLOCK_SIZE: [usize; 2] = [512, 256];
+/// Blocks that keep a few threads busy.
+const ENOUGH_BLOCKS: usize = 4;
 /// Multiplications that are worth a task.
 const TASK: usize = 1 << 20;
 
-/// `a b` added to `sum`, which is row-major. Tasks are cut by the sizes alone, so that the result
-/// does not depend on the number of threads.
+/// Into how many rows and columns of blocks a product is cut: by its sizes alone, so that the result
+/// does not depend on the number of threads. Powers of two, which threads share evenly.
+fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
+    let mut blocks = [1, 1];
+    loop {
+        let number = blocks[0] * blocks[1];
+        // rows and columns of a block, as multiples of `BLOCK_SIZE`
+        let excess =
+            [0, 1].map(|axis| size[axis] as f64 / (blocks[axis] * BLOCK_SIZE[axis]) as f64);
+        let fits = number >= ENOUGH_BLOCKS && excess[0] <= 1.0 && excess[1] <= 1.0;
+        if fits || size[0] * size[1] * inner / (2 * number) < TASK {
+            return blocks;
+        }
+        blocks[usize::from(excess[0] < excess[1])] *= 2;
+    }
+}
+
+/// `a b` added to `sum`, which is row-major.
 fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     assert!(b.rows == inner && sum.len() == rows * columns, "matrices that do not fit");
@@ -217,29 +240,33 @@ fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
     if sum.is_empty() || inner == 0 {
         return sum;
     }
-    let tasks = (rows * inner * columns / TASK).clamp(1, 16);
-    if rows >= columns {
-        let size = rows.div_ceil(tasks).next_multiple_of(32);
-        sum.par_chunks_mut(size * columns).enumerate().for_each(|(task, sum)| {
-            let a = a.transposed().columns(task * size, sum.len() / columns).transposed();
-            // SAFETY: `check` above covers all rows of `a`, hence these, and all of `b`; `sum` is
-            // this task's own and holds `a.rows` rows.
-            unsafe { add_product(a, b, sum.as_mut_ptr(), columns) };
-        });
-    } else {
-        let size = columns.div_ceil(tasks).next_multiple_of(32);
-        let sum = Shared(sum.as_mut_ptr());
-        (0..columns).into_par_iter().step_by(size).for_each(|start| {
-            let b = b.columns(start, size.min(columns - start));
-            // SAFETY: `check` above covers all columns of `b`, hence these, and all of `a`. The
-            // task writes `b.columns` columns of `sum` from `start` on, and no other task does.
-            unsafe { add_product(a, b, sum.at(start), columns) };
-        });
-    }
+    let blocks = blocks([rows, columns], inner);
+    let part = |size: usize, blocks: usize, index: usize| {
+        // Whole vectors, but for the last one.
+        let length = size.div_ceil(blocks).next_multiple_of(16);
+        size.min(index * length)..size.min((index + 1) * length)
+    };
+    let shared = Shared(sum.as_mut_ptr());
+    (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
+        let rows = part(rows, blocks[0], block / blocks[1]);
+        let of_columns = part(columns, blocks[1], block % blocks[1]);
+        if rows.is_empty() || of_columns.is_empty() {
+            return; // whole vectors left nothing for the last blocks
+        }
+        let a = a.rows_of(&rows);
+        let b = b.transposed().rows_of(&of_columns).transposed();
+        // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
+        // `a.rows` rows of `b.columns` numbers from its block's first on, within `sum`, and blocks
+        // do not overlap.
+        unsafe {
+            let first = shared.at(rows.start * columns + of_columns.start);
+            add_product(a, b, first, columns);
+        }
+    });
     sum
 }
 
-/// The output, of which each task writes its own columns.
+/// The output, of which each task writes its own block.
 struct Shared(*mut f32);
 
 // SAFETY: tasks write disjoint elements, and the vector behind it outlives them.

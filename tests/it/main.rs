@@ -20,5 +20,6 @@ mod multi_head;
 mod naive;
 mod pytorch;
 mod rotary;
+mod simd;
 mod sinks;
 mod switching;

@@ -10,7 +10,7 @@ use pulp::{Arch, Scalar, Simd, WithSimd};
 
 use super::problem::result_row;
 use super::real::exp2;
-use super::rows::Rows;
+use super::rows::{Rows, dot};
 use super::score::Rule;
 use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, Panel, key_bounds};
@@ -176,25 +176,6 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             }
         }
     }
-}
-
-#[inline(always)]
-fn dot<T: Real, S: Simd>(simd: S, a: &[T], b: &[T]) -> T {
-    let (vectors_a, vectors_b) = (T::vectors::<S>(a), T::vectors::<S>(b));
-    let mut sums = [T::splat(simd, T::ZERO); 2];
-    for (a, b) in vectors_a.chunks(2).zip(vectors_b.chunks(2)) {
-        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = T::mul_add(simd, a, b, *sum);
-        }
-    }
-    let mut sum = T::sum(simd, T::add(simd, sums[0], sums[1]));
-    let rest = vectors_a.len() * T::lanes::<S>();
-    for (&a, &b) in a[rest..].iter().zip(&b[rest..]) {
-        let mut part = a;
-        part *= b;
-        sum += part;
-    }
-    sum
 }
 
 /// `out += weight * row`

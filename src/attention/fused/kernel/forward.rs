@@ -187,8 +187,8 @@ impl<T: Real> WithSimd for Tile<'_, T> {
                 let at = result_row([self.problem.heads, self.problem.queries, value_dim], at);
                 // SAFETY: this row belongs to this task alone.
                 let out = unsafe { self.out.slice(at, value_dim) };
-                for (c, out) in out.iter_mut().enumerate() {
-                    *out = state.out[c * state.width + lane];
+                for (out, sums) in out.iter_mut().zip(state.out.chunks_exact(state.width)) {
+                    *out = sums[lane];
                     *out *= inverse;
                 }
                 self.maxima[row] = max;
@@ -231,7 +231,7 @@ impl<T: Real> Step<'_, T> {
         if let Some(dropout) = self.problem.dropout {
             self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
         }
-        let spoilt = self.value.spoilt(partial, self.problem.value_dim);
+        let spoilt = self.value.spoilt(simd, partial, self.problem.value_dim);
         if spoilt == 0 {
             self.add_values::<S, N>(simd, self.value, &shrink, state);
         } else {

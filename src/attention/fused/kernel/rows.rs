@@ -1,6 +1,8 @@
 //! Rows of tensors, as the products read them.
 
 use super::Real;
+use pulp::Simd;
+
 use super::problem::Strided;
 use super::visible::KeySet;
 
@@ -20,7 +22,20 @@ impl<'a, T: Real> Strided<'a, T> {
     }
 }
 
-impl<T: Real> Row<'_, T> {
+impl<'a, T: Real> Row<'a, T> {
+    /// The row in one piece: itself, or a copy.
+    #[inline(always)]
+    pub(super) fn whole<'b>(self, width: usize, copy: &'b mut [T]) -> &'b [T]
+    where
+        'a: 'b,
+    {
+        if self.step == 1 {
+            return &self.data[..width];
+        }
+        self.copy_to(width, copy, T::ONE);
+        copy
+    }
+
     #[inline(always)]
     pub(super) fn get(&self, column: usize) -> T {
         self.data[column * self.step]
@@ -47,8 +62,14 @@ impl<T: Real> Row<'_, T> {
     }
 }
 
-pub(super) fn is_finite<T: Real>(row: &[T]) -> bool {
-    row.iter().all(|x| x.is_finite())
+/// Whether a row holds neither NaN nor infinity, which times zero are not zero.
+#[inline(always)]
+pub(super) fn is_finite<T: Real, S: Simd>(simd: S, row: &[T]) -> bool {
+    let vectors = T::vectors::<S>(row);
+    let zero = T::splat(simd, T::ZERO);
+    let zeros = vectors.iter().fold(zero, |zeros, &x| T::mul_add(simd, x, zero, zeros));
+    let rest = &row[vectors.len() * T::lanes::<S>()..];
+    T::sum(simd, zeros) == T::ZERO && rest.iter().all(|x| x.is_finite())
 }
 
 /// Rows of keys or values.
@@ -103,12 +124,12 @@ impl<'a, T: Real> Rows<'a, T> {
     /// Those of `rows` that are not finite. If their keys are hidden from a query, they must not
     /// even be multiplied by that query's weight of zero.
     #[inline(always)]
-    pub(super) fn spoilt(&self, rows: KeySet, width: usize) -> KeySet {
+    pub(super) fn spoilt<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> KeySet {
         let (mut spoilt, mut rest) = (rows, rows);
         while rest != 0 {
             let row = rest.trailing_zeros() as usize;
             rest &= rest - 1;
-            if is_finite(self.row(row, width)) {
+            if is_finite(simd, self.row(row, width)) {
                 spoilt &= !(1 << row);
             }
         }
@@ -136,12 +157,34 @@ pub(super) fn transpose<T: Real>(
     to: &mut [T],
     width: usize,
 ) {
-    let start = batch * from.strides[0] + head * from.strides[1] + first * from.strides[2];
-    for (c, column) in to.chunks_exact_mut(width).enumerate() {
-        let (used, rest) = column.split_at_mut(count);
-        for (row, to) in used.iter_mut().enumerate() {
-            *to = from.data[start + row * from.strides[2] + c * from.strides[3]];
-        }
-        rest.fill(T::ZERO);
+    if count < width {
+        to.fill(T::ZERO);
     }
+    for lane in 0..count.min(to.len()) {
+        let row = from.row([batch, head, first + lane]);
+        let column = to[lane..].iter_mut().step_by(width);
+        match row.step {
+            1 => column.zip(row.data).for_each(|(to, &from)| *to = from),
+            _ => column.enumerate().for_each(|(c, to)| *to = row.get(c)),
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn dot<T: Real, S: Simd>(simd: S, a: &[T], b: &[T]) -> T {
+    let (vectors_a, vectors_b) = (T::vectors::<S>(a), T::vectors::<S>(b));
+    let mut sums = [T::splat(simd, T::ZERO); 2];
+    for (a, b) in vectors_a.chunks(2).zip(vectors_b.chunks(2)) {
+        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+            *sum = T::mul_add(simd, a, b, *sum);
+        }
+    }
+    let mut sum = T::sum(simd, T::add(simd, sums[0], sums[1]));
+    let rest = vectors_a.len() * T::lanes::<S>();
+    for (&a, &b) in a[rest..].iter().zip(&b[rest..]) {
+        let mut part = a;
+        part *= b;
+        sum += part;
+    }
+    sum
 }

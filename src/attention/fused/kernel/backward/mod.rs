@@ -20,9 +20,10 @@ mod tile;
 
 use std::ops::Range;
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::problem::Strided;
+use super::rows::dot;
 use super::score::Rule;
 use super::tasks::{Shared, for_each};
 use super::turns::Turns;
@@ -49,7 +50,7 @@ pub(super) fn backward<T: Real>(
     let rule = Rule::new(problem, inputs);
     let rows = batch * heads * queries;
     let (maxima, sums) = statistics.split_at(rows);
-    let deltas = deltas(problem, out, d_out);
+    let deltas = deltas(arch, problem, out, d_out);
     if let Some(d_sinks) = gradients.sinks {
         sink_gradients(problem, &rule, maxima, sums, &deltas, d_sinks);
     }
@@ -95,31 +96,47 @@ pub(super) fn backward<T: Real>(
 }
 
 /// `rowsum(dO * O)` for each row, `[batch, heads, queries]`.
-fn deltas<T: Real>(problem: &Problem, out: Strided<T>, d_out: Strided<T>) -> Vec<T> {
+fn deltas<T: Real>(arch: Arch, problem: &Problem, out: Strided<T>, d_out: Strided<T>) -> Vec<T> {
     let Problem { batch, heads, queries, value_dim, .. } = *problem;
     const ROWS: usize = 64;
     let mut deltas = vec![T::ZERO; batch * heads * queries];
     let len = deltas.len();
     let shared = Shared::new(&mut deltas);
-    for_each::<T>(len.div_ceil(ROWS), len * value_dim, |_, task| {
+    for_each::<T>(len.div_ceil(ROWS), len * value_dim, |workspace, task| {
         let rows = task * ROWS..len.min((task + 1) * ROWS);
         // SAFETY: these rows belong to this task alone.
         let deltas = unsafe { shared.slice(rows.start, rows.len()) };
-        for (delta, row) in deltas.iter_mut().zip(rows) {
-            let at = [row / queries / heads, row / queries % heads, row % queries];
-            let (out, d_out) = (out.row(at), d_out.row(at));
-            // four sums, so that one addition does not wait for the one before
-            let mut sums = [T::ZERO; 4];
-            for c in 0..value_dim {
-                let mut part = out.get(c);
-                part *= d_out.get(c);
-                sums[c % 4] += part;
-            }
-            *delta = sums[0];
-            sums[1..].iter().for_each(|&sum| *delta += sum);
-        }
+        let copies = workspace.slices([value_dim; 2]);
+        arch.dispatch(Deltas { rows, of_head: [heads, queries], out, d_out, copies, deltas });
     });
     deltas
+}
+
+/// Some of the [`deltas`].
+struct Deltas<'a, T> {
+    rows: Range<usize>,
+    of_head: [usize; 2],
+    out: Strided<'a, T>,
+    d_out: Strided<'a, T>,
+    copies: [&'a mut [T]; 2],
+    deltas: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Deltas<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [heads, queries] = self.of_head;
+        let [out_copy, d_out_copy] = self.copies;
+        let width = out_copy.len();
+        for (delta, row) in self.deltas.iter_mut().zip(self.rows) {
+            let at = [row / queries / heads, row / queries % heads, row % queries];
+            let out = self.out.row(at).whole(width, out_copy);
+            let d_out = self.d_out.row(at).whole(width, d_out_copy);
+            *delta = dot(simd, out, d_out);
+        }
+    }
 }
 
 /// A sink is a key whose value is zero: `dsink = -sum over rows of weight * delta`.

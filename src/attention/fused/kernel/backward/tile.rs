@@ -237,7 +237,7 @@ impl<T: Real> Queries<'_, T> {
             let alive = if self.inverses[lane] == T::ZERO { T::ZERO } else { T::ONE };
             plan.inputs.query.row(at).copy_to(head_dim, query, alive);
             plan.d_out.row(at).copy_to(value_dim, d_out, self.inverses[lane]);
-            if !(is_finite(query) && is_finite(d_out)) {
+            if !(is_finite(simd, query) && is_finite(simd, d_out)) {
                 spoilt |= 1 << lane;
                 query.fill(T::ZERO);
                 d_out.fill(T::ZERO);
@@ -346,7 +346,7 @@ impl<T: Real> Visit<'_, T> {
         let kept = Scores { data: weights, ..scores };
         scores.by_key(simd, Right { data: queries.rows, step: key_pad }, key_pad, d_key);
         kept.by_key(simd, Right { data: queries.d_out_rows, step: value_pad }, value_pad, d_value);
-        let spoilt_keys = key.spoilt(partial, head_dim);
+        let spoilt_keys = key.spoilt(simd, partial, head_dim);
         if spoilt_keys == 0 {
             scores.by_query(simd, Right { data: key.data, step: key.step }, key_pad, d_query);
         } else {
