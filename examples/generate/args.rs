@@ -12,7 +12,7 @@ use super::backend::Backend;
 ///
 /// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi,
 /// gpt_neox, olmo2) and goes on from each prompt.
-#[derive(Parser)]
+#[derive(Parser, Debug)]
 #[command(name = "generate", version, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done; 1 the logits of --parity do not agree; 2 bad input.")]
 pub struct Args {

@@ -17,18 +17,19 @@ mod chat;
 mod load;
 mod speak;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use burn_decoder::import::parity;
 use clap::Parser;
 
-use args::Args;
+pub use args::Args;
 
 /// What the user is told when something is wrong.
-type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&Args::parse(), &mut stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -38,8 +39,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all that was compared agrees.
-fn run(args: &Args) -> Result<bool, Failure> {
+/// Does what the arguments say, and prints to `out`. Gives whether all that was compared agrees.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let device = args.backend.device("generate")?;
     // Whatever can be wrong without the weights is found before they are read.
     let voice = match args.prompt.is_empty() {
@@ -52,11 +53,11 @@ fn run(args: &Args) -> Result<bool, Failure> {
     let mut agrees = true;
     for case in dump.iter().flatten() {
         let parity = case.check(&loaded.model, args.tolerance)?;
-        println!("{parity}");
+        writeln!(out, "{parity}")?;
         agrees &= parity.agrees();
     }
     if let Some(voice) = voice {
-        voice.speak(&loaded, args)?;
+        voice.speak(&loaded, args, out)?;
     }
     Ok(agrees)
 }

@@ -1,6 +1,6 @@
 //! From prompts to tokens, and from new tokens to text as they come.
 
-use std::io::{Write, stdout};
+use std::io::Write;
 use std::time::Instant;
 
 use burn_decoder::generation::{Finish, Generation};
@@ -39,7 +39,7 @@ impl Voice {
 
     /// Writes what the model says behind each prompt: a single text token by token, several one
     /// after the other.
-    pub fn speak(&self, loaded: &Loaded, args: &Args) -> Result<(), Failure> {
+    pub fn speak(&self, loaded: &Loaded, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let config = args.generation(&loaded.eos_tokens);
         let begin = Instant::now();
         let generation = Generation::new(&loaded.model, &self.prompts, &config)?;
@@ -54,8 +54,8 @@ impl Voice {
             let stops = token.finish == Some(Finish::Stop);
             if single && !stops {
                 if let Some(text) = stream.step(token.token).map_err(|e| e.to_string())? {
-                    write!(stdout(), "{text}")?;
-                    stdout().flush()?;
+                    write!(out, "{text}")?;
+                    out.flush()?;
                 }
             }
             texts[token.row].push(token.token);
@@ -63,8 +63,8 @@ impl Voice {
         for (row, tokens) in texts.iter().enumerate() {
             let text = self.tokenizer.decode(tokens, true).map_err(|e| e.to_string())?;
             match single {
-                true => writeln!(stdout())?,
-                false => writeln!(stdout(), "[{row}] {}{text}\n", args.prompt[row])?,
+                true => writeln!(out)?,
+                false => writeln!(out, "[{row}] {}{text}\n", args.prompt[row])?,
             }
         }
         let read: usize = self.prompts.iter().map(Vec::len).sum();

@@ -12,6 +12,7 @@ mod decoder;
 mod feed_forward;
 mod fixtures;
 mod fused;
+mod generate_example;
 mod generation;
 mod gradients;
 mod language_model;
