@@ -1,0 +1,81 @@
+//! What attention refuses, and how.
+
+use super::*;
+
+/// The text of the panic that `run` ends in.
+fn refusal(run: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    let payload = std::panic::catch_unwind(run).expect_err("expected a panic");
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or_else(|| payload.downcast_ref::<&str>().map(|text| text.to_string())).unwrap()
+}
+
+on_each_backend! {
+    fn refusals_say_what_was_expected_and_what_came(device: Device) {
+        let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
+        let run = |shapes: [[usize; 4]; 3], grid: Grid, options: AttentionOptions| {
+            let [query, key, value] = shapes.map(zeros);
+            let mask = LoweredMask::all_visible(grid);
+            refusal(std::panic::AssertUnwindSafe(|| {
+                scaled_dot_product_attention(query, key, value, &mask, &options);
+            }))
+        };
+        let (q, k, v) = ([2, 4, 5, 3], [2, 2, 7, 3], [2, 2, 7, 6]);
+        let grid = || Grid::bottom_right(2, 5, 7);
+        let options = AttentionOptions::new;
+
+        let cases = [
+            (run([q, [2, 3, 7, 3], [2, 3, 7, 6]], grid(), options()), "divides the 4 heads, got 3"),
+            (run([q, [2, 2, 7, 5], v], grid(), options()), "[batch, kv_heads, keys, head_dim]"),
+            (run([q, k, [2, 2, 6, 6]], grid(), options()), "key"),
+            (
+                run([q, k, v], Grid::bottom_right(2, 5, 8), options()),
+                "expected a grid of batch 2, 5 queries, 7 keys, got batch 2, 5 queries, 8 keys",
+            ),
+            (
+                run([q, k, v], grid(), options().with_bias(zeros([2, 3, 5, 7]))),
+                "broadcasts to [2, 4, 5, 7], got [2, 3, 5, 7]",
+            ),
+            (
+                run([q, k, v], grid(), options().with_alibi(Alibi::new(3))),
+                "expected 4 slopes, one a head, got 3",
+            ),
+            (
+                run([q, k, v], grid(), options().with_sinks(Tensor::zeros([2], &device))),
+                "sinks: expected 4 scores, one a head, got 2",
+            ),
+            (run([q, k, v], grid(), options().with_softcap(0.0)), "above 0, got 0"),
+            (run([q, k, v], grid(), options().with_scale(f64::NAN)), "finite number, got NaN"),
+            (run([q, k, v], grid(), options().with_dropout(1.0)), "[0, 1), got 1"),
+            (
+                run([q, k, v], grid(), options().with_kernel(Kernel::Backend).with_weights(true)),
+                "got a request for weights",
+            ),
+            (
+                run([q, k, v], grid(), options().with_kernel(Kernel::Backend).with_softcap(2.0)),
+                "got a softcap",
+            ),
+            (
+                run(
+                    [q, k, v],
+                    grid(),
+                    options()
+                        .with_kernel(Kernel::Backend)
+                        .with_sinks(Tensor::zeros([4], &device)),
+                ),
+                "got sinks",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert!(text.contains(expected), "expected {expected:?} in {text:?}");
+        }
+
+        let tracked =
+            || Tensor::<4>::random([1, 1, 2, 2], Distribution::Default, &device.clone().autodiff());
+        let mask = LoweredMask::all_visible(Grid::square(1, 2));
+        let text = refusal(std::panic::AssertUnwindSafe(|| {
+            let options = options().with_kernel(Kernel::Backend);
+            scaled_dot_product_attention(tracked(), tracked(), tracked(), &mask, &options);
+        }));
+        assert!(text.contains("autodiff"), "{text}");
+    }
+}
