@@ -45,7 +45,11 @@ pub fn load<M: Module>(
         let dtype = precision.dtype(tensor.dtype, &device);
         let reading = reading.clone();
         bridge::deferred(path, dtype, Shape::from(shape.clone()), None, move || {
-            let data = to_ours(bridge::to_data(&tensor)?, form, &shape, dtype);
+            let data = bridge::to_data(&tensor).map_err(|error| {
+                // By their name: Burn's store knows ours alone.
+                burn_pack::Error::IoError(format!("{}: {error}", tensor.name))
+            })?;
+            let data = to_ours(data, form, &shape, dtype);
             reading.tell(tensor.byte_len() / form.parts());
             Ok(data)
         })

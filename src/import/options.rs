@@ -16,7 +16,7 @@ pub enum Precision {
     AsStored,
     /// f64.
     F64,
-    /// f16.
+    /// f16. What lies beyond 65504 becomes infinite.
     F16,
     /// bf16.
     Bf16,

@@ -44,7 +44,7 @@ pub fn read(fields: &Fields) -> Result<Description> {
         std: fields.number_or("init_std", 0.02)?,
         offset: OFFSET,
     };
-    let decoder = DecoderConfig::new(layer, fields.size("decoder_layers")?);
+    let decoder = DecoderConfig::new(layer, fields.layers("decoder_layers")?);
     // The head shares the embedding by construction, and without that its weight would be unused.
     fields.require("tie_word_embeddings", true)?;
     let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)

@@ -38,6 +38,8 @@ pub struct Loaded {
     pub checkpoint: Checkpoint,
     /// The token that a text begins with, if the checkpoint says one.
     pub bos_token: Option<u32>,
+    /// The token that a decoder with a memory begins with, if the checkpoint says one.
+    pub decoder_start_token: Option<u32>,
     /// The tokens that a text ends with: what generation stops at.
     pub eos_tokens: Vec<u32>,
     /// The token that padding is filled with, if the checkpoint says one.
@@ -91,6 +93,7 @@ impl Checkpoint {
         Ok(Loaded {
             model,
             bos_token: self.tokens("bos_token_id")?.first().copied(),
+            decoder_start_token: self.tokens("decoder_start_token_id")?.first().copied(),
             eos_tokens: self.tokens("eos_token_id")?,
             pad_token: self.tokens("pad_token_id")?.first().copied(),
             checkpoint: Self { table, ..self },

@@ -4,6 +4,15 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
+/// What a size must be. The bound keeps products of sizes within a machine word, and what is
+/// computed before the weights are looked at within memory.
+const SIZE: &str = "a whole number from 1 to 16777216";
+const GREATEST_SIZE: u64 = 1 << 24;
+
+/// More layers than any model has, and few enough to prepare them all before the weights are looked
+/// at.
+const MOST_LAYERS: usize = 10_000;
+
 /// A JSON object of a configuration file, and where it stands.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
@@ -36,20 +45,29 @@ impl<'a> Fields<'a> {
         Err(Error::ForeignConfig { path: self.file.into(), field, expected: expected.into(), got })
     }
 
-    /// A number that counts something: at least 1.
+    /// A number that counts something: at least 1, and small enough to be meant.
     pub fn size(&self, name: &str) -> Result<usize> {
         match self.find_size(name)? {
             Some(size) => Ok(size),
-            None => self.refuse(name, "a number of at least 1"),
+            None => self.refuse(name, SIZE),
         }
     }
 
-    /// The same, if it is there.
+    /// The number of layers.
+    pub fn layers(&self, name: &str) -> Result<usize> {
+        let layers = self.size(name)?;
+        if layers > MOST_LAYERS {
+            return self.refuse(name, format!("at most {MOST_LAYERS} layers"));
+        }
+        Ok(layers)
+    }
+
+    /// A number that counts something, if it is there.
     pub fn find_size(&self, name: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        match value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0) {
-            Some(size) => Ok(Some(size)),
-            None => self.refuse(name, "a number of at least 1"),
+        match value.as_u64().filter(|size| (1..=GREATEST_SIZE).contains(size)) {
+            Some(size) => Ok(Some(size as usize)),
+            None => self.refuse(name, SIZE),
         }
     }
 

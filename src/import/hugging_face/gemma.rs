@@ -15,7 +15,7 @@ use crate::import::table::Row;
 
 /// `Gemma2ForCausalLM`: softcaps on scores and logits, a window in every other layer from the first.
 pub fn read_2(fields: &Fields) -> Result<Description> {
-    let layers = fields.size("num_hidden_layers")?;
+    let layers = fields.layers("num_hidden_layers")?;
     let window = Some(fields.size_or("sliding_window", 4096)?);
     let windows = windows::read(fields, layers, window, |layer| layer.is_multiple_of(2))?;
     let rotary = rotary::read(fields, head_dim(fields)?, &rotary::WHOLE_HEADS)?;
@@ -30,7 +30,7 @@ pub fn read_2(fields: &Fields) -> Result<Description> {
 /// `Gemma3ForCausalLM`: a norm on each head's queries and keys, and other rotary positions in the
 /// layers with a window than in the rest.
 pub fn read_3(fields: &Fields) -> Result<Description> {
-    let layers = fields.size("num_hidden_layers")?;
+    let layers = fields.layers("num_hidden_layers")?;
     // New files have the number under both names.
     let pattern = match fields.find_size("sliding_window_pattern")? {
         Some(pattern) => pattern,
@@ -112,7 +112,7 @@ fn model(
     let layer = DecoderLayerConfig::new(attention, feed_forward)
         .with_norm(norm(fields)?)
         .with_norm_placement(NormPlacement::Sandwich);
-    let decoder = DecoderConfig::new(layer, fields.size("num_hidden_layers")?)
+    let decoder = DecoderConfig::new(layer, fields.layers("num_hidden_layers")?)
         .with_windows(windows)
         .with_rotaries(rotaries);
     let tied = fields.flag_or("tie_word_embeddings", true)?;

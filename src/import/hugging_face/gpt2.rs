@@ -29,7 +29,7 @@ pub fn read(fields: &Fields) -> Result<Description> {
         .with_dropout(fields.number_or("resid_pdrop", 0.1)?);
     let tied = fields.flag_or("tie_word_embeddings", true)?;
     let positions = PositionEmbeddingConfig::learned(fields.size("n_positions")?);
-    let decoder = DecoderConfig::new(layer, fields.size("n_layer")?);
+    let decoder = DecoderConfig::new(layer, fields.layers("n_layer")?);
     let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
         .with_positions(Some(positions))
         .with_scale_embedding(false)

@@ -44,7 +44,7 @@ pub fn read(fields: &Fields) -> Result<Description> {
         .with_arrangement(arrangement)
         .with_dropout(dropout);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
-    let decoder = DecoderConfig::new(layer, fields.size("num_hidden_layers")?);
+    let decoder = DecoderConfig::new(layer, fields.layers("num_hidden_layers")?);
     let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
         .with_positions(None)
         .with_scale_embedding(false)

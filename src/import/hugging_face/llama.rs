@@ -54,7 +54,7 @@ fn qwen_windows(fields: &Fields) -> Result<Vec<Option<usize>>> {
     let switched_on = fields.flag_or("use_sliding_window", false)?;
     let window = fields.size_or("sliding_window", 4096)?;
     let window = (switched_on && !fields.is_null("sliding_window")).then_some(window);
-    windows::read(fields, fields.size("num_hidden_layers")?, window, |layer| layer >= first)
+    windows::read(fields, fields.layers("num_hidden_layers")?, window, |layer| layer >= first)
 }
 
 /// RMSNorm with the file's ε.
@@ -101,7 +101,7 @@ fn model(
 ) -> Result<Description> {
     let layer = DecoderLayerConfig::new(attention, feed_forward).with_norm(norm(fields)?);
     let decoder =
-        DecoderConfig::new(layer, fields.size("num_hidden_layers")?).with_windows(windows);
+        DecoderConfig::new(layer, fields.layers("num_hidden_layers")?).with_windows(windows);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
     let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
         .with_positions(None)

@@ -22,7 +22,7 @@ pub fn read(fields: &Fields) -> Result<Description> {
         .with_norm(norm)
         .with_norm_placement(NormPlacement::Output);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
-    let decoder = DecoderConfig::new(layer, fields.size("num_hidden_layers")?);
+    let decoder = DecoderConfig::new(layer, fields.layers("num_hidden_layers")?);
     let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
         .with_positions(None)
         .with_scale_embedding(false)
