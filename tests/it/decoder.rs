@@ -1,9 +1,10 @@
 //! Decoder layers and stacks against PyTorch's `TransformerDecoderLayer` and `TransformerDecoder`,
 //! and their own promises.
 
+use std::path::Path;
+
 use burn::config::Config;
 use burn::module::Module;
-use burn::store::{ModuleStore, PytorchStore, bridge};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
 use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig, RotaryConfig};
@@ -11,10 +12,12 @@ use burn_decoder::decoder::{
     Activation, Arrangement, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig,
     FeedForwardConfig, NormConfig, NormPlacement,
 };
+use burn_decoder::import::LoadOptions;
+use burn_decoder::import::pytorch::{self, StateDict};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
 use crate::fixtures::{Fixtures, GRADIENT, OUTPUT, assert_close};
-use crate::pytorch;
+use crate::pytorch::{layer_gradients, norm_gradients};
 
 /// The layer that a file of fixtures describes.
 fn fixture_config(fixtures: &Fixtures) -> DecoderLayerConfig {
@@ -36,6 +39,11 @@ fn fixture_config(fixtures: &Fixtures) -> DecoderLayerConfig {
     )
     .with_cross_attention(Some(attention))
     .with_norm_placement(placement)
+}
+
+/// The module with the parameters of a file of fixtures, which holds inputs and results beside them.
+fn load_state_dict<M: StateDict>(module: M, file: &Path) -> M {
+    pytorch::load(module, file, LoadOptions::new().with_ignored(["io.", "grad."])).unwrap()
 }
 
 /// The inputs and masks of a file of fixtures, on a device with gradients.
@@ -100,8 +108,8 @@ on_each_backend! {
             for activation in ["relu", "gelu"] {
                 let fixtures =
                     Fixtures::open(&format!("decoder_layer_{norm}_{activation}.safetensors"));
-                let mut layer = fixture_config(&fixtures).init(&device).unwrap();
-                pytorch::load_layer(&mut layer, &|name| fixtures.data(name), "", &device);
+                let layer = fixture_config(&fixtures).init(&device).unwrap();
+                let layer = load_state_dict(layer, fixtures.path());
 
                 let io = Io::new(&fixtures, &device);
                 let output = layer.forward(io.input());
@@ -113,7 +121,7 @@ on_each_backend! {
                     assert_close(name, got, fixtures.data(name), OUTPUT.on(&device));
                 }
                 io.assert_gradients(&fixtures, output.output, &device, |gradients| {
-                    pytorch::layer_gradients(&layer, gradients, "")
+                    layer_gradients(&layer, gradients, "")
                 });
             }
         }
@@ -122,19 +130,11 @@ on_each_backend! {
     fn a_stack_matches_pytorch(device: Device) {
         let device = device.autodiff();
         let fixtures = Fixtures::open("decoder_stack.safetensors");
-        let mut file = PytorchStore::from_file("tests/fixtures/decoder_stack.pt");
-        let pt = file.get_all_tensors().unwrap();
-        let from_pt = |name: &str| bridge::to_data(&pt[name]).unwrap();
-        let from_safetensors = |name: &str| fixtures.data(name);
-        let sources: [pytorch::Source; 2] = [&from_safetensors, &from_pt];
-        for source in sources {
+        for file in ["decoder_stack.safetensors", "decoder_stack.pt"] {
             let layers = fixtures.metadata("num_layers").parse().unwrap();
-            let mut decoder =
+            let decoder =
                 DecoderConfig::new(fixture_config(&fixtures), layers).init(&device).unwrap();
-            for (index, layer) in decoder.layers.iter_mut().enumerate() {
-                pytorch::load_layer(layer, source, &format!("layers.{index}."), &device);
-            }
-            pytorch::load_norm(decoder.final_norm.as_mut().unwrap(), source, "norm", &device);
+            let decoder = load_state_dict(decoder, &fixtures.path().with_file_name(file));
 
             let io = Io::new(&fixtures, &device);
             let output = decoder.forward(io.input());
@@ -145,10 +145,10 @@ on_each_backend! {
                 let mut found = Vec::new();
                 for (index, layer) in decoder.layers.iter().enumerate() {
                     let prefix = format!("layers.{index}.");
-                    found.extend(pytorch::layer_gradients(layer, gradients, &prefix));
+                    found.extend(layer_gradients(layer, gradients, &prefix));
                 }
                 let norm = decoder.final_norm.as_ref().unwrap();
-                for (name, data) in pytorch::norm_gradients(norm, gradients) {
+                for (name, data) in norm_gradients(norm, gradients) {
                     found.push((format!("norm.{name}"), data));
                 }
                 found

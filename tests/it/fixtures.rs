@@ -1,7 +1,7 @@
 //! Numbers from PyTorch (tests/fixtures/README.md), and how close to them is close enough.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Bool, BoolStore, DType, Device, Int, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
@@ -97,6 +97,11 @@ impl Fixtures {
         let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
         let metadata = metadata.metadata().clone().unwrap_or_default();
         Self { file, tensors, metadata }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.file
     }
 
     /// Names of all tensors, sorted.

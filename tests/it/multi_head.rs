@@ -1,11 +1,12 @@
 //! Multi-head attention: against PyTorch, and its configuration.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use burn_decoder::attention::{
     AttentionOptions, MultiHeadAttention, MultiHeadAttentionConfig, scaled_dot_product_attention,
 };
+use burn_decoder::import::{LoadOptions, pytorch};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
 use crate::backends::cpus;
@@ -17,28 +18,15 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
     Tensor::from_data(TensorData::new(Array::random([1, 1, 1, count], seed).values, shape), device)
 }
 
-/// PyTorch's `[out, in]` weight and its bias as Burn's `[in, out]`.
-fn linear(weight: Tensor<2>, bias: Tensor<1>) -> Linear {
-    let weight = Param::from_tensor(weight.transpose()).set_require_grad(true);
-    Linear { weight, bias: Some(Param::from_tensor(bias).set_require_grad(true)) }
+/// The fixtures' layer.
+fn layer(device: &Device) -> MultiHeadAttention {
+    let layer = MultiHeadAttentionConfig::new(24, 4).with_dropout(0.0).init(device).unwrap();
+    let options = LoadOptions::new().with_ignored(CASES.map(|case| format!("{case}.")));
+    pytorch::load(layer, "tests/fixtures/mha.safetensors", options).unwrap()
 }
 
-/// The fixtures' layer, its packed query, key and value projections taken apart.
-fn layer(fixtures: &Fixtures, device: &Device) -> MultiHeadAttention {
-    let weight = fixtures.tensor::<2>("in_proj_weight", device);
-    let bias = fixtures.tensor::<1>("in_proj_bias", device);
-    let part =
-        |i: usize| linear(weight.clone().narrow(0, i * 24, 24), bias.clone().narrow(0, i * 24, 24));
-    let mut layer = MultiHeadAttentionConfig::new(24, 4).with_dropout(0.0).init(device).unwrap();
-    layer.query = part(0);
-    layer.key = part(1);
-    layer.value = part(2);
-    layer.output = linear(
-        fixtures.tensor("out_proj.weight", device),
-        fixtures.tensor("out_proj.bias", device),
-    );
-    layer
-}
+/// The cases of the fixtures.
+const CASES: [&str; 4] = ["self_causal_padding", "cross_padding", "self_plain", "self_dead_rows"];
 
 /// The mask that the case's tensors say: causal or none, and padding.
 fn mask(case: &str, fixtures: &Fixtures, grid: &Grid, device: &Device) -> LoweredMask {
@@ -56,8 +44,8 @@ on_each_backend! {
     fn agrees_with_pytorch(device: Device) {
         let fixtures = Fixtures::open("mha.safetensors");
         let training = device.clone().autodiff();
-        let layer = layer(&fixtures, &training);
-        for case in ["self_causal_padding", "cross_padding", "self_plain", "self_dead_rows"] {
+        let layer = layer(&training);
+        for case in CASES {
             let input = |name: &str| {
                 let name = format!("{case}.{name}");
                 fixtures
@@ -115,7 +103,7 @@ on_each_backend! {
     /// A query that sees nothing gets the output projection's bias and nothing else.
     fn a_dead_row_is_the_output_bias(device: Device) {
         let fixtures = Fixtures::open("mha.safetensors");
-        let layer = layer(&fixtures, &device);
+        let layer = layer(&device);
         let input = random([2, 3, 24], 1, &device);
         let mask = Mask::pad_counts([3, 0]).lower(&Grid::square(2, 3)).unwrap();
         let options = AttentionOptions::new();
@@ -166,9 +154,8 @@ on_each_backend! {
 
     /// Built on one backend, run on another: same numbers.
     fn a_record_moves_between_backends(device: Device) {
-        let fixtures = Fixtures::open("mha.safetensors");
         let home = cpus().into_iter().next().unwrap_or_else(|| device.clone());
-        let layer = layer(&fixtures, &home);
+        let layer = layer(&home);
         let moved = MultiHeadAttentionConfig::new(24, 4)
             .init(&device)
             .unwrap()
