@@ -15,6 +15,7 @@ mod fused;
 mod generate_example;
 mod generation;
 mod gradients;
+mod import;
 mod language_model;
 mod masks;
 mod multi_head;

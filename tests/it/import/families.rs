@@ -1,10 +1,10 @@
 //! Every family against the original's numbers: logits plain, left-padded, with gaps in the
 //! positions and with packed documents; greedy ids through the cache.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
 use burn_decoder::generation::{Generation, GenerationConfig};
-use burn_decoder::import::{LoadOptions, hugging_face, parity};
+use burn_decoder::import::{LoadOptions, Precision, hugging_face, parity};
 use burn_decoder::mask::Mask;
 
 use super::{FOLDERS, fixture};
@@ -28,7 +28,8 @@ fn rows(reference: &Fixtures, ids: &str, visible: Option<&str>) -> Vec<Vec<u32>>
         None => vec![1.0; ids.len()],
     };
     let pairs: Vec<_> = ids.into_iter().zip(visible).collect();
-    let row = |row: &[(u32, f64)]| row.iter().filter(|(_, v)| *v == 1.0).map(|(id, _)| *id).collect();
+    let row =
+        |row: &[(u32, f64)]| row.iter().filter(|(_, v)| *v == 1.0).map(|(id, _)| *id).collect();
     pairs.chunks(length).map(row).collect()
 }
 
@@ -87,6 +88,29 @@ on_each_backend! {
             let prompts = rows(&reference, "padded.input_ids", Some("padded.attention_mask"));
             let expected = rows(&reference, "padded.greedy_ids", None);
             assert_greedy(&model, &prompts, input(), expected, &format!("{folder}, padded"));
+        }
+    }
+
+    /// In half precision, weights and what is computed from them: as close to f32 as 8 or 11 bits of
+    /// mantissa keep logits of up to 14.
+    fn half_precision_computes(device: Device) {
+        for (precision, dtype, tolerance) in
+            [(Precision::Bf16, DType::BF16, 1.0), (Precision::F16, DType::F16, 0.1)]
+        {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            for folder in ["gemma3_tiny", "llama_tiny", "gpt2_tiny"] {
+                let options = LoadOptions::new().with_precision(precision);
+                let model = hugging_face::load(fixture(folder), &device, options).unwrap().model;
+                let reference = reference(folder);
+                let tokens = reference.ints("input_ids", &device);
+                let logits = model.forward(tokens, LanguageModelInput::new()).unwrap().logits;
+                assert_eq!(logits.dtype(), dtype);
+                let pairs = to_f64(logits.into_data()).into_iter().zip(to_f64(reference.data("logits")));
+                let largest = pairs.map(|(half, full)| (half - full).abs()).fold(0.0, f64::max);
+                assert!((1e-4..tolerance).contains(&largest), "{folder}, {precision:?}: {largest}");
+            }
         }
     }
 

@@ -1,7 +1,14 @@
 //! Weights from elsewhere and back: Hugging Face's folders, PyTorch's state dicts, burn-nn's decoder.
 
+mod burn_nn;
+mod config;
 mod families;
+#[cfg(target_os = "linux")]
+mod memory;
+mod parity;
+mod pytorch;
 mod round_trip;
+mod wrong;
 
 use std::path::{Path, PathBuf};
 

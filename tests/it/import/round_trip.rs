@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use burn::tensor::DType;
 use burn_decoder::import::hugging_face::{self, Checkpoint};
 use burn_decoder::import::{LoadOptions, Precision, Progress};
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 use super::{FOLDERS, copy_of, fixture};
 use crate::backends::any_device;
@@ -118,6 +118,22 @@ fn an_old_file_of_gpt2() {
     assert!(tensors(&out.path().join("model.safetensors")) == parameters);
 }
 
+/// Frequencies that older files of Llama hold.
+#[test]
+fn an_old_file_of_llama() {
+    let copy = copy_of("llama_tiny");
+    let file = copy.path().join("model.safetensors");
+    let parameters = tensors(&file);
+    let mut old = parameters.clone();
+    let frequencies = (Dtype::F32, vec![3], vec![0; 12]);
+    old.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), frequencies);
+    write(&file, &old);
+    let loaded = hugging_face::load(copy.path(), &any_device(), LoadOptions::new()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    assert!(tensors(&out.path().join("model.safetensors")) == parameters);
+}
+
 /// A tied embedding that stands under the head's name only.
 #[test]
 fn a_tied_tensor_under_its_other_name() {
@@ -182,6 +198,7 @@ fn the_tokens_of_a_folder() {
     let loaded = |folder: &Path| hugging_face::load(folder, &any_device(), LoadOptions::new());
     let bart = loaded(&fixture("bart_tiny")).unwrap();
     assert_eq!((bart.bos_token, bart.pad_token), (Some(0), Some(1)));
+    assert_eq!(bart.decoder_start_token, Some(2));
     assert!(bart.eos_tokens.is_empty());
     // The generation's configuration goes before the model's.
     let copy = super::with_config("llama_tiny", |config| {
