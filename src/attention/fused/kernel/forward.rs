@@ -147,10 +147,18 @@ impl<T: Real> WithSimd for Tile<'_, T> {
         let end = panels.iter().map(|(panel, _)| panel.seen.end).max().unwrap_or(0);
         for tile in (start / KEY_TILE..end.div_ceil(KEY_TILE)).map(|tile| tile * KEY_TILE) {
             let tile = tile.max(start)..(tile + KEY_TILE).min(end);
+            if tile.is_empty() {
+                continue; // the spans end before the first key that is not hidden
+            }
             let at = [self.batch, kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
             let key = Rows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
             let value = Rows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
+            let spoilt = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
+                0
+            } else {
+                value.spoilt(simd, KeySet::MAX >> (KEY_TILE - tile.len()), value_dim)
+            };
             for (panel, state) in &mut panels {
                 let seen = tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
@@ -167,8 +175,8 @@ impl<T: Real> WithSimd for Tile<'_, T> {
                     keys: seen,
                 };
                 match state.width / lanes {
-                    1 => step.run::<S, 1>(simd, state),
-                    _ => step.run::<S, 2>(simd, state),
+                    1 => step.run::<S, 1>(simd, state, spoilt >> skip),
+                    _ => step.run::<S, 2>(simd, state, spoilt >> skip),
                 }
             }
         }
@@ -211,8 +219,10 @@ struct Step<'a, T: Real> {
 }
 
 impl<T: Real> Step<'_, T> {
+    /// `spoilt`: the values that are not finite. If their keys are hidden from a query, they must not
+    /// even be multiplied by that query's weight of zero.
     #[inline(always)]
-    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<T>) {
+    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<T>, spoilt: KeySet) {
         let width = state.width;
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
@@ -231,7 +241,7 @@ impl<T: Real> Step<'_, T> {
         if let Some(dropout) = self.problem.dropout {
             self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
         }
-        let spoilt = self.value.spoilt(simd, partial, self.problem.value_dim);
+        let spoilt = partial & spoilt;
         if spoilt == 0 {
             self.add_values::<S, N>(simd, self.value, &shrink, state);
         } else {

@@ -121,8 +121,7 @@ impl<'a, T: Real> Rows<'a, T> {
         &self.data[row * self.step..][..width]
     }
 
-    /// Those of `rows` that are not finite. If their keys are hidden from a query, they must not
-    /// even be multiplied by that query's weight of zero.
+    /// Those of `rows` that are not finite.
     #[inline(always)]
     pub(super) fn spoilt<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> KeySet {
         let (mut spoilt, mut rest) = (rows, rows);

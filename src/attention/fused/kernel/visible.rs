@@ -111,6 +111,14 @@ impl<'a> Panel<'a> {
         partial
     }
 
+    /// Whether nothing of a tile is hidden from any query of the panel.
+    pub(super) fn sees_all(&self, keys: &Range<usize>) -> bool {
+        self.full.start <= keys.start
+            && keys.end <= self.full.end
+            && self.problem.hidden_keys.is_none()
+            && self.problem.hidden_cells.is_none()
+    }
+
     /// Whether hidden keys or hidden cells leave nothing of a tile visible.
     pub(super) fn is_hidden(&self, keys: Range<usize>) -> bool {
         let hidden_keys = self.problem.hidden_keys(self.batch);
