@@ -7,7 +7,8 @@
 //!   the length.
 //! - `decoder`: this crate's layers of the same make, with the same cross-attention, and an
 //!   embedding, a head over 1,024 tokens and the greedy choice on top.
-//! - `llama`: layers as Llama's, for benches/generation.py, which runs the same in PyTorch.
+//! - `llama`: layers as Llama's, rotary positions too, for benches/generation.py, which runs the same
+//!   in PyTorch.
 //!
 //! `cargo bench --bench generation --features flex`; the name of a model after `--` runs it alone.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
@@ -16,7 +17,7 @@ use std::time::Instant;
 
 use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
 use burn::tensor::{Device, Tensor};
-use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig};
 use burn_decoder::decoder::{
     Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, LanguageModelInput, NormConfig,
@@ -78,11 +79,14 @@ fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
             .with_cross_attention(Some(attention))
     } else {
         let feed_forward = feed_forward.with_activation(Activation::SwiGlu).with_biases(false);
-        DecoderLayerConfig::new(attention.with_biases(false), feed_forward)
-            .with_norm(NormConfig::rms_norm())
+        let attention = attention.with_biases(false).with_rotary(Some(RotaryConfig::new()));
+        DecoderLayerConfig::new(attention, feed_forward).with_norm(NormConfig::rms_norm())
     };
-    let decoder = DecoderConfig::new(layer, LAYERS);
-    LanguageModelConfig::new(VOCAB_SIZE, decoder).init(device).expect("a valid configuration")
+    let mut config = LanguageModelConfig::new(VOCAB_SIZE, DecoderConfig::new(layer, LAYERS));
+    if !cross_attention {
+        config = config.with_positions(None).with_scale_embedding(false);
+    }
+    config.init(device).expect("a valid configuration")
 }
 
 /// Seconds for `tokens` tokens behind prompts of one token.

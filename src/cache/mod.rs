@@ -95,7 +95,9 @@ impl KvCache {
     /// Number of bytes that the tensors take.
     ///
     /// For a layer that keeps all its past and memories aside, `2 · batch · kv_heads · slots ·
-    /// head_dim` numbers, where the slots are the capacity, doubled as often as was needed.
+    /// head_dim` numbers, where the slots are the capacity, doubled as often as was needed. A layer
+    /// whose window has `w` keys never has more slots than `2 w` and its sinks, with the longest left
+    /// padding before those if there are any.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::bytes).sum()
     }

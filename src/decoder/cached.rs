@@ -76,7 +76,10 @@ impl LanguageModel {
         let input = pass.input.clone();
         let layers = cache.enter(pass).iter_mut().zip(&masks);
         let layers = layers.map(|(cache, mask)| LayerPass { cache, mask }).collect();
-        let view = View { mask: masks[0].clone(), positions, memory };
+        // The layers' own masks stand in for it; without layers there is none.
+        let all_visible = || LoweredMask::all_visible(Grid::square(batch, new));
+        let mask = masks.first().cloned().unwrap_or_else(all_visible);
+        let view = View { mask, positions, memory };
         let output = self.decode(embedded, &view, &input, Some(layers));
         let checked = match cache.history_with(&tokens) {
             Some(all) => self.check_against_full(all, input, &output.logits),
