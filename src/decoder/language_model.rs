@@ -9,196 +9,16 @@
 //! is. A tied head is the token embedding itself, transposed (Press and Wolf 2017). Rotary positions
 //! and ALiBi belong to the layers; a model that has them needs no position embedding.
 
-use burn::config::Config;
 use burn::module::{Module, Param};
-use burn::nn::{
-    Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
-};
-use burn::tensor::{Device, Int, Tensor, assert_shape};
+use burn::nn::{Dropout, Embedding, Linear};
+use burn::tensor::{Int, Tensor, assert_shape};
 
 use super::{
-    Decoder, DecoderConfig, DecoderInput, Norm, NormConfig, PositionEmbedding,
-    PositionEmbeddingConfig, PositionIds, Positions,
+    Decoder, DecoderInput, LanguageModelInput, Norm, PositionEmbedding, PositionIds, Positions,
 };
-use crate::attention::Kernel;
 use crate::cache::LayerPass;
-use crate::error::{check_nonzero, check_probability};
 use crate::mask::{Grid, LoweredMask, Mask};
 use crate::{Error, Result, ops};
-
-/// Configuration of a [`LanguageModel`].
-#[derive(Config, Debug)]
-pub struct LanguageModelConfig {
-    /// Number of different tokens.
-    pub vocab_size: usize,
-    /// The layers.
-    pub decoder: DecoderConfig,
-    /// Which tokens of the own sequence each token may see, whatever the batch.
-    #[config(default = "Mask::look_ahead()")]
-    pub mask: Mask,
-    /// The position embedding that is added to the tokens, if any.
-    #[config(default = "Some(PositionEmbeddingConfig::sinusoidal())")]
-    pub positions: Option<PositionEmbeddingConfig>,
-    /// Whether token embeddings are multiplied by √d_model.
-    #[config(default = true)]
-    pub scale_embedding: bool,
-    /// Standard deviation of the token embeddings at the start; 1/√d_model if not given.
-    pub embedding_std: Option<f64>,
-    /// A norm on the embedded tokens, before the first layer (BART).
-    pub embedding_norm: Option<NormConfig>,
-    /// Whether the head shares the token embedding's parameters.
-    #[config(default = false)]
-    pub tied_head: bool,
-    /// Whether the head has a bias.
-    #[config(default = false)]
-    pub head_bias: bool,
-    /// Logits become `logit_softcap * tanh(logit / logit_softcap)`: bounded (Gemma 2, section 2).
-    pub logit_softcap: Option<f64>,
-    /// Probability with which each value of the embedded tokens is dropped in training.
-    #[config(default = 0.0)]
-    pub dropout: f64,
-}
-
-impl LanguageModelConfig {
-    /// Builds the model with random parameters.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] for an empty vocabulary, a dropout outside `[0, 1)`, a softcap that is not
-    /// above 0, or if a part refuses its configuration.
-    pub fn init(&self, device: &Device) -> Result<LanguageModel> {
-        check_nonzero("LanguageModelConfig::vocab_size", self.vocab_size)?;
-        check_probability("LanguageModelConfig::dropout", self.dropout)?;
-        self.check_head()?;
-        let decoder = self.decoder.init(device)?;
-        let d_model = self.decoder.layer.d_model();
-        let sqrt_d_model = (d_model as f64).sqrt();
-        let std = self.embedding_std.unwrap_or(1.0 / sqrt_d_model);
-        Ok(LanguageModel {
-            embedding: EmbeddingConfig::new(self.vocab_size, d_model)
-                .with_initializer(Initializer::Normal { mean: 0.0, std })
-                .init(device),
-            positions: self.positions.map(|config| config.init(d_model, device)).transpose()?,
-            embedding_norm: self
-                .embedding_norm
-                .map(|config| config.init(d_model, device))
-                .transpose()?,
-            dropout: DropoutConfig::new(self.dropout).init(),
-            decoder,
-            head: (!self.tied_head).then(|| {
-                LinearConfig::new(d_model, self.vocab_size).with_bias(self.head_bias).init(device)
-            }),
-            head_bias: (self.tied_head && self.head_bias)
-                .then(|| Initializer::Zeros.init([self.vocab_size], device)),
-            embedding_scale: if self.scale_embedding { sqrt_d_model } else { 1.0 },
-            logit_softcap: self.logit_softcap,
-            mask: self.mask.clone(),
-        })
-    }
-
-    fn check_head(&self) -> Result<()> {
-        if let Some(softcap) = self.logit_softcap
-            && !(softcap.is_finite() && softcap > 0.0)
-        {
-            return Err(Error::Config {
-                field: "LanguageModelConfig::logit_softcap",
-                expected: "a number above 0".into(),
-                got: softcap.to_string(),
-            });
-        }
-        Ok(())
-    }
-}
-
-/// What a [`LanguageModel`] is told apart from the tokens.
-#[derive(Clone, Debug, Default)]
-pub struct LanguageModelInput {
-    /// Hides more than the model's own mask does: padding, other documents.
-    pub mask: Option<Mask>,
-    /// How the tokens are numbered.
-    pub positions: Positions,
-    /// What the cross-attention looks at, `[batch, keys, memory_dim]`, and which of it is visible.
-    pub memory: Option<(Tensor<3>, Mask)>,
-    /// Whether to return the attention weights.
-    pub weights: bool,
-    /// Which kernel computes the attention.
-    pub kernel: Kernel,
-    /// Takes the tokens as they are. See [`LanguageModelInput::with_unchecked_tokens`].
-    pub unchecked_tokens: bool,
-    /// Scores what comes after the last token of each row only.
-    pub last_logits_only: bool,
-}
-
-impl LanguageModelInput {
-    /// Rows without padding, no memory, no weights, the kernel chosen by device.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Rows padded on the right: row `b` has `lengths[b]` tokens.
-    pub fn with_lengths(self, lengths: impl IntoIterator<Item = usize>) -> Self {
-        self.with_mask(Mask::lengths(lengths))
-    }
-
-    /// Rows padded on the left: row `b` begins with `counts[b]` padded places, and position 0 is
-    /// the first token behind them. Sinks, prefixes and chunks of the masks count from there, too.
-    pub fn with_pad_counts(mut self, counts: impl IntoIterator<Item = usize>) -> Self {
-        let counts: Vec<usize> = counts.into_iter().collect();
-        self.positions = Positions::LeftPadded(counts.clone());
-        self.with_mask(Mask::pad_counts(counts))
-    }
-
-    /// Hides what `mask` hides, too. Several of them all apply.
-    pub fn with_mask(mut self, mask: Mask) -> Self {
-        self.mask = Some(match self.mask {
-            Some(before) => before & mask,
-            None => mask,
-        });
-        self
-    }
-
-    /// Numbers the tokens by another rule than their index.
-    pub fn with_positions(mut self, positions: Positions) -> Self {
-        self.positions = positions;
-        self
-    }
-
-    /// Gives the cross-attention something to look at: `states [batch, keys, memory_dim]`, where
-    /// `memory_dim` is `d_model` unless configured, of which
-    /// each token sees what `mask` leaves visible. The first token stands on the first state.
-    pub fn with_memory(mut self, states: Tensor<3>, mask: Mask) -> Self {
-        self.memory = Some((states, mask));
-        self
-    }
-
-    /// Asks for the attention weights of every layer and head.
-    pub fn with_weights(mut self, weights: bool) -> Self {
-        self.weights = weights;
-        self
-    }
-
-    /// Names the attention kernel, to compare one with another.
-    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = kernel;
-        self
-    }
-
-    /// Does not look whether every token is in the vocabulary.
-    ///
-    /// The look is cheap on a CPU. On a GPU it waits until the device has done all its work, which
-    /// a training loop with tokens of its own making can spare itself.
-    pub fn with_unchecked_tokens(mut self) -> Self {
-        self.unchecked_tokens = true;
-        self
-    }
-
-    /// Scores what comes after the last token of each row, and nothing else: `logits` are
-    /// `[batch, 1, vocab_size]`. To generate behind a long prompt, no more is needed.
-    pub fn with_last_logits_only(mut self) -> Self {
-        self.last_logits_only = true;
-        self
-    }
-}
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -222,7 +42,7 @@ pub struct LanguageModel {
     pub positions: Option<PositionEmbedding>,
     /// Normalizes the sum of the two, if there.
     pub embedding_norm: Option<Norm>,
-    dropout: Dropout,
+    pub(super) dropout: Dropout,
     /// The layers.
     pub decoder: Decoder,
     /// From `d_model` to `vocab_size`; not there if tied to the embedding.
@@ -230,9 +50,9 @@ pub struct LanguageModel {
     /// `[vocab_size]`: the bias of a tied head, if it has one. That of another is in its [`Linear`].
     pub head_bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    embedding_scale: f64,
+    pub(super) embedding_scale: f64,
     #[module(skip)]
-    logit_softcap: Option<f64>,
+    pub(super) logit_softcap: Option<f64>,
     #[module(skip)]
     pub(super) mask: Mask,
 }
@@ -242,42 +62,6 @@ pub(super) struct View {
     pub mask: LoweredMask,
     pub positions: PositionIds,
     pub memory: Option<(Tensor<3>, LoweredMask)>,
-}
-
-impl LanguageModelInput {
-    /// What the rows see of themselves: what neither the model's own mask hides nor the input's.
-    /// Both count positions from the first token behind the padding.
-    pub(super) fn rule(&self, own: &Mask) -> Result<Mask> {
-        let rule = self.behind_pads(own)?;
-        Ok(match (&self.mask, self.positions.pads()) {
-            (Some(more), Some(pads)) => rule & more.behind_pads(pads),
-            (Some(more), None) => rule & more.clone(),
-            (None, _) => rule,
-        })
-    }
-
-    /// The model's own mask, for these rows.
-    pub(super) fn behind_pads(&self, own: &Mask) -> Result<Mask> {
-        let Some(pads) = self.positions.pads() else { return Ok(own.clone()) };
-        own.check_by_position()?;
-        Ok(own.behind_pads(pads))
-    }
-
-    /// The memory, and what `queries` tokens behind `start` others see of it.
-    pub(super) fn memory_of(
-        &self,
-        [batch, queries]: [usize; 2],
-        start: usize,
-    ) -> Result<Option<(Tensor<3>, LoweredMask)>> {
-        let Some((states, mask)) = &self.memory else { return Ok(None) };
-        let [_, keys, _] = states.dims();
-        let grid = Grid::with_offset(batch, queries, keys, start as i64);
-        let mask = match self.positions.pads() {
-            Some(pads) => mask.with_queries_behind_pads(pads).lower(&grid)?,
-            None => mask.lower(&grid)?,
-        };
-        Ok(Some((states.clone(), mask)))
-    }
 }
 
 impl LanguageModel {

@@ -8,6 +8,8 @@ mod activation;
 mod cached;
 mod feed_forward;
 mod language_model;
+mod language_model_config;
+mod language_model_input;
 mod layer;
 mod layer_config;
 mod position_embedding;
@@ -17,9 +19,9 @@ pub use crate::norm::{LayerNorm, Norm, NormConfig, RmsNorm};
 pub use crate::positions::{PositionIds, Positions};
 pub use activation::Activation;
 pub use feed_forward::{FeedForward, FeedForwardConfig};
-pub use language_model::{
-    LanguageModel, LanguageModelConfig, LanguageModelInput, LanguageModelOutput,
-};
+pub use language_model::{LanguageModel, LanguageModelOutput};
+pub use language_model_config::LanguageModelConfig;
+pub use language_model_input::LanguageModelInput;
 pub use layer::{DecoderInput, DecoderLayer, DecoderLayerOutput, Memory};
 pub use layer_config::{Arrangement, DecoderLayerConfig, NormPlacement};
 pub use position_embedding::{Learned, PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
