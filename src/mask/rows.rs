@@ -89,7 +89,8 @@ mod tests {
             let mask = (Mask::look_ahead() & Mask::document_ids(&ids))
                 | (!Mask::lengths([3, 1, 2])
                     & Mask::padding(&ids, 1)
-                    & Mask::pad_counts([0, 2, 1]));
+                    & Mask::pad_counts([0, 2, 1]))
+                | (Mask::sinks(1).left_padded([1, 2, 0]) & Mask::look_ahead());
             let rows = [2, 0, 0, 1];
             let all = mask.lower(&Grid::square(3, 3)).unwrap();
             let chosen = mask.select_rows(&rows).lower(&Grid::square(4, 3)).unwrap();
