@@ -83,7 +83,7 @@ fn plan(
     let mut mismatch = WeightsMismatch { path: source.path.clone(), ..Default::default() };
     let (mut used, mut plan) = (BTreeSet::new(), Vec::new());
     let mut missing = BTreeSet::new();
-    let mut wrong = BTreeMap::new();
+    let (mut wrong_shape, mut wrong_type) = (BTreeMap::new(), BTreeMap::new());
     for parameter in parameters {
         let Some((name, form)) = table.find(&parameter.path) else {
             mismatch.nameless.push(parameter.path);
@@ -97,16 +97,17 @@ fn plan(
         let expected = form.their_shape(&parameter.shape);
         let got = tensor.shape.to_vec();
         if !is_weight(tensor.dtype) {
-            mismatch.wrong_type.push((name.clone(), tensor.dtype.name().into()));
+            wrong_type.insert(name.clone(), tensor.dtype.name().into());
         } else if expected != got {
-            wrong.insert(name.clone(), WrongShape { name: name.clone(), expected, got });
+            wrong_shape.insert(name.clone(), WrongShape { name: name.clone(), expected, got });
         } else {
             plan.push(Planned { parameter, tensor: tensor.clone(), form });
         }
         used.insert(name);
     }
     mismatch.missing.extend(missing);
-    mismatch.wrong_shape.extend(wrong.into_values());
+    mismatch.wrong_shape.extend(wrong_shape.into_values());
+    mismatch.wrong_type.extend(wrong_type);
     let copies: Vec<_> = table
         .copies()
         .iter()

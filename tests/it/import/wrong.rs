@@ -83,6 +83,9 @@ fn swapped_shapes() {
 fn another_type() {
     let copy = with_weights("llama_tiny", |all| all.get_mut(KEY).unwrap().0 = Dtype::I32);
     assert_eq!(mismatch(copy.path()).wrong_type, [(KEY.to_string(), "i32".to_string())]);
+    let packed = "transformer.h.0.attn.c_attn.weight";
+    let copy = with_weights("gpt2_tiny", |all| all.get_mut(packed).unwrap().0 = Dtype::U32);
+    assert_eq!(mismatch(copy.path()).wrong_type, [(packed.to_string(), "u32".to_string())]);
 }
 
 /// Sizes, biases, layers and ties of the configuration that are not those of the file.
