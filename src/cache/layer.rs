@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use super::store::{self, Store};
 use crate::mask::LoweredMask;
 
-/// The part of a [`KvCache`] that belongs to one layer.
+/// The part of a [`KvCache`](super::KvCache) that belongs to one layer.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
     /// The parameter that makes the keys: tells models apart.
