@@ -30,6 +30,12 @@
 //!
 //! An option of a configuration that this crate does not have is an error that names it. So is a
 //! tensor that no parameter uses, except buffers that are computed here.
+//!
+//! In two places the numbers are not transformers' on purpose. It rounds Gemma's embedding scale √d to
+//! the weights' type, which shows in half precision; here the scale is not rounded. And it numbers
+//! left-padded rows of BART from the padding on;
+//! [`Generation`](crate::generation::Generation) numbers every row from its first token, so that each
+//! is what it would be alone.
 
 mod activation;
 mod bart;
