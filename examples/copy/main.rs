@@ -10,6 +10,7 @@
 //! [`proof`], what it amounts to; [`run_folder`] and [`pictures`], what is kept.
 
 mod args;
+#[allow(clippy::duplicate_mod)] // The tests compile both examples that share it.
 #[path = "../shared/backend.rs"]
 mod backend;
 mod batch;

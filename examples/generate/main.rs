@@ -11,6 +11,7 @@
 //! comes to standard output as it is written, all else to standard error.
 
 mod args;
+#[allow(clippy::duplicate_mod)] // The tests compile both examples that share it.
 #[path = "../shared/backend.rs"]
 mod backend;
 mod chat;

@@ -51,12 +51,10 @@ impl Voice {
             let token = token?;
             first.get_or_insert_with(Instant::now);
             count += 1;
-            let stops = token.finish == Some(Finish::Stop);
-            if single && !stops {
-                if let Some(text) = stream.step(token.token).map_err(|e| e.to_string())? {
-                    write!(out, "{text}")?;
-                    out.flush()?;
-                }
+            let shown = single && token.finish != Some(Finish::Stop);
+            if shown && let Some(text) = stream.step(token.token).map_err(|e| e.to_string())? {
+                write!(out, "{text}")?;
+                out.flush()?;
             }
             texts[token.row].push(token.token);
         }

@@ -28,7 +28,7 @@ use crate::ops::linear;
 ///
 /// Self-attention where all three inputs are the same tensor, cross-attention otherwise. Built from
 /// Burn's own `Linear`, so Burn's importers find what they know. See
-/// [`MultiHeadAttentionConfig`].
+/// [`MultiHeadAttentionConfig`](super::MultiHeadAttentionConfig).
 #[derive(Module, Debug)]
 pub struct MultiHeadAttention {
     /// `[d_model, heads * head_dim]`
@@ -43,7 +43,7 @@ pub struct MultiHeadAttention {
     pub query_norm: Option<Norm>,
     /// Norm of the keys, if there is one.
     pub key_norm: Option<Norm>,
-    /// `[heads]`: the learned scores of [`AttentionSinks::Learned`].
+    /// `[heads]`: the learned scores of [`AttentionSinks::Learned`](super::AttentionSinks::Learned).
     pub sinks: Option<Param<Tensor<1>>>,
     /// Probability of dropping a weight, and whether this layer trains.
     pub dropout: Dropout,

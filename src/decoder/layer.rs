@@ -89,7 +89,7 @@ pub struct DecoderLayerOutput {
     pub cross_weights: Option<Tensor<4>>,
 }
 
-/// One layer of a decoder. Built by [`DecoderLayerConfig`].
+/// One layer of a decoder. Built by [`DecoderLayerConfig`](super::DecoderLayerConfig).
 ///
 /// The norms are named by the part they belong to. PyTorch's `TransformerDecoderLayer` calls them
 /// `norm1` (self-attention), `norm2` (cross-attention) and `norm3` (feed-forward), in both
