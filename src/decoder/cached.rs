@@ -26,7 +26,9 @@ impl LanguageModel {
     /// # use burn::tensor::{Int, Tensor};
     /// use burn_decoder::cache::CacheConfig;
     ///
-    /// # let device = burn::tensor::Device::default();
+    /// # #[cfg(feature = "ndarray")] {
+    /// # #[allow(deprecated)]
+    /// # let device = burn::tensor::Device::ndarray();
     /// # let layer = DecoderLayerConfig::new(
     /// #     MultiHeadAttentionConfig::new(16, 2),
     /// #     FeedForwardConfig::new(16, 32),
@@ -42,6 +44,7 @@ impl LanguageModel {
     /// let output = model.forward_cached(next, LanguageModelInput::new(), &mut cache)?;
     /// assert_eq!(output.logits.dims(), [2, 1, 11]);
     /// assert_eq!(cache.tokens(), 4);
+    /// # }
     /// # Ok::<(), burn_decoder::Error>(())
     /// ```
     ///

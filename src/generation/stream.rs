@@ -74,7 +74,9 @@ pub struct Generated {
 /// use burn_decoder::decoder::*;
 /// use burn_decoder::generation::{Generation, GenerationConfig};
 ///
-/// let device = burn::tensor::Device::default();
+/// # #[cfg(feature = "ndarray")] {
+/// # #[allow(deprecated)]
+/// let device = burn::tensor::Device::ndarray();
 /// let layer = DecoderLayerConfig::new(
 ///     MultiHeadAttentionConfig::new(16, 2),
 ///     FeedForwardConfig::new(16, 32),
@@ -87,6 +89,7 @@ pub struct Generated {
 ///     let token = token?;
 ///     println!("row {}: token {}", token.row, token.token);
 /// }
+/// # }
 /// # Ok::<(), burn_decoder::Error>(())
 /// ```
 pub struct Generation<'a> {
