@@ -57,10 +57,11 @@
 //! - [`mask`]: which keys a query may see. Rules, combined, asked, drawn.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
+//! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
 //! - [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back.
 //!
-//! Each floor uses only those before it.
+//! The [`guide`] leads from a paper's table, or from a published checkpoint, to a running model.
 //!
 //! # Features
 //!
