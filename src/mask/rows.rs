@@ -73,7 +73,8 @@ impl Flags {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "ndarray"))]
+#[allow(deprecated)]
 mod tests {
     use super::*;
     use crate::mask::Grid;
@@ -81,25 +82,19 @@ mod tests {
 
     #[test]
     fn rows_follow_their_rule() {
-        #[allow(deprecated)]
-        #[cfg(feature = "ndarray")]
-        {
-            let device = burn::tensor::Device::ndarray();
-            let ids = Tensor::<2, Int>::from_data([[0, 0, 1], [0, 1, 1], [0, 1, 2]], &device);
-            let mask = (Mask::look_ahead() & Mask::document_ids(&ids))
-                | (!Mask::lengths([3, 1, 2])
-                    & Mask::padding(&ids, 1)
-                    & Mask::pad_counts([0, 2, 1]))
-                | (Mask::sinks(1).left_padded([1, 2, 0]) & Mask::look_ahead());
-            let rows = [2, 0, 0, 1];
-            let all = mask.lower(&Grid::square(3, 3)).unwrap();
-            let chosen = mask.select_rows(&rows).lower(&Grid::square(4, 3)).unwrap();
-            for (i, row) in rows.into_iter().enumerate() {
-                for (query, key) in (0..3).flat_map(|q| (0..3).map(move |k| (q, k))) {
-                    let cell =
-                        |mask: &crate::mask::LoweredMask, row| mask.is_visible(row, 0, query, key);
-                    assert_eq!(cell(&chosen, i), cell(&all, row), "row {row}, {query}, {key}");
-                }
+        let device = burn::tensor::Device::ndarray();
+        let ids = Tensor::<2, Int>::from_data([[0, 0, 1], [0, 1, 1], [0, 1, 2]], &device);
+        let mask = (Mask::look_ahead() & Mask::document_ids(&ids))
+            | (!Mask::lengths([3, 1, 2]) & Mask::padding(&ids, 1) & Mask::pad_counts([0, 2, 1]))
+            | (Mask::sinks(1).left_padded([1, 2, 0]) & Mask::look_ahead());
+        let rows = [2, 0, 0, 1];
+        let all = mask.lower(&Grid::square(3, 3)).unwrap();
+        let chosen = mask.select_rows(&rows).lower(&Grid::square(4, 3)).unwrap();
+        for (i, row) in rows.into_iter().enumerate() {
+            for (query, key) in (0..3).flat_map(|q| (0..3).map(move |k| (q, k))) {
+                let cell =
+                    |mask: &crate::mask::LoweredMask, row| mask.is_visible(row, 0, query, key);
+                assert_eq!(cell(&chosen, i), cell(&all, row), "row {row}, {query}, {key}");
             }
         }
     }

@@ -1,13 +1,13 @@
 //! Misuse is an error, and leaves the cache as it was.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use burn_decoder::cache::{CacheConfig, KvCache};
 use burn_decoder::decoder::{LanguageModel, LanguageModelInput, Positions};
 use burn_decoder::mask::Mask;
 use burn_decoder::{CacheMisuse, Error};
 
-use super::{VOCAB_SIZE, plain, small_cache, tokens, two_rows};
+use super::{VOCAB_SIZE, plain, tokens, two_rows};
 use crate::backends::any_device;
 
 /// What a wrong call gives, after which the right one gives what it would have given before.
@@ -112,6 +112,9 @@ fn misuse_is_refused_and_leaves_the_cache() {
 #[cfg(all(feature = "ndarray", feature = "flex"))]
 #[test]
 fn another_device_is_refused() {
+    use super::small_cache;
+    use burn::tensor::Device;
+
     let model = plain().init(&Device::ndarray()).unwrap();
     let mut cache = small_cache();
     let first = tokens(&[vec![1, 2]], &Device::ndarray());
