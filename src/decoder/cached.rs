@@ -10,7 +10,13 @@ use super::stack::window_rule;
 use super::{LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::cache::{KvCache, LayerPass, Pass};
 use crate::mask::{Grid, LoweredMask, Mask, Past};
-use crate::{Error, Result};
+use crate::{Error, Result, host};
+
+/// Tokens in a pass whose operations are short.
+const FEW_TOKENS: usize = 64;
+/// Size of a projection times the number of layers from which on waking threads up once a pass is a
+/// small part of its time.
+const LARGE: usize = 1 << 18;
 
 impl LanguageModel {
     /// Scores what comes after each new token, behind the tokens that the cache has seen.
@@ -83,13 +89,27 @@ impl LanguageModel {
         let all_visible = || LoweredMask::all_visible(Grid::square(batch, new));
         let mask = masks.first().cloned().unwrap_or_else(all_visible);
         let view = View { mask, positions, memory };
-        let output = self.decode(embedded, &view, &input, Some(layers));
+        let decode = || self.decode(embedded, &view, &input, Some(layers));
+        let output = if batch * new <= FEW_TOKENS { self.awake(decode) } else { decode() };
         let checked = match cache.history_with(&tokens) {
             Some(all) => self.check_against_full(all, input, &output.logits),
             None => Ok(()),
         };
         cache.leave(tokens, checked.is_ok());
         checked.map(|()| output)
+    }
+
+    /// Runs passes of a few tokens; on the CPU with threads that stay awake for their short
+    /// operations, if the model is large enough to have parts for them.
+    pub(crate) fn awake<R: Send>(&self, passes: impl FnOnce() -> R + Send) -> R {
+        let d_model = self.d_model();
+        let large = d_model * d_model * self.decoder.layers.len() >= LARGE;
+        let embedding = self.embedding.weight.val();
+        if large && host::supports(&embedding.device(), embedding.dtype()) {
+            host::awake(passes)
+        } else {
+            passes()
+        }
     }
 
     /// What each layer sees of the keys that it has kept. Layers with the same window share one mask,

@@ -170,6 +170,11 @@ impl<'a> Generation<'a> {
     ///
     /// The first that the model gives.
     pub fn finish(self) -> Result<Vec<Generated>> {
+        let model = self.driver.model;
+        model.awake(|| self.collect_all())
+    }
+
+    fn collect_all(self) -> Result<Vec<Generated>> {
         let rows = self.live.len();
         let new = || Generated {
             tokens: Vec::new(),

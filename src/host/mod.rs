@@ -5,6 +5,7 @@
 //! backend is one small file here and no operation names one.
 
 mod autodiff;
+mod awake;
 #[cfg(feature = "flex")]
 mod flex;
 mod memory;
@@ -16,6 +17,8 @@ use burn::backend::{Backend, DispatchDevice, TensorMetadata, tensor::FloatTensor
 use burn::tensor::{DType, Device, Shape, Tensor, s};
 
 pub(crate) use autodiff::{Operation, record};
+pub(crate) use awake::{awake, is_awake};
+pub(crate) use memory::{room, zeros};
 pub(crate) use simd::arch;
 #[cfg(test)]
 pub(crate) use simd::archs;

@@ -24,7 +24,7 @@ pub(super) fn map<const N: usize>(
     inputs: [&[f32]; N],
     f: impl Fn([f32; N]) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
-    let mut output = vec![0.0; inputs[0].len()];
+    let mut output = host::zeros(inputs[0].len());
     in_blocks(&mut output, BLOCK, |start, block| {
         let inputs = inputs.map(|input| &input[start..start + block.len()]);
         vectorized(
@@ -46,6 +46,14 @@ pub(super) fn map<const N: usize>(
         );
     });
     output
+}
+
+/// `sum += x`
+pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
+    vectorized(
+        #[inline(always)]
+        || sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x),
+    );
 }
 
 /// Calls `work` with each block of `size` elements of `data` and its start.

@@ -10,8 +10,6 @@
 // The list of backends names ndarray, which Burn deprecates.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
-use std::ops::Range;
-
 use burn::backend::{
     Backend, Dispatch, TensorMetadata,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
@@ -24,8 +22,9 @@ use burn::tensor::{Tensor, assert_shape, module};
 use rayon::prelude::*;
 
 use super::arithmetic::BLOCK;
+use super::product::{Matrix, product};
 use super::runs_on;
-use crate::host::{Flat, Host, Operation, View, read, readable, record};
+use crate::host::{Flat, Host, Operation, read, readable, record, room, zeros};
 
 /// [`Linear::forward`].
 pub(crate) fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
@@ -118,8 +117,8 @@ impl<const N: usize> Operation<N> for Projection {
         let weight = Matrix::of(read::<B, f32, 2>(&weight));
         let x = Matrix::rows(x.data(), weight.rows);
         let output = match &bias {
-            None => vec![0.0; x.rows * weight.columns],
-            Some(bias) => bias.data().repeat(x.rows),
+            None => zeros(x.rows * weight.columns),
+            Some(bias) => repeated(bias.data(), x.rows),
         };
         let output = product(x, weight, output);
         let last = shape.num_dims() - 1;
@@ -141,9 +140,9 @@ impl<const N: usize> Operation<N> for Projection {
         let d_output = Flat::<B>::new(d_output);
         let d_y = Matrix::rows(d_output.data(), weight.columns);
 
-        let d_x = || x.like(product(d_y, weight.transposed(), vec![0.0; x.data().len()]));
+        let d_x = || x.like(product(d_y, weight.transposed(), zeros(x.data().len())));
         let d_weight = || {
-            let zeros = vec![0.0; weight.rows * weight.columns];
+            let zeros = zeros(weight.rows * weight.columns);
             let d_weight = product(Matrix::rows(x.data(), weight.rows).transposed(), d_y, zeros);
             B::tensor(d_weight, [weight.rows, weight.columns])
         };
@@ -158,161 +157,10 @@ impl<const N: usize> Operation<N> for Projection {
     }
 }
 
-/// A matrix by strides.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn of(view: View<'a, f32, 2>) -> Self {
-        let ([rows, columns], [row_stride, column_stride]) = (view.shape, view.strides);
-        Self { data: view.data, rows, columns, row_stride, column_stride }
-    }
-
-    /// `data`, row-major.
-    fn rows(data: &'a [f32], columns: usize) -> Self {
-        let rows = data.len() / columns.max(1);
-        Self { data, rows, columns, row_stride: columns, column_stride: 1 }
-    }
-
-    fn transposed(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-
-    /// The rows of a range.
-    fn rows_of(self, range: &Range<usize>) -> Self {
-        // An empty matrix has no element to start from.
-        let start = (range.start * self.row_stride).min(self.data.len());
-        Self { data: &self.data[start..], rows: range.len(), ..self }
-    }
-
-    /// Panics if an element lies outside of the data.
-    fn check(self) {
-        if self.rows > 0 && self.columns > 0 {
-            let last = (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride;
-            assert!(last < self.data.len(), "a matrix beyond its data");
-        }
-    }
-}
-
-/// Rows and columns of a block: its factors are packed once for many products, and stay in a core's
-/// cache.
-const BLOCK_SIZE: [usize; 2] = [512, 256];
-/// Blocks that keep a few threads busy.
-const ENOUGH_BLOCKS: usize = 4;
-/// Multiplications that are worth a task.
-const TASK: usize = 1 << 20;
-
-/// Into how many rows and columns of blocks a product is cut: by its sizes alone, so that the result
-/// does not depend on the number of threads. Powers of two, which threads share evenly.
-fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
-    let mut blocks = [1, 1];
-    loop {
-        let number = blocks[0] * blocks[1];
-        // rows and columns of a block, as multiples of `BLOCK_SIZE`
-        let excess =
-            [0, 1].map(|axis| size[axis] as f64 / (blocks[axis] * BLOCK_SIZE[axis]) as f64);
-        let fits = number >= ENOUGH_BLOCKS && excess[0] <= 1.0 && excess[1] <= 1.0;
-        if fits || size[0] * size[1] * inner / (2 * number) < TASK {
-            return blocks;
-        }
-        blocks[usize::from(excess[0] < excess[1])] *= 2;
-    }
-}
-
-/// `a b` added to `sum`, which is row-major.
-fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
-    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
-    assert!(b.rows == inner && sum.len() == rows * columns, "matrices that do not fit");
-    a.check();
-    b.check();
-    if sum.is_empty() || inner == 0 {
-        return sum;
-    }
-    let blocks = blocks([rows, columns], inner);
-    let part = |size: usize, blocks: usize, index: usize| {
-        // Whole vectors, but for the last one.
-        let length = size.div_ceil(blocks).next_multiple_of(16);
-        size.min(index * length)..size.min((index + 1) * length)
-    };
-    let shared = Shared(sum.as_mut_ptr());
-    (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
-        let rows = part(rows, blocks[0], block / blocks[1]);
-        let of_columns = part(columns, blocks[1], block % blocks[1]);
-        if rows.is_empty() || of_columns.is_empty() {
-            return; // whole vectors left nothing for the last blocks
-        }
-        let a = a.rows_of(&rows);
-        let b = b.transposed().rows_of(&of_columns).transposed();
-        // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
-        // `a.rows` rows of `b.columns` numbers from its block's first on, within `sum`, and blocks
-        // do not overlap.
-        unsafe {
-            let first = shared.at(rows.start * columns + of_columns.start);
-            add_product(a, b, first, columns);
-        }
-    });
-    sum
-}
-
-/// The output, of which each task writes its own block.
-struct Shared(*mut f32);
-
-// SAFETY: tasks write disjoint elements, and the vector behind it outlives them.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// # Safety
-    ///
-    /// `offset` lies within the vector.
-    unsafe fn at(&self, offset: usize) -> *mut f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
-    }
-}
-
-/// `a b` added to the matrix at `sum` with rows `stride` apart.
-///
-/// # Safety
-///
-/// All elements of `a` and `b` lie in their data; `sum` is valid for `a.rows` rows of `b.columns`
-/// elements, `stride` apart, which nobody else touches.
-unsafe fn add_product(a: Matrix, b: Matrix, sum: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            sum,
-            1,
-            stride as isize,
-            true,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+fn repeated(row: &[f32], rows: usize) -> Vec<f32> {
+    let mut all = room(row.len() * rows);
+    (0..rows).for_each(|_| all.extend_from_slice(row));
+    all
 }
 
 /// The sum of each column of a row-major matrix, over blocks of rows.

@@ -6,8 +6,10 @@
 
 mod activation;
 mod arithmetic;
+mod few_rows;
 mod linear;
 mod norm;
+mod product;
 mod turn;
 
 pub(crate) use activation::{Function, activate, activate_gated};

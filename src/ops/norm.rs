@@ -26,7 +26,7 @@ use rayon::prelude::*;
 
 use super::arithmetic::{BLOCK, in_blocks, sum, vectorized};
 use super::runs_on;
-use crate::host::{Flat, Host, Operation, record};
+use crate::host::{Flat, Host, Operation, record, zeros};
 
 /// Layer norm of the last axis.
 pub(crate) fn layer_norm<const D: usize>(
@@ -152,7 +152,7 @@ impl Norm {
 
     fn apply(self, x: &[f32], gamma: &[f32], beta: Option<&[f32]>) -> Vec<f32> {
         let width = gamma.len();
-        let mut output = vec![0.0; x.len()];
+        let mut output = zeros(x.len());
         in_blocks(&mut output, rows_of(width) * width, |start, output| {
             vectorized(
                 #[inline(always)]
@@ -178,7 +178,7 @@ impl Norm {
     fn gradients(self, x: &[f32], gamma: &[f32], d_y: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let width = gamma.len();
         let block = rows_of(width) * width;
-        let mut d_x = vec![0.0; x.len()];
+        let mut d_x = zeros(x.len());
         let sums: Vec<(Vec<f32>, Vec<f32>)> = d_x
             .par_chunks_mut(block)
             .zip(x.par_chunks(block).zip(d_y.par_chunks(block)))

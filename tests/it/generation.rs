@@ -101,7 +101,7 @@ on_each_backend! {
         let here = decided(plain(), &any_device());
         let there = here.clone().fork(&device);
         let sampling =
-            SamplingConfig::at_temperature(0.9).with_top_k(Some(12)).with_top_p(Some(0.95));
+            SamplingConfig::at_temperature(10.0).with_top_k(Some(12)).with_top_p(Some(0.95));
         let run = |model: &LanguageModel, seed| {
             let sampling = sampling.clone().with_seed(seed).with_repetition_penalty(1.1);
             let config = GenerationConfig::new(12).with_sampling(sampling);

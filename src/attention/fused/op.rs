@@ -22,7 +22,7 @@ use super::{
     Plan,
     kernel::{self, Problem, Real, Strided},
 };
-use crate::host::{Host, HostFloat, Operation, View, read, readable, record};
+use crate::host::{Host, HostFloat, Operation, View, read, readable, record, zeros};
 
 /// A tensor that may be missing.
 #[derive(ExtensionType)]
@@ -195,9 +195,7 @@ fn forward_in<B: HostFloat<T>, T: Real>(
     let inputs = Readable::<B>::new(inputs);
     let problem = inputs.problem(plan);
     let shape = [problem.batch, problem.heads, problem.queries, problem.value_dim];
-    let mut output = vec![T::ZERO; shape.iter().product()];
-    let mut statistics = vec![T::ZERO; kernel::statistics_len(&problem)];
-    kernel::forward(&problem, &inputs.views(), &mut output, &mut statistics);
+    let [output, statistics] = kernel::forward(&problem, &inputs.views());
     let len = statistics.len();
     (heads_first::<B, T>(output, shape), B::tensor(statistics, [len]))
 }
@@ -213,10 +211,9 @@ fn backward_in<B: HostFloat<T>, T: Real>(
     let statistics = read::<B, T, 1>(&given.statistics);
     let problem = inputs.problem(plan);
 
-    let zeros = |shape: [usize; 4]| vec![T::ZERO; shape.iter().product()];
     let of = |tensor: &FloatTensor<B>, wanted: bool| {
         let shape = tensor.shape().dims();
-        (wanted.then(|| zeros(shape)), shape)
+        (wanted.then(|| zeros(shape.iter().product())), shape)
     };
     let (mut d_query, query_shape) = of(&inputs.query, wanted.query);
     let (mut d_key, key_shape) = of(&inputs.key, wanted.key);

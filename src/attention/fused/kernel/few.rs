@@ -4,16 +4,18 @@
 //! So vectors run along the rows of keys and values, a task is a stretch of keys (not of queries),
 //! and the heads of a group share what they read. The stretches' results are merged in order.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
+use super::one_row::{add_weighted, dots};
 use super::problem::result_row;
 use super::real::exp2;
-use super::rows::{Rows, dot};
+use super::rows::Rows;
 use super::score::Rule;
 use super::tasks::{Shared, Workspace, for_each};
-use super::visible::{KEY_TILE, Panel, key_bounds};
+use super::visible::{KEY_TILE, MOST_LANES, Panel, key_bounds};
 use super::{Inputs, Problem, Real};
 
 /// Up to this many queries this way is faster.
@@ -25,7 +27,7 @@ pub(super) fn forward<T: Real>(
     arch: Arch,
     problem: &Problem,
     inputs: &Inputs<T>,
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     statistics: &mut [T],
 ) {
     let Problem { batch, heads, kv_heads, queries, keys, value_dim, .. } = *problem;
@@ -77,7 +79,7 @@ pub(super) fn forward<T: Real>(
         }
         let inverse = if dead { 0.0 } else { keep / sum };
         for (out, total) in out.iter_mut().zip(total) {
-            *out = T::of_f64(total * inverse);
+            out.write(T::of_f64(total * inverse));
         }
         maxima[at] = max;
         sums[at] = T::of_f64(sum);
@@ -147,9 +149,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 let skip = seen.start - tile.start;
                 let query = &query[at * head_dim..][..head_dim];
                 let scores = &mut scores[..seen.len()];
-                for (index, score) in scores.iter_mut().enumerate() {
-                    *score = dot(simd, query, key.row(skip + index, head_dim));
-                }
+                dots(simd, query, key.skip(skip), scores);
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
                 let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
@@ -162,34 +162,10 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                     panel.drop_some(dropout, seen.clone(), 1, scores);
                 }
                 part[2..].iter_mut().for_each(|x| *x *= shrink);
-                for (index, &weight) in scores.iter().enumerate() {
-                    // what is hidden may be anything, also NaN
-                    if partial >> index & 1 == 0 {
-                        add_scaled(
-                            simd,
-                            weight,
-                            value.row(skip + index, value_dim),
-                            &mut part[2..],
-                        );
-                    }
-                }
+                // what is hidden may be anything, also NaN
+                add_weighted(simd, scores, value.skip(skip), partial, &mut part[2..]);
             }
         }
-    }
-}
-
-/// `out += weight * row`
-#[inline(always)]
-fn add_scaled<T: Real, S: Simd>(simd: S, weight: T, row: &[T], out: &mut [T]) {
-    let rest = row.len() / T::lanes::<S>() * T::lanes::<S>();
-    let factor = T::splat(simd, weight);
-    for (out, &x) in T::vectors_mut::<S>(out).iter_mut().zip(T::vectors::<S>(row)) {
-        *out = T::mul_add(simd, factor, x, *out);
-    }
-    for (out, &x) in out[rest..].iter_mut().zip(&row[rest..]) {
-        let mut part = weight;
-        part *= x;
-        *out += part;
     }
 }
 
@@ -197,7 +173,7 @@ fn add_scaled<T: Real, S: Simd>(simd: S, weight: T, row: &[T], out: &mut [T]) {
 /// weights are multiplied by, and the sum of the new ones.
 #[inline(always)]
 fn soften<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]) -> (T, T) {
-    let max = scores.iter().fold(part[0], |max, &score| if max < score { score } else { max });
+    let max = largest(simd, part[0], scores);
     let base = if max < T::LEAST { T::ZERO } else { max };
     let weight = |score: T| exponential(Scalar, factor, base, score);
     let shrink = weight(part[0]);
@@ -217,6 +193,29 @@ fn soften<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]
     }
     sum += T::sum(simd, sums);
     (shrink, sum)
+}
+
+/// The largest of `least` and `scores`, apart from NaN.
+#[inline(always)]
+fn largest<T: Real, S: Simd>(simd: S, least: T, scores: &[T]) -> T {
+    let vectors = T::vectors::<S>(scores);
+    let rest = &scores[vectors.len() * T::lanes::<S>()..];
+    let mut lanes = [least; MOST_LANES];
+    let mut max = T::splat(simd, least);
+    for &score in vectors {
+        max = T::if_less(simd, max, score, score, max);
+    }
+    T::vectors_mut::<S>(&mut lanes)[0] = max;
+    let mut half = MOST_LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            if lanes[lane] < lanes[lane + half] {
+                lanes[lane] = lanes[lane + half];
+            }
+        }
+        half /= 2;
+    }
+    rest.iter().fold(lanes[0], |max, &score| if max < score { score } else { max })
 }
 
 #[inline(always)]

@@ -14,15 +14,16 @@
 //!
 //! (Milakov and Gimelshein 2018; Dao et al. 2022, section 3.1; Dao 2023, section 3.1.)
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::gemm::{Left, Lie, Onto, Product, Right};
 use super::problem::result_row;
-use super::real::exp2;
-use super::rows::{Rows, transpose};
+use super::rows::{Rows, rows_of_columns, transpose};
 use super::score::Rule;
+use super::state::{State, soften};
 use super::tasks::{Shared, Workspace, for_each};
 use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
 use super::{Inputs, Problem, Real};
@@ -37,7 +38,7 @@ pub(super) fn forward<T: Real>(
     arch: Arch,
     problem: &Problem,
     inputs: &Inputs<T>,
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     statistics: &mut [T],
 ) {
     let Problem { batch, heads, queries, .. } = *problem;
@@ -87,23 +88,10 @@ struct Tile<'a, T: Real> {
     head: usize,
     first: usize,
     count: usize,
-    out: &'a Shared<'a, T>,
+    out: &'a Shared<'a, MaybeUninit<T>>,
     maxima: &'a mut [T],
     sums: &'a mut [T],
     workspace: &'a mut Workspace<T>,
-}
-
-/// What a panel carries from one tile of keys to the next.
-struct State<'a, T> {
-    /// `[head_dim][width]`
-    query: &'a mut [T],
-    /// `[value_dim][width]`
-    out: &'a mut [T],
-    /// `[width]`
-    max: &'a mut [T],
-    /// `[width]`
-    sum: &'a mut [T],
-    width: usize,
 }
 
 impl<T: Real> WithSimd for Tile<'_, T> {
@@ -157,6 +145,7 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             let spoilt = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
                 0
             } else {
+                // Brings the values into the cache, too.
                 value.spoilt(simd, KeySet::MAX >> (KEY_TILE - tile.len()), value_dim)
             };
             for (panel, state) in &mut panels {
@@ -181,26 +170,41 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             }
         }
         let keep = self.problem.dropout.map_or(1.0, |dropout| dropout.scale());
-        for (panel, state) in &panels {
-            for lane in 0..panel.queries {
+        for (panel, state) in &mut panels {
+            let mut inverses = [T::ZERO; MOST_LANES];
+            for (lane, inverse) in inverses[..panel.queries].iter_mut().enumerate() {
                 let row = panel.first + lane - self.first;
                 let (max, mut sum) = (state.max[lane], state.sum[lane]);
                 // what a sink alone leaves: perhaps a dead row
                 if sum == T::ONE && (0..keys).all(|key| !panel.is_visible(lane, key)) {
                     sum = T::ZERO;
                 }
-                let inverse = if sum == T::ZERO { 0.0 } else { keep / sum.to_f64() };
-                let inverse = T::of_f64(inverse);
-                let at = [self.batch, self.head, panel.first + lane];
-                let at = result_row([self.problem.heads, self.problem.queries, value_dim], at);
-                // SAFETY: this row belongs to this task alone.
-                let out = unsafe { self.out.slice(at, value_dim) };
-                for (out, sums) in out.iter_mut().zip(state.out.chunks_exact(state.width)) {
-                    *out = sums[lane];
-                    *out *= inverse;
-                }
+                *inverse = T::of_f64(if sum == T::ZERO { 0.0 } else { keep / sum.to_f64() });
                 self.maxima[row] = max;
                 self.sums[row] = sum;
+            }
+            let inverses = T::vectors::<S>(&inverses);
+            for sums in T::vectors_mut::<S>(state.out).chunks_exact_mut(state.width / lanes) {
+                for (sum, &inverse) in sums.iter_mut().zip(inverses) {
+                    *sum = T::mul(simd, *sum, inverse);
+                }
+            }
+            let at = |lane| {
+                let sizes = [self.problem.heads, self.problem.queries, value_dim];
+                result_row(sizes, [self.batch, self.head, panel.first + lane])
+            };
+            // SAFETY: these rows belong to this task alone, and each is borrowed once at a time.
+            let row = |lane| unsafe { self.out.slice(at(lane), value_dim) };
+            let fours = panel.queries / 4 * 4;
+            for lane in (0..fours).step_by(4) {
+                let rows = [row(lane), row(lane + 1), row(lane + 2), row(lane + 3)];
+                rows_of_columns(state.out, state.width, lane, rows);
+            }
+            for lane in fours..panel.queries {
+                let columns = state.out.chunks_exact(state.width);
+                for (out, column) in row(lane).iter_mut().zip(columns) {
+                    out.write(column[lane]);
+                }
             }
         }
     }
@@ -290,48 +294,5 @@ impl<T: Real> Step<'_, T> {
                 }
             }
         }
-    }
-}
-
-/// Scores to weights relative to the new maximum; the sum follows; `shrink` is what older weights
-/// are multiplied by.
-#[inline(always)]
-fn soften<T: Real, S: Simd, const N: usize>(
-    simd: S,
-    factor: T,
-    scores: &mut [T],
-    state: &mut State<T>,
-    shrink: &mut [T],
-) {
-    let scores = T::vectors_mut::<S>(scores);
-    let max = &mut T::vectors_mut::<S>(state.max)[..N];
-    let sum = &mut T::vectors_mut::<S>(state.sum)[..N];
-    let shrink = &mut T::vectors_mut::<S>(shrink)[..N];
-    let factor = T::splat(simd, factor);
-    let mut most = [T::splat(simd, T::NEG_INFINITY); N];
-    most.copy_from_slice(max);
-    for row in scores.chunks_exact(N) {
-        for n in 0..N {
-            most[n] = T::max(simd, row[n], most[n]);
-        }
-    }
-    // A row that has seen nothing yet has no maximum to subtract.
-    let mut base = most;
-    for n in 0..N {
-        let zero = T::splat(simd, T::ZERO);
-        base[n] = T::if_less(simd, most[n], T::splat(simd, T::LEAST), zero, most[n]);
-        shrink[n] = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, max[n], base[n]), factor));
-        max[n] = most[n];
-    }
-    let mut total = [T::splat(simd, T::ZERO); N];
-    for row in scores.chunks_exact_mut(N) {
-        for n in 0..N {
-            let weight = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, row[n], base[n]), factor));
-            total[n] = T::add(simd, total[n], weight);
-            row[n] = weight;
-        }
-    }
-    for n in 0..N {
-        sum[n] = T::mul_add(simd, sum[n], shrink[n], total[n]);
     }
 }

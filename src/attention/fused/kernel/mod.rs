@@ -15,15 +15,19 @@ mod forward;
 mod gemm;
 #[cfg(test)]
 mod naive;
+mod one_row;
 mod problem;
 mod real;
 mod rows;
 mod score;
+mod state;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod visible;
+
+use std::mem::MaybeUninit;
 
 use pulp::Arch;
 
@@ -75,26 +79,30 @@ pub(crate) fn statistics_len(problem: &Problem) -> usize {
     2 * problem.batch * problem.heads * problem.queries
 }
 
-/// Attention: `out` is `[batch, queries, heads, value_dim]` row-major, `statistics` of
-/// [`statistics_len`]; both are overwritten whole.
+/// Attention: the output, `[batch, queries, heads, value_dim]` row-major, and statistics of
+/// [`statistics_len`].
 ///
 /// # Panics
 ///
 /// If sizes do not fit each other.
-pub(crate) fn forward<T: Real>(
-    problem: &Problem,
-    inputs: &Inputs<T>,
-    out: &mut [T],
-    statistics: &mut [T],
-) {
-    forward_on(host::arch(), problem, inputs, out, statistics);
+pub(crate) fn forward<T: Real>(problem: &Problem, inputs: &Inputs<T>) -> [Vec<T>; 2] {
+    let len = problem.batch * problem.queries * problem.heads * problem.value_dim;
+    // Not filled with zeros first: for a narrow window that is a good part of the time.
+    let mut out = host::room(len);
+    let mut statistics = vec![T::ZERO; statistics_len(problem)];
+    let unwritten = &mut out.spare_capacity_mut()[..len];
+    forward_on(host::arch(), problem, inputs, unwritten, &mut statistics);
+    // SAFETY: `forward_on` has written all `len` elements.
+    unsafe { out.set_len(len) };
+    [out, statistics]
 }
 
+/// Overwrites all of `out` and `statistics`.
 fn forward_on<T: Real>(
     arch: Arch,
     problem: &Problem,
     inputs: &Inputs<T>,
-    out: &mut [T],
+    out: &mut [MaybeUninit<T>],
     statistics: &mut [T],
 ) {
     problem.check();

@@ -6,6 +6,7 @@ use std::ops::{AddAssign, MulAssign};
 use std::thread::LocalKey;
 
 use pulp::Simd;
+use wide::{f32x4, f64x4};
 
 /// What the kernel computes in, `f32` or `f64`, alone and in vectors of `lanes`.
 ///
@@ -66,6 +67,8 @@ pub(crate) trait Real:
         rounded: Self::Vector<S>,
     ) -> Self::Vector<S>;
     fn sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
+    /// Four rows as four columns.
+    fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4];
 }
 
 /// `2^x` for `x <= 1`, within an ulp or so; exactly 0 below [`Real::LEAST_EXPONENT`]; NaN stays.
@@ -105,7 +108,7 @@ fn exp2_parts<T: Real, S: Simd>(simd: S, x: T::Vector<S>) -> (T::Vector<S>, T::V
 
 macro_rules! real {
     (
-        $real:ident, $vector:ident, $lanes:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident,
+        $real:ident, $vector:ident, $four:ident, $lanes:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $mul_add:ident, $max:ident, $less:ident,
         $select:ident, $sum:ident, $least:literal, $round:literal, $scale:ident, $exp2:expr
     ) => {
@@ -198,6 +201,13 @@ macro_rules! real {
                 $scale(simd, value, rounded)
             }
             #[inline(always)]
+            fn transposed([a, b, c, d]: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+                let rows = [$four::new(a), $four::new(b), $four::new(c), $four::new(d)];
+                let [a, b, c, d] = $four::transpose(rows);
+                [a.to_array(), b.to_array(), c.to_array(), d.to_array()]
+            }
+
+            #[inline(always)]
             fn sum<S: Simd>(simd: S, a: S::$vector) -> Self {
                 simd.$sum(a)
             }
@@ -228,6 +238,7 @@ fn scale_exponent_f64<S: Simd>(simd: S, value: S::f64s, rounded: S::f64s) -> S::
 real!(
     f32,
     f32s,
+    f32x4,
     F32_LANES,
     as_simd_f32s,
     as_mut_simd_f32s,
@@ -256,6 +267,7 @@ real!(
 real!(
     f64,
     f64s,
+    f64x4,
     F64_LANES,
     as_simd_f64s,
     as_mut_simd_f64s,

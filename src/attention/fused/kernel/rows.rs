@@ -1,8 +1,10 @@
 //! Rows of tensors, as the products read them.
 
-use super::Real;
+use std::mem::MaybeUninit;
+
 use pulp::Simd;
 
+use super::Real;
 use super::problem::Strided;
 use super::visible::KeySet;
 
@@ -124,6 +126,9 @@ impl<'a, T: Real> Rows<'a, T> {
     /// Those of `rows` that are not finite.
     #[inline(always)]
     pub(super) fn spoilt<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> KeySet {
+        if self.are_finite(simd, rows, width) {
+            return 0;
+        }
         let (mut spoilt, mut rest) = (rows, rows);
         while rest != 0 {
             let row = rest.trailing_zeros() as usize;
@@ -133,6 +138,33 @@ impl<'a, T: Real> Rows<'a, T> {
             }
         }
         spoilt
+    }
+
+    /// Whether all of `rows` are finite, with a few sums for all of them.
+    #[inline(always)]
+    fn are_finite<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> bool {
+        let zero = T::splat(simd, T::ZERO);
+        let mut zeros = [zero; 4];
+        let (mut finite, mut rest) = (true, rows);
+        while rest != 0 {
+            let row = self.row(rest.trailing_zeros() as usize, width);
+            rest &= rest - 1;
+            let (fours, others) = T::vectors::<S>(row).as_chunks::<4>();
+            for four in fours {
+                for i in 0..4 {
+                    zeros[i] = T::mul_add(simd, four[i], zero, zeros[i]);
+                }
+            }
+            for &x in others {
+                zeros[0] = T::mul_add(simd, x, zero, zeros[0]);
+            }
+            let whole = width / T::lanes::<S>() * T::lanes::<S>();
+            finite &= row[whole..].iter().all(|x| x.is_finite());
+        }
+        for zeros in zeros {
+            finite &= T::sum(simd, zeros) == T::ZERO;
+        }
+        finite
     }
 
     /// A copy of the first `count` rows with zeros in place of `spoilt` ones.
@@ -159,14 +191,59 @@ pub(super) fn transpose<T: Real>(
     if count < width {
         to.fill(T::ZERO);
     }
-    for lane in 0..count.min(to.len()) {
-        let row = from.row([batch, head, first + lane]);
-        let column = to[lane..].iter_mut().step_by(width);
-        match row.step {
-            1 => column.zip(row.data).for_each(|(to, &from)| *to = from),
-            _ => column.enumerate().for_each(|(c, to)| *to = row.get(c)),
+    let columns = from.shape[3];
+    let row = |lane: usize| from.row([batch, head, first + lane]);
+    let fours = if from.strides[3] == 1 { count / 4 * 4 } else { 0 };
+    for lane in (0..fours).step_by(4) {
+        let rows = [0, 1, 2, 3].map(|i| &row(lane + i).data[..columns]);
+        for c in (0..columns / 4 * 4).step_by(4) {
+            let [r0, r1, r2, r3] = rows;
+            let block = T::transposed([four(r0, c), four(r1, c), four(r2, c), four(r3, c)]);
+            for i in 0..4 {
+                to[(c + i) * width + lane..][..4].copy_from_slice(&block[i]);
+            }
+        }
+        for c in columns / 4 * 4..columns {
+            for i in 0..4 {
+                to[c * width + lane + i] = rows[i][c];
+            }
         }
     }
+    for lane in fours..count {
+        for c in 0..columns {
+            to[c * width + lane] = row(lane).get(c);
+        }
+    }
+}
+
+/// The first four lanes, from `lane` on, of columns as four rows.
+#[inline(always)]
+pub(super) fn rows_of_columns<T: Real>(
+    columns: &[T],
+    width: usize,
+    lane: usize,
+    to: [&mut [MaybeUninit<T>]; 4],
+) {
+    let [a, b, c, d] = to;
+    let len = columns.len() / width;
+    let column = |at: usize| four(columns, at * width + lane);
+    for at in (0..len.saturating_sub(3)).step_by(4) {
+        let block = T::transposed([column(at), column(at + 1), column(at + 2), column(at + 3)]);
+        a[at..at + 4].write_copy_of_slice(&block[0]);
+        b[at..at + 4].write_copy_of_slice(&block[1]);
+        c[at..at + 4].write_copy_of_slice(&block[2]);
+        d[at..at + 4].write_copy_of_slice(&block[3]);
+    }
+    for at in len / 4 * 4..len {
+        for (to, x) in [&mut *a, &mut *b, &mut *c, &mut *d].into_iter().zip(column(at)) {
+            to[at].write(x);
+        }
+    }
+}
+
+#[inline(always)]
+fn four<T: Copy>(data: &[T], at: usize) -> [T; 4] {
+    *data[at..].first_chunk().expect("four elements")
 }
 
 #[inline(always)]

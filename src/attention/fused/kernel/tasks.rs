@@ -7,9 +7,12 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Real;
+use crate::host;
 
 /// Multiply-adds below which another thread is not worth waking up (some 10 microseconds).
-const LEAST_WORK: usize = 1 << 19;
+const WORTH_WAKING: usize = 1 << 19;
+/// Multiply-adds below which a thread that is awake is not worth calling.
+const WORTH_CALLING: usize = 1 << 15;
 
 /// Runs `task` for every number below `count`, started in that order. `work` is the number of
 /// multiply-adds in all, roughly.
@@ -31,7 +34,8 @@ pub(super) fn for_each<T: Real>(
         }
         T::buffer().set(workspace.buffer);
     };
-    let threads = count.min(1 + work / LEAST_WORK).min(rayon::current_num_threads());
+    let least = if host::is_awake() { WORTH_CALLING } else { WORTH_WAKING };
+    let threads = count.min(1 + work / least).min(rayon::current_num_threads());
     if threads <= 1 {
         return run();
     }

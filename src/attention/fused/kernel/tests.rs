@@ -238,7 +238,14 @@ impl<T: Real> Data<T> {
         };
         match arch {
             None => naive::forward(&problem, &inputs, &mut results.out, &mut statistics),
-            Some(arch) => forward_on(arch, &problem, &inputs, &mut results.out, &mut statistics),
+            Some(arch) => {
+                let len = results.out.len();
+                results.out.clear();
+                let out = &mut results.out.spare_capacity_mut()[..len];
+                forward_on(arch, &problem, &inputs, out, &mut statistics);
+                // SAFETY: what the kernel has not written is the junk from before.
+                unsafe { results.out.set_len(len) };
+            }
         }
         let shape = [batch, heads, queries, value_dim];
         let strides = [queries * heads * value_dim, value_dim, heads * value_dim, 1];

@@ -39,15 +39,16 @@ impl<'a> Panel<'a> {
     ) -> Self {
         let mut spans = [(0, 0); MOST_LANES];
         let (mut seen, mut full) = ((usize::MAX, 0), (0, usize::MAX));
-        for lane in 0..MOST_LANES {
-            spans[lane] =
-                if lane < queries { problem.span(batch, first + lane) } else { spans[lane - 1] };
-            let (start, end) = spans[lane];
+        for (lane, span) in spans[..queries].iter_mut().enumerate() {
+            let (start, end) = problem.span(batch, first + lane);
+            *span = (start, end);
             full = (full.0.max(start), full.1.min(end));
             if start < end {
                 seen = (seen.0.min(start), seen.1.max(end));
             }
         }
+        let last = spans[queries - 1];
+        spans[queries..].fill(last);
         let seen = seen.0.max(key_bounds.start)..seen.1.min(key_bounds.end);
         Self { problem, batch, head, first, queries, spans, seen, full: full.0..full.1 }
     }
