@@ -166,6 +166,9 @@ impl<'a> Generation<'a> {
 
     /// Runs to the end and returns what was written behind each prompt.
     ///
+    /// On the CPU, if the model is not small, this runs on one of rayon's threads, and up to seven
+    /// others do nothing but look for parts of it. To iterate costs a wake-up of them each step.
+    ///
     /// # Errors
     ///
     /// The first that the model gives.
