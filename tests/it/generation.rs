@@ -3,12 +3,17 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_decoder::Error;
+use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::cache::CacheConfig;
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
+use burn_decoder::decoder::{
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel, LanguageModelConfig,
+    LanguageModelInput,
+};
 use burn_decoder::generation::{
     BeamConfig, Finish, Generated, Generation, GenerationConfig, SamplingConfig, beam_search,
 };
 use burn_decoder::mask::Mask;
+use rayon::prelude::*;
 
 use crate::backends::{any_device, is_cpu};
 use crate::cache::{input_for, kinds, plain, tokens};
@@ -93,6 +98,29 @@ on_each_backend! {
                 let alone = generate(&model, std::slice::from_ref(prompt), &config);
                 assert_eq!(together[row].tokens, alone[0].tokens, "{kind}, row {row}");
             }
+        }
+    }
+
+    /// A model of some size keeps rayon's threads awake on the CPU: alone, step by step, and where
+    /// many generations want them at once, from within rayon's pool.
+    fn a_model_of_some_size_writes_the_same_whoever_helps(device: Device) {
+        let layer = DecoderLayerConfig::new(
+            MultiHeadAttentionConfig::new(512, 4),
+            FeedForwardConfig::new(512, 96),
+        );
+        let model = decided(LanguageModelConfig::new(23, DecoderConfig::new(layer, 1)), &device);
+        let prompt = vec![3, 1, 4];
+        let expected = without_cache(&model, &prompt, 6, LanguageModelInput::new());
+        let config = GenerationConfig::new(6);
+        let finish = || generate(&model, std::slice::from_ref(&prompt), &config).remove(0).tokens;
+        assert_eq!(finish(), expected);
+        let steps = Generation::new(&model, std::slice::from_ref(&prompt), &config).unwrap();
+        assert_eq!(steps.map(|step| step.unwrap().token).collect::<Vec<_>>(), expected);
+        if is_cpu(&device) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+            let all: Vec<_> =
+                pool.install(|| (0..24).into_par_iter().map(|_| finish()).collect());
+            assert!(all.iter().all(|tokens| *tokens == expected), "{all:?}");
         }
     }
 
