@@ -157,6 +157,15 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_late_does_not_stay() {
+        let watch = Watch::default();
+        watch.wait_for(0);
+        watch.over.store(true, Ordering::Relaxed); // or a late helper would never return
+        watch.help();
+        assert_eq!(watch.helpers.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn a_pool_of_one_thread_does_the_work_itself() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert!(!pool.install(|| awake(is_awake)));
