@@ -54,8 +54,9 @@ pub(super) fn forward<T: Real>(
     let rule = Rule::new(problem, inputs);
     let work = rows * problem.keys * (problem.head_dim + problem.value_dim);
     for_each(batch * heads * tiles, work, |workspace, task| {
-        // the last queries first: under look-ahead they see most
-        let (tile, of_head) = (tiles - 1 - task / (batch * heads), task % (batch * heads));
+        // head after head: rows of two heads share cache lines of the output; the last queries first:
+        // under look-ahead they see most
+        let (tile, of_head) = (tiles - 1 - task % tiles, task / tiles);
         let (batch, head) = (of_head / heads, of_head % heads);
         let first = tile * query_tile;
         let count = query_tile.min(queries - first);
