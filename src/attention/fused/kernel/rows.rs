@@ -216,7 +216,7 @@ pub(super) fn transpose<T: Real>(
     }
 }
 
-/// The first four lanes, from `lane` on, of columns as four rows.
+/// Four lanes of all columns, from `lane` on, as four rows.
 #[inline(always)]
 pub(super) fn rows_of_columns<T: Real>(
     columns: &[T],
