@@ -23,7 +23,9 @@ pub(super) struct Panel<'a> {
     pub(super) head: usize,
     pub(super) first: usize,
     pub(super) queries: usize,
-    spans: [(usize, usize); MOST_LANES],
+    /// First visible key of each lane, and one past the last.
+    starts: [u32; MOST_LANES],
+    ends: [u32; MOST_LANES],
     /// Outside of these keys nothing is visible.
     pub(super) seen: Range<usize>,
     /// Within these keys no span hides anything.
@@ -37,20 +39,22 @@ impl<'a> Panel<'a> {
         queries: usize,
         key_bounds: &Range<usize>,
     ) -> Self {
-        let mut spans = [(0, 0); MOST_LANES];
+        let (mut starts, mut ends) = ([0; MOST_LANES], [0; MOST_LANES]);
         let (mut seen, mut full) = ((usize::MAX, 0), (0, usize::MAX));
-        for (lane, span) in spans[..queries].iter_mut().enumerate() {
+        for lane in 0..queries {
             let (start, end) = problem.span(batch, first + lane);
-            *span = (start, end);
+            (starts[lane], ends[lane]) = (start as u32, end as u32);
             full = (full.0.max(start), full.1.min(end));
             if start < end {
                 seen = (seen.0.min(start), seen.1.max(end));
             }
         }
-        let last = spans[queries - 1];
-        spans[queries..].fill(last);
+        let last = queries - 1;
+        let (start, end) = (starts[last], ends[last]);
+        starts[queries..].fill(start);
+        ends[queries..].fill(end);
         let seen = seen.0.max(key_bounds.start)..seen.1.min(key_bounds.end);
-        Self { problem, batch, head, first, queries, spans, seen, full: full.0..full.1 }
+        Self { problem, batch, head, first, queries, starts, ends, seen, full: full.0..full.1 }
     }
 
     /// The query of a lane.
@@ -70,20 +74,23 @@ impl<'a> Panel<'a> {
     ) -> KeySet {
         let mut partial: KeySet = 0;
         let hidden = T::splat(simd, T::NEG_INFINITY);
-        if keys.start < self.full.start || self.full.end < keys.end {
-            // small whole numbers, exact in any float
-            let within =
-                |key: usize| T::of_f64(key.clamp(keys.start, keys.end) as f64 - keys.start as f64);
-            let starts: [T; MOST_LANES] = self.spans.map(|(start, _)| within(start));
-            let ends: [T; MOST_LANES] = self.spans.map(|(_, end)| within(end));
-            for (index, row) in scores.chunks_exact_mut(width).enumerate() {
-                if self.full.contains(&(keys.start + index)) {
-                    continue;
-                }
+        let within = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
+        let full = within(self.full.start)..within(self.full.end.max(self.full.start));
+        if full.len() < keys.len() {
+            let (mut starts, mut ends) = ([T::ZERO; MOST_LANES], [T::ZERO; MOST_LANES]);
+            // in 32 bits and a plain loop, or the compiler takes lane by lane
+            let (from, to) = (keys.start as u32, keys.end as u32);
+            for lane in 0..MOST_LANES {
+                let within = |key: u32| T::of_f64(f64::from((key.clamp(from, to) - from) as i32));
+                starts[lane] = within(self.starts[lane]);
+                ends[lane] = within(self.ends[lane]);
+            }
+            let (starts, ends) = (T::vectors::<S>(&starts), T::vectors::<S>(&ends));
+            for index in (0..full.start).chain(full.end..keys.len()) {
                 partial |= 1 << index;
                 let key = T::splat(simd, T::of_f64(index as f64));
-                let bounds = T::vectors::<S>(&starts).iter().zip(T::vectors::<S>(&ends).iter());
-                for (score, (&start, &end)) in T::vectors_mut::<S>(row).iter_mut().zip(bounds) {
+                let row = T::vectors_mut::<S>(&mut scores[index * width..][..width]);
+                for (score, (&start, &end)) in row.iter_mut().zip(starts.iter().zip(ends)) {
                     let before_end = T::if_less(simd, key, end, *score, hidden);
                     *score = T::if_less(simd, key, start, hidden, before_end);
                 }
