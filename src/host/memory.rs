@@ -3,7 +3,11 @@
 //! glibc maps a large block from the system and gives it back when it is freed, so that every large
 //! tensor starts as untouched pages. In a training step their first touch may take longer than the
 //! arithmetic. Two things help: memory that stays with the process, and pages of 2 MiB instead of
-//! 4 KiB.
+//! 4 KiB. And no thread should write all of a result before the others may begin.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
 
 /// Has glibc keep up to 256 MiB of freed memory, unless the user has told it what to keep (mallopt(3)).
 /// Other allocators have ways of their own.
@@ -34,11 +38,37 @@ pub(crate) fn room<T>(len: usize) -> Vec<T> {
     room
 }
 
-/// `len` zeros.
-pub(crate) fn zeros<T: Copy + Default>(len: usize) -> Vec<T> {
-    let zeros = vec![T::default(); len];
-    prefer_large_pages(zeros.as_ptr(), len);
-    zeros
+/// `len` zeros, written by all threads if they are many.
+pub(crate) fn zeros<T: Copy + Default + Send + Sync>(len: usize) -> Vec<T> {
+    /// Zeros that are worth a task.
+    const BLOCK: usize = 1 << 18;
+    in_blocks(len, BLOCK, |_, _| ()).0
+}
+
+/// A vector of `len` elements, filled by `work` in blocks of `size`, in parallel if there are
+/// several; and what `work` returns for each block. It gets the block's start and the block, zeros
+/// that its own thread has just written: they are in its cache, and no thread waits for another that
+/// writes them all.
+pub(crate) fn in_blocks<T: Copy + Default + Send + Sync, R: Send>(
+    len: usize,
+    size: usize,
+    work: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let mut data = room(len);
+    let fill = |(block, unwritten): (usize, &mut [MaybeUninit<T>])| {
+        unwritten.fill(MaybeUninit::new(T::default()));
+        // SAFETY: filled with zeros one line above.
+        work(block * size, unsafe { unwritten.assume_init_mut() })
+    };
+    let unwritten = &mut data.spare_capacity_mut()[..len];
+    let results = if len <= size {
+        vec![fill((0, unwritten))]
+    } else {
+        unwritten.par_chunks_mut(size).enumerate().map(fill).collect()
+    };
+    // SAFETY: the blocks are all `len` elements, and each was filled.
+    unsafe { data.set_len(len) };
+    (data, results)
 }
 
 /// Has the system back untouched memory of `len` elements by large pages, where it lets programs
@@ -63,6 +93,20 @@ fn prefer_large_pages<T>(_: *const T, _: usize) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_filled_each_from_its_start() {
+        for len in [0, 1, 6, 7, 8, 7 * 11 + 3] {
+            let (data, sums) = in_blocks(len, 7, |start, block: &mut [u64]| {
+                assert!(block.iter().all(|&x| x == 0));
+                block.iter_mut().zip(start as u64..).for_each(|(to, i)| *to = i);
+                block.iter().sum::<u64>()
+            });
+            assert_eq!(data, (0..len as u64).collect::<Vec<_>>());
+            let expected: Vec<u64> = data.chunks(7).map(|block| block.iter().sum()).collect();
+            assert_eq!(sums, if len == 0 { vec![0] } else { expected });
+        }
+    }
 
     #[test]
     fn memory_of_any_size_holds_what_is_written() {

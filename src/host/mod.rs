@@ -18,7 +18,7 @@ use burn::tensor::{DType, Device, Shape, Tensor, s};
 
 pub(crate) use autodiff::{Operation, record};
 pub(crate) use awake::{awake, is_awake};
-pub(crate) use memory::{room, zeros};
+pub(crate) use memory::{in_blocks, room, zeros};
 pub(crate) use simd::arch;
 #[cfg(test)]
 pub(crate) use simd::archs;

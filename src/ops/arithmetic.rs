@@ -3,8 +3,6 @@
 //! Everything is plain multiplication and addition in a fixed order, so the results are the same
 //! bits on every CPU and with any number of threads.
 
-use rayon::prelude::*;
-
 use crate::host;
 
 /// Elements that one task works on; fixed, so that no result depends on the number of threads.
@@ -24,8 +22,7 @@ pub(super) fn map<const N: usize>(
     inputs: [&[f32]; N],
     f: impl Fn([f32; N]) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
-    let mut output = host::zeros(inputs[0].len());
-    in_blocks(&mut output, BLOCK, |start, block| {
+    let fill = |start: usize, block: &mut [f32]| {
         let inputs = inputs.map(|input| &input[start..start + block.len()]);
         vectorized(
             #[inline(always)]
@@ -44,8 +41,8 @@ pub(super) fn map<const N: usize>(
                 }
             },
         );
-    });
-    output
+    };
+    host::in_blocks(inputs[0].len(), BLOCK, fill).0
 }
 
 /// `sum += x`
@@ -54,14 +51,6 @@ pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
         #[inline(always)]
         || sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x),
     );
-}
-
-/// Calls `work` with each block of `size` elements of `data` and its start.
-pub(super) fn in_blocks(data: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    if data.len() <= size {
-        return work(0, data);
-    }
-    data.par_chunks_mut(size).enumerate().for_each(|(block, chunk)| work(block * size, chunk));
 }
 
 /// `eˣ` with a relative error of 2 ulp; `x` is limited to where that is a normal number.

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use super::arithmetic::BLOCK;
 use super::product::{Matrix, product};
 use super::runs_on;
-use crate::host::{self, Flat, Host, Operation, read, readable, record, room, zeros};
+use crate::host::{self, Flat, Host, Operation, read, readable, record};
 
 /// [`Linear::forward`].
 pub(crate) fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
@@ -124,11 +124,7 @@ impl<const N: usize> Operation<N> for Projection {
         let bias = inputs.next().map(Flat::<B>::new);
         let weight = Matrix::of(read::<B, f32, 2>(&weight));
         let x = Matrix::rows(x.data(), weight.rows);
-        let output = match &bias {
-            None => zeros(x.rows * weight.columns),
-            Some(bias) => repeated(bias.data(), x.rows),
-        };
-        let output = product(x, weight, output);
+        let output = product(x, weight, bias.as_ref().map(Flat::data));
         let last = shape.num_dims() - 1;
         shape[last] = weight.columns;
         (B::tensor(output, shape), vec![])
@@ -148,10 +144,9 @@ impl<const N: usize> Operation<N> for Projection {
         let d_output = Flat::<B>::new(d_output);
         let d_y = Matrix::rows(d_output.data(), weight.columns);
 
-        let d_x = || x.like(product(d_y, weight.transposed(), zeros(x.data().len())));
+        let d_x = || x.like(product(d_y, weight.transposed(), None));
         let d_weight = || {
-            let zeros = zeros(weight.rows * weight.columns);
-            let d_weight = product(Matrix::rows(x.data(), weight.rows).transposed(), d_y, zeros);
+            let d_weight = product(Matrix::rows(x.data(), weight.rows).transposed(), d_y, None);
             B::tensor(d_weight, [weight.rows, weight.columns])
         };
         let d_bias = || B::tensor(column_sums(d_output.data(), weight.columns), [weight.columns]);
@@ -163,12 +158,6 @@ impl<const N: usize> Operation<N> for Projection {
         .into_iter();
         std::array::from_fn(|_| gradients.next().flatten())
     }
-}
-
-fn repeated(row: &[f32], rows: usize) -> Vec<f32> {
-    let mut all = room(row.len() * rows);
-    (0..rows).for_each(|_| all.extend_from_slice(row));
-    all
 }
 
 /// The sum of each column of a row-major matrix, over blocks of rows.

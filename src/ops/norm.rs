@@ -22,11 +22,10 @@ use burn::backend::{
     tensor::FloatTensor,
 };
 use burn::tensor::{Tensor, module};
-use rayon::prelude::*;
 
-use super::arithmetic::{BLOCK, in_blocks, sum, vectorized};
+use super::arithmetic::{BLOCK, sum, vectorized};
 use super::runs_on;
-use crate::host::{Flat, Host, Operation, record, zeros};
+use crate::host::{Flat, Host, Operation, in_blocks, record};
 
 /// Layer norm of the last axis.
 pub(crate) fn layer_norm<const D: usize>(
@@ -152,8 +151,7 @@ impl Norm {
 
     fn apply(self, x: &[f32], gamma: &[f32], beta: Option<&[f32]>) -> Vec<f32> {
         let width = gamma.len();
-        let mut output = zeros(x.len());
-        in_blocks(&mut output, rows_of(width) * width, |start, output| {
+        let fill = |start: usize, output: &mut [f32]| {
             vectorized(
                 #[inline(always)]
                 || {
@@ -171,31 +169,27 @@ impl Norm {
                     }
                 },
             );
-        });
-        output
+        };
+        in_blocks(x.len(), rows_of(width) * width, fill).0
     }
 
     fn gradients(self, x: &[f32], gamma: &[f32], d_y: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let width = gamma.len();
-        let block = rows_of(width) * width;
-        let mut d_x = zeros(x.len());
-        let sums: Vec<(Vec<f32>, Vec<f32>)> = d_x
-            .par_chunks_mut(block)
-            .zip(x.par_chunks(block).zip(d_y.par_chunks(block)))
-            .map(|(d_x, (x, d_y))| {
-                let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let rows = x.chunks_exact(width).zip(d_y.chunks_exact(width));
-                        for ((x, d_y), d_x) in rows.zip(d_x.chunks_exact_mut(width)) {
-                            self.row_gradients(x, gamma, d_y, d_x, &mut d_gamma, &mut d_beta);
-                        }
-                    },
-                );
-                (d_gamma, d_beta)
-            })
-            .collect();
+        let fill = |start: usize, d_x: &mut [f32]| {
+            let [x, d_y] = [x, d_y].map(|data| &data[start..start + d_x.len()]);
+            let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = x.chunks_exact(width).zip(d_y.chunks_exact(width));
+                    for ((x, d_y), d_x) in rows.zip(d_x.chunks_exact_mut(width)) {
+                        self.row_gradients(x, gamma, d_y, d_x, &mut d_gamma, &mut d_beta);
+                    }
+                },
+            );
+            (d_gamma, d_beta)
+        };
+        let (d_x, sums) = in_blocks(x.len(), rows_of(width) * width, fill);
         let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
         // In the order of the blocks, whoever computed them.
         for (gamma, beta) in &sums {

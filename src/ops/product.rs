@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::few_rows;
-use crate::host::View;
+use crate::host::{View, room};
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -90,17 +90,18 @@ fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
     }
 }
 
-/// `a b` added to `sum`, which is row-major.
-pub(super) fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
+/// `a b`, row-major, plus `bias` in each row.
+pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     let (rows, inner, columns) = (a.rows, a.columns, b.columns);
-    assert!(b.rows == inner && sum.len() == rows * columns, "matrices that do not fit");
+    assert!(b.rows == inner, "matrices that do not fit");
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
     a.check();
     b.check();
-    if sum.is_empty() || inner == 0 {
-        return sum;
-    }
-    if few_rows::fit(a, b) {
-        few_rows::add_product(a, b, &mut sum);
+    if rows == 0 || columns == 0 || inner == 0 || few_rows::fit(a, b) {
+        let mut sum = bias.map_or_else(|| vec![0.0; rows * columns], |bias| bias.repeat(rows));
+        if !sum.is_empty() && inner > 0 {
+            few_rows::add_product(a, b, &mut sum);
+        }
         return sum;
     }
     let blocks = blocks([rows, columns], inner);
@@ -109,6 +110,8 @@ pub(super) fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
         let length = size.div_ceil(blocks).next_multiple_of(16);
         size.min(index * length)..size.min((index + 1) * length)
     };
+    // Not filled before: each task does that for its block.
+    let mut sum = room(rows * columns);
     let shared = Shared(sum.as_mut_ptr());
     (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
         let rows = part(rows, blocks[0], block / blocks[1]);
@@ -118,14 +121,17 @@ pub(super) fn product(a: Matrix, b: Matrix, mut sum: Vec<f32>) -> Vec<f32> {
         }
         let a = a.rows_of(&rows);
         let b = b.columns_of(&of_columns);
+        let bias = bias.map(|bias| &bias[of_columns.clone()]);
         // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
-        // `a.rows` rows of `b.columns` numbers from its block's first on, within `sum`, and blocks
-        // do not overlap.
+        // `a.rows` rows of `b.columns` numbers from its block's first on, within the room of `sum`,
+        // and blocks do not overlap.
         unsafe {
             let first = shared.at(rows.start * columns + of_columns.start);
-            add_product(a, b, first, columns);
+            write_product(a, b, bias, first, columns);
         }
     });
+    // SAFETY: the blocks cover all rows and columns, and each was written.
+    unsafe { sum.set_len(rows * columns) };
     sum
 }
 
@@ -138,30 +144,35 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// # Safety
     ///
-    /// `offset` lies within the vector.
+    /// `offset` lies within the vector's room.
     unsafe fn at(&self, offset: usize) -> *mut f32 {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(offset) }
     }
 }
 
-/// `a b` added to the matrix at `sum` with rows `stride` apart.
+/// Writes `a b`, plus `bias` in each row, to the matrix at `to` with rows `stride` apart.
 ///
 /// # Safety
 ///
-/// All elements of `a` and `b` lie in their data; `sum` is valid for `a.rows` rows of `b.columns`
-/// elements, `stride` apart, which nobody else touches.
-unsafe fn add_product(a: Matrix, b: Matrix, sum: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise.
+/// All elements of `a` and `b` lie in their data, and `bias` has `b.columns`; `to` is valid for
+/// writing `a.rows` rows of `b.columns` elements, `stride` apart, which nobody else touches.
+unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise; what `gemm` adds to has been written here.
     unsafe {
+        if let Some(bias) = bias {
+            for row in 0..a.rows {
+                to.add(row * stride).copy_from_nonoverlapping(bias.as_ptr(), b.columns);
+            }
+        }
         gemm::gemm(
             a.rows,
             b.columns,
             a.columns,
-            sum,
+            to,
             1,
             stride as isize,
-            true,
+            bias.is_some(),
             a.data.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,
@@ -203,7 +214,7 @@ mod tests {
             sizes.into_iter().flat_map(|size| (1..=9).map(move |r| (size, r)))
         {
             let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
-            let start = numbers(rows * columns, 3);
+            let bias = numbers(columns, 3);
             let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
             let transposed = by_columns(b);
             let transposed = Matrix::rows(&transposed, inner).transposed();
@@ -211,14 +222,18 @@ mod tests {
             let wide: Vec<f32> =
                 (0..inner).flat_map(|k| [b.row(k), &[f32::NAN; 5]].concat()).collect();
             let wide = Matrix { columns, ..Matrix::rows(&wide, columns + 5) };
-            for (layout, b_as) in [("rows", b), ("columns", transposed), ("part", wide)] {
-                let got = product(a, b_as, start.clone());
-                let awake = host::awake(|| product(a, b_as, start.clone()));
+            let layouts = [("rows", b), ("columns", transposed), ("part", wide)];
+            for ((layout, b_as), bias) in
+                layouts.into_iter().flat_map(|l| [(l, None), (l, Some(&bias[..]))])
+            {
+                let got = product(a, b_as, bias);
+                let awake = host::awake(|| product(a, b_as, bias));
                 assert_eq!(got, awake, "{layout} {rows} x {inner} x {columns}: helpers");
                 for (at, &got) in got.iter().enumerate() {
                     let (i, j) = (at / columns, at % columns);
                     let term = |k: usize| a.row(i)[k] as f64 * b.row(k)[j] as f64;
-                    let expected = start[at] as f64 + (0..inner).map(term).sum::<f64>();
+                    let start = bias.map_or(0.0, |bias| bias[j] as f64);
+                    let expected = start + (0..inner).map(term).sum::<f64>();
                     // Some roundings of sums that are no larger than √inner.
                     let tolerance = 1e-6 * (inner as f64).sqrt();
                     assert!(
@@ -238,7 +253,7 @@ mod tests {
             let with = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
-                let product = || product(a, b, vec![0.0; rows * columns]);
+                let product = || product(a, b, None);
                 pool.install(|| [product(), host::awake(product)])
             };
             assert_eq!(with(1), with(3));

@@ -19,8 +19,8 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 
-use super::arithmetic::{BLOCK, in_blocks, vectorized};
-use crate::host::{Flat, Host, Operation, record};
+use super::arithmetic::{BLOCK, vectorized};
+use crate::host::{Flat, Host, Operation, in_blocks, record};
 
 /// The angles of each token, and where its pairs lie.
 #[derive(Clone, Debug)]
@@ -86,14 +86,14 @@ impl Turn {
         let [batch, _, width] = x.shape().dims();
         assert!([1, batch].contains(&self.rows), "{} rows of positions for {batch}", self.rows);
         let x = Flat::<B>::new(x);
-        let mut output = x.data().to_vec();
-        if output.is_empty() {
-            return x.like(output);
+        if x.data().is_empty() {
+            return x.like(vec![]);
         }
         let cos: Vec<f32> = self.turns.iter().map(|turn| turn[0] as f32).collect();
         let sin: Vec<f32> = self.turns.iter().map(|turn| (direction * turn[1]) as f32).collect();
         let tokens_in_a_block = (BLOCK / width).max(1);
-        in_blocks(&mut output, tokens_in_a_block * width, |start, block| {
+        let fill = |start: usize, block: &mut [f32]| {
+            block.copy_from_slice(&x.data()[start..start + block.len()]);
             vectorized(
                 #[inline(always)]
                 || {
@@ -107,8 +107,8 @@ impl Turn {
                     }
                 },
             );
-        });
-        x.like(output)
+        };
+        x.like(in_blocks(x.data().len(), tokens_in_a_block * width, fill).0)
     }
 
     #[inline(always)]
