@@ -10,8 +10,8 @@ use super::arithmetic::add_to;
 use super::product::Matrix;
 use crate::host;
 
-/// Up to this many rows this way is faster than packing, if the matrix is row-major.
-const MOST_ROWS: usize = 4;
+/// Up to this many rows this way is faster than the gemm crate's, if the matrix is row-major.
+const MOST_ROWS: usize = 16;
 /// The same if it is column-major.
 const MOST_ROWS_BY_COLUMNS: usize = 8;
 /// Elements of the matrix in the largest and the smallest task.
@@ -19,15 +19,19 @@ const LARGEST_TASK: usize = 1 << 15;
 const SMALLEST_TASK: usize = 1 << 13;
 /// Tasks that keep a few threads busy.
 const ENOUGH_TASKS: usize = 4;
-/// Elements of the matrix for which it pays to wake other threads up.
+/// Elements of the matrix for which it pays to wake other threads up, at the few rows that take no
+/// longer than reading it.
 const WORTH_WAKING: usize = 1 << 20;
-/// Columns up to which a row-major matrix is cut between its rows, so that each task reads one piece
-/// of memory. Then every task has sums of its own, which wide ones would make too long.
-const WIDEST: usize = 4096;
+const ROWS_WHILE_READING: usize = 4;
+/// Sums up to which a row-major matrix is cut between its rows, so that each task reads one piece of
+/// memory. Then every task has sums of its own for the whole result.
+const MOST_SUMS: usize = 4096;
 /// Columns of other tasks are a multiple of this: whole vectors, whole cache lines.
 const COLUMNS: usize = 64;
-/// Rows of a row-major matrix that are read side by side.
-const ROWS_ABREAST: usize = 8;
+/// Rows of a row-major matrix that are read side by side, and columns, which the smallest cache keeps
+/// for all rows of the left factor.
+const ROWS_ABREAST: usize = 4;
+const COLUMNS_AT_ONCE: usize = 512;
 /// Columns of a column-major one.
 const COLUMNS_ABREAST: usize = 4;
 
@@ -43,7 +47,7 @@ pub(super) fn fit(a: Matrix, b: Matrix) -> bool {
 
 /// `a b` added to `sum`, which is row-major. Nothing is empty.
 pub(super) fn add_product(a: Matrix, b: Matrix, sum: &mut [f32]) {
-    if b.column_stride == 1 && b.columns <= WIDEST {
+    if b.column_stride == 1 && sum.len() <= MOST_SUMS {
         cut_between_rows(a, b, sum);
     } else {
         cut_between_columns(a, b, sum);
@@ -60,7 +64,7 @@ fn cut_between_rows(a: Matrix, b: Matrix, sum: &mut [f32]) {
     let rows = (elements(b) / b.columns).next_multiple_of(ROWS_ABREAST);
     // `[tasks, rows of a, columns of b]`
     let mut sums = vec![0.0; b.rows.div_ceil(rows) * sum.len()];
-    in_tasks(&mut sums, sum.len(), |task, sums| {
+    in_tasks(&mut sums, a.rows, sum.len(), |task, sums| {
         let range = task * rows..b.rows.min((task + 1) * rows);
         Part { a: a.columns_of(&range), b: b.rows_of(&range), sums }
     });
@@ -71,7 +75,7 @@ fn cut_between_columns(a: Matrix, b: Matrix, sum: &mut [f32]) {
     let width = (elements(b) / b.rows).max(1).next_multiple_of(COLUMNS);
     // `[tasks, rows of a, columns of the task]`
     let mut sums = vec![0.0; sum.len()];
-    in_tasks(&mut sums, a.rows * width, |task, sums| {
+    in_tasks(&mut sums, a.rows, a.rows * width, |task, sums| {
         let range = task * width..b.columns.min((task + 1) * width);
         Part { a, b: b.columns_of(&range), sums }
     });
@@ -82,16 +86,18 @@ fn cut_between_columns(a: Matrix, b: Matrix, sum: &mut [f32]) {
     }
 }
 
-/// Runs the part of each task, which has `of_task` sums.
+/// Runs the part of each task, which has `of_task` sums for so many rows.
 fn in_tasks<'a>(
     sums: &'a mut [f32],
+    rows: usize,
     of_task: usize,
     part: impl Fn(usize, &'a mut [f32]) -> Part<'a> + Sync,
 ) {
     let arch = host::arch();
     let tasks = sums.len().div_ceil(of_task);
     // Neighbours in memory go to one thread.
-    let least = if host::is_awake() || tasks * LARGEST_TASK >= WORTH_WAKING {
+    let work = tasks * LARGEST_TASK * rows.div_ceil(ROWS_WHILE_READING);
+    let least = if host::is_awake() || work >= WORTH_WAKING {
         tasks.div_ceil(4 * rayon::current_num_threads())
     } else {
         tasks
@@ -138,26 +144,19 @@ impl Part<'_> {
     /// Adds what `N` rows of `b`, each of which lies together, give to all sums.
     #[inline(always)]
     fn add_rows<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
-        let b = self.b;
-        let row = |i| &b.data[(first + i) * b.row_stride..][..b.columns];
-        let rows: [_; N] = std::array::from_fn(|i| S::as_simd_f32s(row(i)));
-        for (row, sum) in self.sums.chunks_exact_mut(b.columns).enumerate() {
-            let a = self.a.row(row);
-            let factors: [_; N] = std::array::from_fn(|i| simd.splat_f32s(a[first + i]));
-            let (sum, rest) = S::as_mut_simd_f32s(sum);
-            let vectors = rows.map(|(vectors, _)| &vectors[..sum.len()]);
-            for (j, sum) in sum.iter_mut().enumerate() {
-                for i in 0..N {
-                    *sum = simd.mul_add_e_f32s(factors[i], vectors[i][j], *sum);
+        let (a, width) = (self.a, self.b.columns);
+        for start in (0..width).step_by(COLUMNS_AT_ONCE) {
+            let columns = start..width.min(start + COLUMNS_AT_ONCE);
+            let b = self.b.columns_of(&columns).rows_of(&(first..first + N));
+            for (pair, sums) in self.sums.chunks_mut(2 * width).enumerate() {
+                let (sums, others) = sums.split_at_mut(width);
+                let (sums, row) = (&mut sums[columns.clone()], &a.row(2 * pair)[first..]);
+                if others.is_empty() {
+                    add_rows::<S, N, 1>(simd, [row], b, [sums]);
+                } else {
+                    let rows = [row, &a.row(2 * pair + 1)[first..]];
+                    add_rows::<S, N, 2>(simd, rows, b, [sums, &mut others[columns.clone()]]);
                 }
-            }
-            if !rest.is_empty() {
-                let mut total = simd.partial_load_f32s(rest);
-                for i in 0..N {
-                    let row = simd.partial_load_f32s(rows[i].1);
-                    total = simd.mul_add_e_f32s(factors[i], row, total);
-                }
-                simd.partial_store_f32s(rest, total);
             }
         }
     }
@@ -187,6 +186,51 @@ impl Part<'_> {
             for i in 0..N {
                 sum[first + i] += simd.reduce_sum_f32s(totals[i]);
             }
+        }
+    }
+}
+
+/// Adds `N` rows of `b`, each times its number in a row of `a`, to `M` sums: two share what is read
+/// of `b`, and no sum waits long for itself.
+#[allow(clippy::needless_range_loop)] // several slices by the same index
+#[inline(always)]
+fn add_rows<S: Simd, const N: usize, const M: usize>(
+    simd: S,
+    a: [&[f32]; M],
+    b: Matrix,
+    sums: [&mut [f32]; M],
+) {
+    let mut factors = [[simd.splat_f32s(0.0); N]; M];
+    for m in 0..M {
+        for n in 0..N {
+            factors[m][n] = simd.splat_f32s(a[m][n]);
+        }
+    }
+    let rows: [_; N] = std::array::from_fn(|n| S::as_simd_f32s(b.row(n)));
+    let sums = sums.map(|sum| S::as_mut_simd_f32s(sum));
+    let vectors = rows.map(|(vectors, _)| &vectors[..sums[0].0.len()]);
+    for j in 0..sums[0].0.len() {
+        let mut totals = [simd.splat_f32s(0.0); M];
+        for m in 0..M {
+            totals[m] = sums[m].0[j];
+        }
+        for n in 0..N {
+            for m in 0..M {
+                totals[m] = simd.mul_add_e_f32s(factors[m][n], vectors[n][j], totals[m]);
+            }
+        }
+        for m in 0..M {
+            sums[m].0[j] = totals[m];
+        }
+    }
+    if !sums[0].1.is_empty() {
+        for m in 0..M {
+            let mut total = simd.partial_load_f32s(sums[m].1);
+            for n in 0..N {
+                let row = simd.partial_load_f32s(rows[n].1);
+                total = simd.mul_add_e_f32s(factors[m][n], row, total);
+            }
+            simd.partial_store_f32s(sums[m].1, total);
         }
     }
 }
