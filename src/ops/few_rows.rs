@@ -1,7 +1,8 @@
 //! The product of a few rows with a matrix, as for one token of each sequence.
 //!
-//! Reading the matrix is what takes the time, so it is read once, in the order in which it lies, and
-//! not packed. Each number of the result is a sum in a fixed order, whatever the number of threads.
+//! Reading the matrix is what takes the time, so memory gives it once, in the order in which it
+//! lies, and it is not packed. Each number of the result is a sum in a fixed order, whatever the
+//! number of threads.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
