@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::import::WeightsMismatch;
+use crate::weights_mismatch::WeightsMismatch;
 
 /// Everything that data or a configuration can get wrong.
 ///

@@ -59,7 +59,10 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
-//! - [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back.
+#![cfg_attr(
+    feature = "import",
+    doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
+)]
 //!
 //! The [`guide`] leads from a paper's table, or from a published checkpoint, to a running model.
 //!
@@ -68,6 +71,7 @@
 //! - `ndarray` (default): Burn's ndarray CPU backend.
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
 //! - `wgpu`: Burn's wgpu GPU backend.
+//! - `import`: weights from checkpoints of other programs, and back.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -81,10 +85,13 @@ mod error;
 pub mod generation;
 pub mod guide;
 mod host;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod mask;
 mod norm;
 mod ops;
 mod positions;
+mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+pub use weights_mismatch::{WeightsMismatch, WrongShape};

@@ -1,6 +1,6 @@
 //! Burn's own `TransformerDecoder` as a [`Decoder`].
 //!
-//! Its norms are numbered by their turn in the code, not by their part: in a pre-norm layer `norm_3`
+//! Its norms are numbered by their place in the code, not by their part: in a pre-norm layer `norm_3`
 //! belongs to self-attention, `norm_1` to cross-attention and `norm_2` to the feed-forward part; in
 //! a post-norm layer they are 1, 2 and 3. Its stack ends without a norm in both.
 //!

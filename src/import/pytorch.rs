@@ -93,7 +93,7 @@ impl Names for MultiHeadAttention {
         let packs = self.key.weight.lazy_shape()[0] == d_model;
         let mut rows = vec![Row::linear("output", "out_proj")];
         for (part, name) in ["query", "key", "value"].into_iter().enumerate() {
-            let packed = Packed { part, parts: 3, turns: 1, transposed: true };
+            let packed = Packed { part, parts: 3, groups: 1, transposed: true, widths: None };
             if packs {
                 rows.push(Row::packed(name, "in_proj_", packed));
             } else {

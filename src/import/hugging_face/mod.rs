@@ -40,6 +40,8 @@
 mod activation;
 mod bart;
 mod checkpoint;
+mod common;
+mod description;
 mod family;
 mod fields;
 mod folder;
@@ -50,6 +52,7 @@ mod llama;
 mod olmo2;
 mod phi;
 mod rotary;
+mod tokens;
 mod windows;
 
 pub use checkpoint::{Checkpoint, Loaded, load};
