@@ -84,12 +84,11 @@ pub mod decoder;
 mod error;
 pub mod generation;
 pub mod guide;
-mod host;
 #[cfg(feature = "import")]
 pub mod import;
+mod kernels;
 pub mod mask;
 mod norm;
-mod ops;
 mod positions;
 mod weights_mismatch;
 
