@@ -59,6 +59,7 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`config`]: configurations from JSON files, old ones too.
 #![cfg_attr(
     feature = "import",
     doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
@@ -80,6 +81,7 @@
 pub mod attention;
 pub mod cache;
 pub mod causality;
+pub mod config;
 pub mod decoder;
 mod error;
 pub mod generation;

@@ -50,7 +50,7 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// [`Error::File`] for a file that is missing, broken or no JSON; [`Error::ForeignConfig`] for an
+/// [`Error::File`] for a file that is missing, broken or no JSON; [`Error::ConfigFile`] for an
 /// architecture or an option that this crate does not have; [`Error::Weights`] if the tensors are
 /// not those of the configuration; [`Error::Config`] if the configuration makes no sense, or for a
 /// [`Precision`](crate::import::Precision) that the device does not have.

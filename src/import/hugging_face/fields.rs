@@ -38,11 +38,11 @@ impl<'a> Fields<'a> {
         self.values.get(name).is_some_and(Value::is_null)
     }
 
-    /// [`Error::ForeignConfig`] for the value of `name`.
+    /// [`Error::ConfigFile`] for the value of `name`.
     pub fn refuse<T>(&self, name: &str, expected: impl Into<String>) -> Result<T> {
         let field = format!("{}{name}", self.inside);
         let got = self.values.get(name).map_or("nothing".into(), Value::to_string);
-        Err(Error::ForeignConfig { path: self.file.into(), field, expected: expected.into(), got })
+        Err(Error::ConfigFile { path: self.file.into(), field, expected: expected.into(), got })
     }
 
     /// A number that counts something: at least 1, and small enough to be meant. `default` is what

@@ -153,7 +153,7 @@ fn what_this_crate_lacks_is_refused_by_name() {
             inside.insert(last.into(), value.clone());
         });
         match Checkpoint::open(changed.path()).unwrap_err() {
-            Error::ForeignConfig { field: named, got, expected, path } => {
+            Error::ConfigFile { field: named, got, expected, path } => {
                 assert_eq!(named, field, "{folder}: {value}");
                 assert_eq!(got, value.to_string());
                 assert!(!expected.is_empty() && path.ends_with("config.json"));
