@@ -24,7 +24,7 @@ pub fn in_place_of(path: &Path) -> Option<String> {
     let text = beginning.trim_ascii_start();
     let lower = text[..text.len().min(16)].to_ascii_lowercase();
     let what = if beginning.is_empty() {
-        "an empty file: was the download cut off?"
+        "0 bytes: was the download cut off?"
     } else if text.starts_with(b"version https://git-lfs") {
         "a Git LFS pointer, which stands for the file; fetch the file itself with `git lfs pull`"
     } else if [&b"<!doctype"[..], b"<html", b"<?xml"].iter().any(|tag| lower.starts_with(tag)) {

@@ -9,8 +9,8 @@ use super::rotary::{self, LegacyKeys};
 use crate::Result;
 use crate::attention::MultiHeadAttentionConfig;
 use crate::decoder::{
-    Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
-    NormConfig,
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, NormConfig,
+    ResidualLayout,
 };
 use crate::import::form::Packed;
 use crate::import::table::{Row, Table};
@@ -40,14 +40,14 @@ pub fn read(fields: &Fields) -> Result<Description> {
     let feed_forward = FeedForwardConfig::new(d_model, sizes.d_ff)
         .with_activation(activation::plain(fields, "hidden_act", "gelu")?);
     let epsilon = fields.number_or("layer_norm_eps", 1e-5)?;
-    let arrangement = match fields.flag_or("use_parallel_residual", true)? {
-        true => Arrangement::Parallel,
-        false => Arrangement::Sequential,
+    let residual_layout = match fields.flag_or("use_parallel_residual", true)? {
+        true => ResidualLayout::Parallel,
+        false => ResidualLayout::Sequential,
     };
     let dropout = fields.number_or("hidden_dropout", 0.0)?;
     let layer = DecoderLayerConfig::new(attention, feed_forward)
         .with_norm(NormConfig::layer_norm().with_epsilon(epsilon))
-        .with_arrangement(arrangement)
+        .with_residual_layout(residual_layout)
         .with_dropout(dropout);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
     let config =

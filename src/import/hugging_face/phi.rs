@@ -7,8 +7,8 @@ use super::fields::Fields;
 use super::rotary::{self, LegacyKeys};
 use crate::Result;
 use crate::decoder::{
-    Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
-    NormConfig,
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, NormConfig,
+    ResidualLayout,
 };
 use crate::import::form::Form;
 use crate::import::table::{Row, Table};
@@ -34,7 +34,7 @@ pub fn read(fields: &Fields) -> Result<Description> {
     let epsilon = fields.number_or("layer_norm_eps", 1e-5)?;
     let layer = DecoderLayerConfig::new(attention, feed_forward)
         .with_norm(NormConfig::layer_norm().with_epsilon(epsilon))
-        .with_arrangement(Arrangement::ParallelSharedNorm)
+        .with_residual_layout(ResidualLayout::ParallelSharedNorm)
         .with_dropout(fields.number_or("resid_pdrop", 0.0)?);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
     let config =
