@@ -32,12 +32,15 @@ pub fn load<M: Module>(
     if let Some(parameter) = parameters.first() {
         precision.check(&parameter.device)?;
     }
-    let looked_at = |name: &&str| {
-        name.starts_with(&prefix) && !ignored.iter().any(|ignored| name.starts_with(ignored))
-    };
-    let names = source.names().filter(looked_at).collect();
+    let is_ignored = |name: &str| ignored.iter().any(|ignored| name.starts_with(ignored));
+    let all: BTreeSet<&str> = source.names().filter(|name| !is_ignored(name)).collect();
     let unfitted = table.clone();
-    let table = table.inside(&prefix).fitted_to(&names);
+    let table = table.inside(&prefix).fitted_to(&all);
+    // What is behind the prefix, and what of the model stands outside.
+    let wanted: BTreeSet<String> =
+        parameters.iter().filter_map(|p| table.find(&p.path)).map(|(name, _)| name).collect();
+    let looked_at = |name: &&str| name.starts_with(&prefix) || wanted.contains(*name);
+    let names = all.into_iter().filter(looked_at).collect();
     let plan = plan(source, &table, &names, parameters).map_err(
         |Unfit { mut mismatch, missing, used }| {
             mismatch.hints = hints(source, &unfitted, &mismatch, &missing, &used, &prefix);

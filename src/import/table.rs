@@ -137,6 +137,13 @@ impl Table {
         Self { rows, ..Self::default() }
     }
 
+    /// More rows.
+    #[cfg(test)]
+    fn with_rows(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
+        self.rows.extend(rows);
+        self
+    }
+
     /// Names that match one of `patterns` are known and not needed.
     pub fn with_skipped(mut self, patterns: &[&str]) -> Self {
         self.skipped.extend(patterns.iter().map(|&pattern| pattern.into()));
@@ -164,10 +171,19 @@ impl Table {
     }
 
     /// The table as a checkpoint with these `names` needs it: without the base if no name has it
-    /// behind the prefix, and with the name of a shared tensor that the checkpoint chose.
+    /// behind the prefix, and with the name of a shared tensor that the checkpoint chose. What never
+    /// has the base, as the head, may then stand outside the prefix (`lm_head` beside
+    /// `model.language_model.layers`).
     pub fn fitted_to(mut self, names: &BTreeSet<&str>) -> Self {
         let based = format!("{}{}", self.prefix, self.base);
-        if !self.base.is_empty() && !names.iter().any(|name| name.starts_with(&based)) {
+        let holds = |start: &str| names.iter().any(|name| name.starts_with(start));
+        if !self.base.is_empty() && !holds(&based) {
+            for row in self.rows.iter_mut().filter(|row| !row.theirs.starts_with(&based)) {
+                let bare = row.theirs.strip_prefix(&self.prefix).unwrap_or(&row.theirs);
+                if !holds(&format!("{}.", row.theirs)) && holds(&format!("{bare}.")) {
+                    row.theirs = bare.into();
+                }
+            }
             self = self.without_base();
         }
         for index in 0..self.copies.len() {
@@ -294,6 +310,18 @@ mod tests {
         let bare = inside().fitted_to(&names(&["lm.embed.weight", "lm.h.0.fc.weight"]));
         assert_eq!(bare.find("layers.0.up.weight").unwrap().0, "lm.h.0.fc.weight");
         assert_eq!(found(bare), "lm.embed.weight");
+        // A head outside the prefix.
+        let head = || table().with_rows([Row::linear("head", "output")]).inside("lm.");
+        let of = |table: Table| table.find("head.weight").unwrap().0;
+        assert_eq!(
+            of(head().fitted_to(&names(&["lm.embed.weight", "output.weight"]))),
+            "output.weight"
+        );
+        for kept in
+            [["lm.model.embed.weight", "output.weight"], ["lm.embed.weight", "lm.output.weight"]]
+        {
+            assert_eq!(of(head().fitted_to(&names(&kept))), "lm.output.weight");
+        }
         // A prefix that ends with the base.
         let bare = table().inside("model.").fitted_to(&names(&["model.embed.weight"]));
         assert_eq!(found(bare), "model.embed.weight");

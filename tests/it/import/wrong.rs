@@ -296,6 +296,28 @@ fn a_model_without_its_head_behind_a_prefix() {
     }
 }
 
+/// A head that is not tied stands outside the prefix of the rest.
+#[test]
+fn a_head_outside_the_prefix() {
+    let copy = text_part("llama_tiny", "model.language_model.");
+    let file = copy.path().join("model.safetensors");
+    let mut all = tensors(&file);
+    let head = all.remove("model.language_model.lm_head.weight").unwrap();
+    all.insert("lm_head.weight".into(), head);
+    write(&file, &all);
+    let options = || LoadOptions::new().with_prefix("model.language_model.");
+    let loaded = hugging_face::load(copy.path(), &any_device(), options()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    all.remove("model.vision_tower.layers.0.weight");
+    assert!(tensors(&out.path().join("model.safetensors")) == all);
+    let error =
+        hugging_face::load(copy.path(), &any_device(), options().with_ignored(["lm_head."]));
+    assert!(
+        error.unwrap_err().to_string().contains("missing: model.language_model.lm_head.weight")
+    );
+}
+
 /// What the names tell of the remedy, in the message.
 #[test]
 fn a_remedy_is_proposed() {
