@@ -104,7 +104,10 @@ fn to_ignore(unused: &[String], used: &BTreeSet<String>, prefix: &str) -> Option
         .map(|name| {
             let dots = name.match_indices('.').map(|(dot, _)| &name[..=dot]);
             let mut dots = dots.filter(|beginning| beginning.len() > prefix.len());
-            let free = |beginning: &&str| !used.iter().any(|used| used.starts_with(beginning));
+            let free = |beginning: &&str| {
+                let next = used.range(beginning.to_string()..).next();
+                next.is_none_or(|used| !used.starts_with(beginning))
+            };
             dots.find(free).unwrap_or(name).to_string()
         })
         .collect();

@@ -1,6 +1,8 @@
 //! The tensors of a checkpoint: named, and read one by one when they are asked for.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -50,6 +52,7 @@ impl Source {
 
     fn burnpack(path: &Path) -> Result<Self> {
         Self::stored(path, "a Burn record", || {
+            metadata_fits(path)?;
             let mut store = BurnpackStore::from_file(path).auto_extension(false);
             store.get_all_tensors().cloned().map_err(|error| error.to_string())
         })
@@ -81,5 +84,20 @@ impl Source {
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().chain(self.foreign.keys()).map(String::as_str)
+    }
+}
+
+/// An error for a record that tells of more metadata than the file has: its reader makes room for
+/// them before it looks.
+fn metadata_fits(path: &Path) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let mut file = File::open(path).map_err(text)?;
+    let held = file.metadata().map_err(text)?.len();
+    let mut header = [0; burn_pack::HEADER_SIZE];
+    file.read_exact(&mut header).map_err(|_| format!("{held} bytes, too few for a header"))?;
+    let header = burn_pack::Header::from_bytes(&header).map_err(|error| error.to_string())?;
+    match u64::from(header.metadata_size) + burn_pack::HEADER_SIZE as u64 <= held {
+        true => Ok(()),
+        false => Err(format!("{held} bytes that tell of {} of metadata", header.metadata_size)),
     }
 }

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use burn::module::Module;
+use burn::nn::transformer::TransformerDecoderConfig;
 use burn_decoder::Error;
 use burn_decoder::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 use burn_decoder::import::hugging_face::Checkpoint;
-use burn_decoder::import::{LoadOptions, pytorch};
+use burn_decoder::import::{LoadOptions, burn_nn, pytorch};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use safetensors::SafeTensors;
@@ -219,6 +221,31 @@ fn damaged_state_dicts() {
             // A pickle that says other strides or offsets is another right file.
             Ok(module) if place == 0 => prop_assert_eq!(biases(&module), right.clone()),
             Ok(module) => prop_assert_eq!(biases(&module).len(), right.len()),
+        }
+    });
+}
+
+#[test]
+fn damaged_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("decoder.bpk");
+    let device = any_device();
+    let config_of = TransformerDecoderConfig::new(D_MODEL, 8, 2, 1);
+    config_of.init(&device).save_file(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let load = || peak(|| burn_nn::load(&path, &config_of, &device, LoadOptions::new()));
+    let (right, _) = load();
+    proptest!(config(), |(edits in edits(), first in any::<bool>())| {
+        // In the first bytes, which say how long the rest is, or anywhere.
+        let bytes = match first {
+            true => [changed(whole[..64].to_vec(), &edits), whole[64..].to_vec()].concat(),
+            false => changed(whole.clone(), &edits),
+        };
+        std::fs::write(&path, &bytes).unwrap();
+        let (held, loaded) = load();
+        prop_assert!(held <= right + allowed(bytes.len()), "{held} bytes for {}", bytes.len());
+        if let Err(error) = loaded {
+            prop_assert!(is_known(&error), "{error}");
         }
     });
 }
