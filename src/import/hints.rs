@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::source::Source;
 use super::table::Table;
 use crate::WeightsMismatch;
 
@@ -22,10 +21,10 @@ const QUANTISED: [(&str, &str); 9] = [
     (".SCB", "bitsandbytes"),
 ];
 
-/// What to do about `mismatch`: the tensors of `source` behind `prefix` are not those that `table`
-/// names. The parameters `missing` have none; those of other parameters are `used`.
+/// What to do about `mismatch`: of the tensors called `names`, those behind `prefix` are not the ones
+/// that `table` names. The parameters `missing` have none; those of other parameters are `used`.
 pub fn hints(
-    source: &Source,
+    names: &BTreeSet<&str>,
     table: &Table,
     mismatch: &WeightsMismatch,
     missing: &[String],
@@ -35,8 +34,9 @@ pub fn hints(
     if let Some(hint) = quantised(mismatch) {
         return vec![hint];
     }
-    let names: BTreeSet<&str> = source.names().collect();
-    if let Some(found) = elsewhere(&names, table, missing) {
+    // A wrong prefix takes nearly everything away.
+    let most = missing.len() > used.len();
+    if let Some(found) = elsewhere(names, table, missing).filter(|_| most) {
         let option = if found.is_empty() {
             "leave out LoadOptions::with_prefix".to_string()
         } else {

@@ -40,10 +40,10 @@ pub fn load<M: Module>(
     let wanted: BTreeSet<String> =
         parameters.iter().filter_map(|p| table.find(&p.path)).map(|(name, _)| name).collect();
     let looked_at = |name: &&str| name.starts_with(&prefix) || wanted.contains(*name);
-    let names = all.into_iter().filter(looked_at).collect();
+    let names = all.iter().copied().filter(looked_at).collect();
     let plan = plan(source, &table, &names, parameters).map_err(
         |Unfit { mut mismatch, missing, used }| {
-            mismatch.hints = hints(source, &unfitted, &mismatch, &missing, &used, &prefix);
+            mismatch.hints = hints(&all, &unfitted, &mismatch, &missing, &used, &prefix);
             Error::Weights(Box::new(mismatch))
         },
     )?;
