@@ -14,6 +14,7 @@ use burn::tensor::Device;
 
 use super::LoadOptions;
 use super::load::load as load_by_table;
+use super::open::open;
 use super::source::Source;
 use super::table::{Row, Table};
 use crate::attention::{AttentionSinks, MultiHeadAttentionConfig};
@@ -86,7 +87,7 @@ pub fn load(
     device: &Device,
     options: LoadOptions,
 ) -> Result<Decoder> {
-    let source = Source::open(path.as_ref(), options.top_level_key.as_deref())?;
+    let source = open(path.as_ref(), options.top_level_key.as_deref())?;
     fill(config, &source, device, options)
 }
 

@@ -41,12 +41,11 @@ pub fn load<M: Module>(
         parameters.iter().filter_map(|p| table.find(&p.path)).map(|(name, _)| name).collect();
     let looked_at = |name: &&str| name.starts_with(&prefix) || wanted.contains(*name);
     let names = all.iter().copied().filter(looked_at).collect();
-    let plan = plan(source, &table, &names, parameters).map_err(
-        |Unfit { mut mismatch, missing, used }| {
-            mismatch.hints = hints(&all, &unfitted, &mismatch, &missing, &used, &prefix);
-            Error::Weights(Box::new(mismatch))
-        },
-    )?;
+    let plan = plan(source, &table, &names, parameters).map_err(|unfit| {
+        let Unfit { mut mismatch, missing, used } = *unfit;
+        mismatch.hints = hints(&all, &unfitted, &mismatch, &missing, &used, &prefix);
+        Error::Weights(Box::new(mismatch))
+    })?;
 
     let reading = Reading::new(&plan, listener);
     let tensors = plan.into_iter().map(|Planned { parameter, tensor, form }| {
@@ -97,7 +96,7 @@ fn plan(
     table: &Table,
     names: &BTreeSet<&str>,
     parameters: Vec<Parameter>,
-) -> Result<Vec<Planned>, Unfit> {
+) -> Result<Vec<Planned>, Box<Unfit>> {
     let mut mismatch = WeightsMismatch { path: source.path.clone(), ..Default::default() };
     let (mut used, mut plan): (BTreeSet<String>, Vec<Planned>) = Default::default();
     // Of each tensor that several parameters fill, how many were not asked for.
@@ -156,7 +155,7 @@ fn plan(
     if mismatch.is_empty() {
         return Ok(plan);
     }
-    Err(Unfit { mismatch, missing: missing_paths, used })
+    Err(Box::new(Unfit { mismatch, missing: missing_paths, used }))
 }
 
 /// Whether two tensors hold the same, bit for bit. One that can't be read holds nothing.

@@ -51,9 +51,9 @@ use burn::module::Module;
 use super::LoadOptions;
 use super::form::{Form, Packed, Widths};
 use super::load::load as load_by_table;
+use super::open::open;
 use super::parameters::parameters as parameters_of;
 use super::save::save as save_by_table;
-use super::source::Source;
 use super::table::{Row, Table};
 use crate::{Error, Result};
 
@@ -213,7 +213,7 @@ impl Mapping {
         options: LoadOptions,
     ) -> Result<M> {
         self.check(&module)?;
-        let source = Source::open(path.as_ref(), options.top_level_key.as_deref())?;
+        let source = open(path.as_ref(), options.top_level_key.as_deref())?;
         Ok(load_by_table(module, &source, self.table(), options)?.0)
     }
 

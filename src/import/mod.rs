@@ -21,6 +21,7 @@ mod hints;
 pub mod hugging_face;
 mod load;
 pub mod mapping;
+mod open;
 mod options;
 mod parameters;
 pub mod parity;

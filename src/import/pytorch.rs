@@ -37,8 +37,8 @@ use burn::module::Module;
 use super::LoadOptions;
 use super::form::{Form, Packed};
 use super::load::load as load_by_table;
+use super::open::open;
 use super::save::save as save_by_table;
-use super::source::Source;
 use super::table::{Row, Table};
 use crate::Result;
 use crate::attention::MultiHeadAttention;
@@ -61,7 +61,7 @@ impl StateDict for Decoder {}
 /// [`Error::Weights`](crate::Error::Weights) if its tensors are not those of the module,
 /// [`Error::Config`](crate::Error::Config) for a precision that the device does not have.
 pub fn load<M: StateDict>(module: M, path: impl AsRef<Path>, options: LoadOptions) -> Result<M> {
-    let source = Source::open(path.as_ref(), options.top_level_key.as_deref())?;
+    let source = open(path.as_ref(), options.top_level_key.as_deref())?;
     let table = Table::new(module.rows());
     Ok(load_by_table(module, &source, table, options)?.0)
 }
