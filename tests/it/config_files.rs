@@ -252,3 +252,22 @@ fn what_is_wrong_is_named() {
     let error = read::<CacheConfig>(file("none.json")).unwrap_err();
     assert!(matches!(error, Error::File { .. }), "{error}");
 }
+
+#[test]
+#[ignore]
+fn write_files() {
+    std::fs::create_dir_all(file("")).unwrap();
+    let save = |name: &str, text: String| {
+        let text = text.replace("residual_layout", "arrangement");
+        std::fs::write(file(name), text).unwrap();
+    };
+    save("language_model_plain.json", plain_model().to_string());
+    save("language_model_full.json", full_model().to_string());
+    save("generation.json", generation().to_string());
+    save("sampling.json", generation().sampling.to_string());
+    save("cache.json", cache().to_string());
+    save("beam.json", beam().to_string());
+    save("sequence_mask.json", sequence().to_string());
+    save("padding_mask.json", PaddingMaskConfig::new(0).to_string());
+    save("look_ahead_mask.json", LookAheadMaskConfig::new().to_string());
+}
