@@ -11,8 +11,9 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::PositionIds;
+
 use crate::error::check_nonzero;
+use crate::sequence::PositionIds;
 use crate::{Error, Result};
 
 /// Which position embedding a model adds to its tokens.
