@@ -82,11 +82,10 @@ mod error;
 mod file;
 pub mod generation;
 pub mod guide;
-mod host;
 pub mod import;
+mod kernels;
 pub mod mask;
 pub mod norm;
-mod ops;
 pub mod sequence;
 
 pub use error::{CacheMisuse, Error, Result};
