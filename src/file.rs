@@ -64,8 +64,8 @@ mod tests {
     fn an_error_leaves_the_old_file_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let put = |text: &'static str| move |path: &Path| {
-            fs::write(path, text).map_err(|error| error.to_string())
+        let put = |text: &'static str| {
+            move |path: &Path| fs::write(path, text).map_err(|error| error.to_string())
         };
         replace(&path, put("old")).unwrap();
         let broken = |path: &Path| put("half")(path).and(Err("no more room".into()));

@@ -82,6 +82,7 @@ mod error;
 mod file;
 pub mod generation;
 pub mod guide;
+mod hash;
 pub mod import;
 mod kernels;
 pub mod mask;

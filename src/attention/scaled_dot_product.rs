@@ -132,13 +132,7 @@ fn attend(
 }
 
 /// Panics, with expected and got, unless everything fits.
-fn check(
-    query: &Tensor<4>,
-    key: &Tensor<4>,
-    value: &Tensor<4>,
-    mask: &LoweredMask,
-    score: &Score,
-) {
+fn check(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>, mask: &LoweredMask, score: &Score) {
     let [batch, heads, queries, head_dim] = query.dims();
     let [_, kv_heads, keys, _] = key.dims();
     assert_shape!(key, [batch, kv_heads, keys, head_dim]);

@@ -4,7 +4,7 @@ use burn::config::Config;
 use burn::nn::{DropoutConfig, EmbeddingConfig, Initializer, LinearConfig};
 use burn::tensor::Device;
 
-use super::{fingerprint, DecoderConfig, LanguageModel, PositionEmbeddingConfig};
+use super::{DecoderConfig, LanguageModel, PositionEmbeddingConfig, fingerprint};
 use crate::error::{check_nonzero, check_probability};
 use crate::mask::SequenceMaskConfig;
 use crate::norm::NormConfig;

@@ -153,8 +153,7 @@ impl DecoderLayer {
             if let Some(past) = past.as_deref_mut() {
                 (key, value) = past.append(key, value);
             }
-            let attended =
-                attention.attend(query, key, value, mask, &attention.score(), request);
+            let attended = attention.attend(query, key, value, mask, &attention.score(), request);
             self_weights = attended.weights;
             attended.output
         });

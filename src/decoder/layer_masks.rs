@@ -1,8 +1,8 @@
 //! What each layer of a stack sees of its own sequence, whatever the batch.
 
 use crate::Result;
-use crate::mask::{Mask, SequenceMask, SequenceMaskConfig};
 use crate::error::check_nonzero;
+use crate::mask::{Mask, SequenceMask, SequenceMaskConfig};
 
 /// The masks of a stack's layers. Layers with the same window share one, and with it what is made
 /// of it for a batch.

@@ -5,8 +5,8 @@
 //! a batch's rows is a [`Batch`], what a caller wants back a [`Request`].
 
 mod activation;
-mod cached;
 mod cache_file;
+mod cached;
 mod feed_forward;
 mod fingerprint;
 mod language_model;

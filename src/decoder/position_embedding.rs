@@ -11,7 +11,6 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-
 use crate::error::check_nonzero;
 use crate::sequence::PositionIds;
 use crate::{Error, Result};

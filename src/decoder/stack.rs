@@ -7,13 +7,13 @@ use burn::tensor::{Device, Tensor};
 use super::layer_masks::LayerMasks;
 use super::view::View;
 use super::{DecoderLayer, DecoderLayerConfig};
-use crate::{Error, Result};
 use crate::attention::{Request, RotaryConfig};
 use crate::cache::LayerCache;
 use crate::error::check_nonzero;
 use crate::mask::SequenceMaskConfig;
 use crate::norm::Norm;
 use crate::sequence::Batch;
+use crate::{Error, Result};
 
 /// Configuration of a [`Decoder`].
 #[derive(Config, Debug)]

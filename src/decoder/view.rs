@@ -47,9 +47,11 @@ impl Decoder {
     ) -> Result<View> {
         self.check_memory(batch)?;
         let layer_of = |kind| (0..self.layers.len()).find(|&i| self.masks.kind(i) == kind);
-        let masks = self.masks.rules().enumerate().map(|(kind, own)| {
-            batch.rule(own, mask)?.lower(grid(layer_of(kind).unwrap_or(0)))
-        });
+        let masks = self
+            .masks
+            .rules()
+            .enumerate()
+            .map(|(kind, own)| batch.rule(own, mask)?.lower(grid(layer_of(kind).unwrap_or(0))));
         let memory = batch.memory_mask([rows, new], start)?;
         Ok(View {
             masks: masks.collect::<Result<_>>()?,
@@ -59,7 +61,11 @@ impl Decoder {
     }
 
     /// The parts of a pass, one for each layer; with a past if there is one.
-    pub(super) fn parts<'a>(&self, view: &'a View, past: &'a mut [LayerCache]) -> Vec<LayerPass<'a>> {
+    pub(super) fn parts<'a>(
+        &self,
+        view: &'a View,
+        past: &'a mut [LayerCache],
+    ) -> Vec<LayerPass<'a>> {
         let mut past = past.iter_mut();
         let memory = view.memory.as_ref().map(|(states, mask)| Memory { states, mask });
         let mut angles = PassAngles::new(Some(&view.positions), view.masks[0].grid());
