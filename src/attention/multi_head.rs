@@ -29,6 +29,15 @@ use crate::norm::Norm;
 /// Self-attention where all three inputs are the same tensor, cross-attention otherwise. Built from
 /// Burn's own `Linear`, so Burn's importers find what they know. See
 /// [`MultiHeadAttentionConfig`](super::MultiHeadAttentionConfig).
+///
+/// Its sizes follow from the configuration and can't be set apart from the parameters:
+///
+/// ```compile_fail,E0616
+/// # use burn_decoder::attention::MultiHeadAttention;
+/// fn change(layer: &mut MultiHeadAttention) {
+///     layer.heads = 7;
+/// }
+/// ```
 #[derive(Module, Debug)]
 pub struct MultiHeadAttention {
     /// `[d_model, heads * head_dim]`

@@ -48,8 +48,11 @@ impl KvCache {
     /// Writes the cache, whole or not at all.
     pub(crate) fn write(&self, path: &Path, model: &impl CachedModel) -> Result<()> {
         self.check_model(model)?;
-        let json = serde_json::to_string(&self.saved(model)).map_err(|error| error.to_string());
-        let tensors = self.tensors();
+        // Without what a pass left behind that broke off.
+        let mut whole = self.clone();
+        whole.heal()?;
+        let json = serde_json::to_string(&whole.saved(model)).map_err(|error| error.to_string());
+        let tensors = whole.tensors();
         let written = json.and_then(|json| {
             let mut views = Vec::new();
             for (name, data) in &tensors {
@@ -165,6 +168,7 @@ impl Saved {
                 batch: rows.batch,
                 tokens: rows.tokens,
                 known,
+                before: None,
                 history: reader.history()?,
                 passes: rows.passes,
             }),

@@ -210,6 +210,7 @@ mod tests {
             prop_assert_eq!(trimmed.is_some(), enough);
             if let Some(trimmed) = trimmed {
                 prop_assert_eq!(trimmed.total(), total);
+                prop_assert!(trimmed.is_of(past, total));
                 prop_assert_eq!(tokens(&trimmed), &all[..trimmed.used()]);
             }
         }

@@ -21,6 +21,9 @@ pub(crate) trait CachedModel {
     /// For each layer how much of its past rows like these need.
     fn pasts(&self, batch: &Batch) -> Result<Vec<Past>>;
 
+    /// A number that changes with every setting that keys, values or masks depend on.
+    fn settings(&self) -> u64;
+
     /// Number of parameters that keys and values depend on.
     fn parameters(&self) -> usize;
 

@@ -98,9 +98,10 @@ impl KvCache {
             let known = said.unwrap_or_default();
             self.layers = layers;
             self.samples = Some(samples);
-            self.rows = Some(Rows { device, batch, tokens: 0, known, history: None, passes: 0 });
+            let (history, before) = (None, None);
+            self.rows = Some(Rows { device, batch, tokens: 0, known, before, history, passes: 0 });
         } else if let (Some(rows), Some(said)) = (&mut self.rows, said) {
-            rows.known = said;
+            rows.before = Some(std::mem::replace(&mut rows.known, said));
         }
         &mut self.layers
     }
@@ -122,8 +123,11 @@ impl KvCache {
         if !well && rows.passes == 0 {
             return self.clear();
         }
-        if well {
+        if !well {
+            rows.take_back();
+        } else {
             let [_, new] = tokens.dims();
+            rows.before = None;
             if self.config.check_every.is_some() {
                 rows.history = Some(rows.history_with(tokens));
             }
@@ -133,10 +137,13 @@ impl KvCache {
     }
 
     /// Takes back what a pass has written that broke off.
-    fn heal(&mut self) -> Result<()> {
+    pub(super) fn heal(&mut self) -> Result<()> {
         // A first pass that broke off has said what the rows are, but they never came.
         if self.rows.as_ref().is_some_and(|rows| rows.passes == 0) {
             self.clear();
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.take_back();
         }
         let tokens = self.tokens();
         for layer in &mut self.layers {
@@ -206,7 +213,8 @@ fn changed<T>() -> Result<T> {
     misuse(
         CacheMisuse::Model,
         "the model as it was in the first pass".into(),
-        "one whose parameters have changed since, as in a training step; clear the cache".into(),
+        "one whose parameters or settings are others, as after a training step; clear the cache"
+            .into(),
     )
 }
 

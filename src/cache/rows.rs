@@ -16,6 +16,8 @@ pub(super) struct Rows {
     pub tokens: usize,
     /// What the passes said of them; its mask is that for the whole of the rows.
     pub known: Batch,
+    /// What was known before the present pass, while this says something else and has not ended.
+    pub before: Option<Batch>,
     /// The tokens themselves, for the checks.
     pub history: Option<Tensor<2, Int>>,
     pub passes: usize,
@@ -68,6 +70,13 @@ impl Rows {
         Ok(Some(Batch { mask, positions, memory: self.known.memory.clone() }))
     }
 
+    /// Forgets what a pass said that did not come to its end.
+    pub fn take_back(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.known = before;
+        }
+    }
+
     pub fn history_with(&self, new: Tensor<2, Int>) -> Tensor<2, Int> {
         match &self.history {
             Some(history) => Tensor::cat(vec![history.clone(), new], 1),
@@ -76,6 +85,7 @@ impl Rows {
     }
 
     pub fn select(&mut self, rows: &[usize]) {
+        self.take_back();
         let Batch { mask, positions, memory } = std::mem::take(&mut self.known);
         self.known = Batch {
             mask: mask.map(|mask| mask.select_rows(rows)),

@@ -2,7 +2,8 @@
 //!
 //! A training step changes the values of a model's parameters, not their identity, and keys that were
 //! made before it are wrong after it. To compare all values would cost as much as a pass does. So a
-//! cache remembers a few values of every parameter, and looks again
+//! cache remembers the model's settings and a few values of every parameter. It compares the settings
+//! in every pass, and looks at the values again
 //!
 //! - at all of them in a pass of many tokens, and before it is saved;
 //! - at one of them, each in its turn, in a pass of few tokens.
@@ -21,11 +22,16 @@ const MANY_TOKENS: usize = 64;
 
 /// What was seen of each parameter when the cache was filled for the first time.
 #[derive(Clone, Debug)]
-pub(super) struct Samples(Arc<[u64]>);
+pub(super) struct Samples {
+    settings: u64,
+    /// Of each parameter.
+    values: Arc<[u64]>,
+}
 
 impl Samples {
     pub(super) fn of(model: &impl CachedModel) -> Self {
-        Self((0..model.parameters()).map(|index| model.sample(index)).collect())
+        let values = (0..model.parameters()).map(|index| model.sample(index)).collect();
+        Self { settings: model.settings(), values }
     }
 
     /// Whether the values that a pass of so many tokens looks at are those that were seen.
@@ -33,13 +39,15 @@ impl Samples {
         if tokens >= MANY_TOKENS {
             return self.agree(model);
         }
-        let turn = pass % self.0.len().max(1);
-        self.0.get(turn).is_none_or(|&seen| model.sample(turn) == seen)
+        let turn = pass % self.values.len().max(1);
+        self.settings == model.settings()
+            && self.values.get(turn).is_none_or(|&seen| model.sample(turn) == seen)
     }
 
     /// Whether all values are those that were seen.
     pub(super) fn agree(&self, model: &impl CachedModel) -> bool {
-        self.0.len() == model.parameters()
-            && self.0.iter().enumerate().all(|(index, &seen)| model.sample(index) == seen)
+        self.settings == model.settings()
+            && self.values.len() == model.parameters()
+            && self.values.iter().enumerate().all(|(index, &seen)| model.sample(index) == seen)
     }
 }

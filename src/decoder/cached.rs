@@ -169,6 +169,10 @@ impl CachedModel for LanguageModel {
         Ok((0..self.decoder.layers.len()).map(|layer| pasts[masks.kind(layer)]).collect())
     }
 
+    fn settings(&self) -> u64 {
+        self.settings
+    }
+
     fn parameters(&self) -> usize {
         self.past_parameters()
     }

@@ -40,6 +40,27 @@ fn logits(model: &LanguageModel, ids: Tensor<2, Int>, input: Batch) -> Tensor<3>
 }
 
 on_each_backend! {
+    /// Without tokens, without rows, with and without a memory: no scores, and no panic. Only the last
+    /// ones asked for or not.
+    fn empty_sequences(device: Device) {
+        for (cross, config) in [config(), cross_config()].into_iter().enumerate() {
+            let model = config.init(&device).unwrap();
+            for (rows, queries) in [(2, 0), (0, 3), (0, 0)] {
+                for request in [Request::new(), Request::new().with_last_logits_only()] {
+                    let ids = Tensor::<2, Int>::zeros([rows, queries], &device);
+                    let mut batch = Batch::new();
+                    if cross == 1 {
+                        let states = Tensor::zeros([rows, 3, D_MODEL], &device);
+                        batch = batch.with_memory(states, Mask::all_visible());
+                    }
+                    let logits = model.forward(ids, batch.asking(request)).unwrap().logits;
+                    let scored = if request.last_logits_only { queries.min(1) } else { queries };
+                    assert_eq!(logits.dims(), [rows, scored, model.vocab_size()]);
+                }
+            }
+        }
+    }
+
     fn shapes_and_weights(device: Device) {
         let model = cross_config().init(&device).unwrap();
         let ids = tokens([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], &device);
