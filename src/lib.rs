@@ -85,6 +85,7 @@ pub mod import;
 pub mod mask;
 mod norm;
 mod ops;
+mod picture;
 mod positions;
 
 pub use error::{CacheMisuse, Error, Result};

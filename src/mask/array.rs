@@ -19,19 +19,19 @@ impl<T: Copy> Array<T> {
     }
 
     /// `f` of every entry.
-    pub(super) fn map(&self, f: impl Fn(T) -> T) -> Self {
-        Self { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
+    pub(super) fn map<U>(&self, f: impl Fn(T) -> U) -> Array<U> {
+        Array { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
     }
 
     /// `f` of two arrays, cell by cell, broadcast against each other.
-    pub(super) fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Result<Self> {
+    pub(super) fn zip<U>(&self, other: &Self, f: impl Fn(T, T) -> U) -> Result<Array<U>> {
+        let pairs = |a: &[T], b: &[T]| a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
         if self.shape == other.shape {
-            let pairs = self.data.iter().zip(&*other.data);
-            return Ok(Self { shape: self.shape, data: pairs.map(|(&a, &b)| f(a, b)).collect() });
+            return Ok(Array { shape: self.shape, data: pairs(&self.data, &other.data) });
         }
         let shape = broadcast_shape(self.shape, other.shape)?;
         let (a, b) = (self.expand(shape), other.expand(shape));
-        Ok(Self { shape, data: a.data.iter().zip(&*b.data).map(|(&a, &b)| f(a, b)).collect() })
+        Ok(Array { shape, data: pairs(&a.data, &b.data) })
     }
 
     /// The array with every axis as long as in `shape`.
@@ -60,6 +60,14 @@ impl<T: Copy> Array<T> {
         let at = |index, size| if size == 1 { 0 } else { index };
         let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
         &self.data[row * keys..][..keys]
+    }
+}
+
+impl<T: Copy> Array<Option<T>> {
+    /// The entries, if every one is there.
+    pub(super) fn all(&self) -> Option<Array<T>> {
+        let data = self.data.iter().copied().collect::<Option<_>>()?;
+        Some(Array { shape: self.shape, data })
     }
 }
 

@@ -98,7 +98,12 @@ impl LoweredMask {
     }
 
     fn build(&self, device: &Device) -> Tensor<4, Bool> {
-        let spans = self.spans().map(|spans| self.outside(spans, device));
+        let outside = |spans: Option<&[Span]>| spans.map(|spans| self.outside(spans, device));
+        // Hidden is what lies outside both.
+        let spans = [outside(self.spans()), outside(self.second_spans())]
+            .into_iter()
+            .flatten()
+            .reduce(Tensor::bool_and);
         let keys = self.hidden_keys().map(|hidden| {
             let keys = self.grid.keys();
             flags(hidden.to_vec(), [hidden.len() / keys, 1, 1, keys], device)

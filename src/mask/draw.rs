@@ -14,9 +14,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::picture::{Panel, Picture, Raster};
 use super::{Grid, LoweredMask, Mask};
 use crate::Result;
+use crate::picture::{LegendEntry, Paint, Panel, Picture, Raster};
 
 /// Most panels in a drawing; the rows of the batch beyond them are left out.
 const MOST_PANELS: usize = 4;
@@ -145,9 +145,19 @@ impl Drawing {
             None => all().take(MOST_PANELS).collect(),
         };
         let left_out = if self.panel.is_some() { 0 } else { all().count() - panels.len() };
+        let panels: Vec<Panel> =
+            panels.into_iter().map(|(b, h)| self.draw_panel(b, h, most)).collect();
+        let entry =
+            |shade, sign, words| LegendEntry { paint: Paint::VISIBLE.faded(shade), sign, words };
+        let mut legend = vec![entry(1.0, "██", "visible"), entry(0.0, "·", "hidden")];
+        if panels.iter().any(|panel| panel.raster.in_blocks()) {
+            legend.push(entry(0.5, "░░ ▒▒ ▓▓", "partly visible"));
+        }
         Picture {
             title: self.title.clone().unwrap_or_default(),
-            panels: panels.into_iter().map(|(b, h)| self.draw_panel(b, h, most)).collect(),
+            legend,
+            panels,
+            across: MOST_PANELS,
             note: match left_out {
                 0 => String::new(),
                 left_out => {
@@ -167,7 +177,8 @@ impl Drawing {
             (false, false) => String::new(),
         };
         let mut hidden = vec![false; grid.keys()];
-        let raster = Raster::from_rows(grid.queries(), grid.keys(), most, |query, shades| {
+        let sizes = [grid.queries(), grid.keys()];
+        let raster = Raster::of_shades(sizes, most, Paint::VISIBLE, |query, shades| {
             self.mask.hidden_row(batch, head, query, &mut hidden);
             shades.extend(hidden.iter().map(|&hidden| if hidden { 0.0 } else { 1.0 }));
         });
@@ -185,6 +196,7 @@ impl Drawing {
                 .map(|k| label(&self.key_labels, k, grid.key_position(k)))
                 .collect(),
             raster,
+            tips: Vec::new(),
         }
     }
 }
