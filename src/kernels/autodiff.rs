@@ -14,7 +14,7 @@ use burn::backend::autodiff::{
 };
 use burn::backend::tensor::FloatTensor;
 
-use super::Host;
+use super::cpu::host::Host;
 
 /// An operation of `N` tensors with its gradient, for every CPU backend.
 pub(crate) trait Operation<const N: usize>: Clone + Debug + Send + Sync + 'static {

@@ -4,24 +4,8 @@
 //! it, and makes a tensor of a vector. An operation written over it runs on each CPU backend, so a
 //! backend is one small file here and no operation names one.
 
-mod autodiff;
-mod awake;
-#[cfg(feature = "flex")]
-mod flex;
-mod memory;
-#[cfg(feature = "ndarray")]
-mod ndarray;
-mod simd;
-
-use burn::backend::{Backend, DispatchDevice, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Device, Shape, Tensor, s};
-
-pub(crate) use autodiff::{Operation, record};
-pub(crate) use awake::{awake, is_awake};
-pub(crate) use memory::{in_blocks, room, zeros};
-pub(crate) use simd::arch;
-#[cfg(test)]
-pub(crate) use simd::archs;
+use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::Shape;
 
 /// A CPU backend with the element types that this crate's operations compute in.
 pub(crate) trait Host: HostFloat<f64> + HostFloat<f32> {}
@@ -83,50 +67,5 @@ impl<B: HostFloat<f32>> Flat<B> {
     /// A tensor of the same shape.
     pub(crate) fn like(&self, data: Vec<f32>) -> FloatTensor<B> {
         B::tensor(data, self.0.shape())
-    }
-}
-
-/// The first `keys` of `[batch, kv_heads, keys, head_dim]`, without a copy where the backend can.
-pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
-    match tensor.device().as_dispatch() {
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => ndarray::first_keys(tensor, keys),
-        // Not `narrow`, which refuses to leave nothing.
-        _ => tensor.slice(s![.., .., 0..keys, ..]),
-    }
-}
-
-/// Where the first element of a CPU tensor of f32 lies, to see whether something copies.
-#[cfg(test)]
-pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
-    let tensor = tensor.clone();
-    match tensor.device().as_dispatch() {
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => ndarray::address(tensor),
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => flex::address(tensor),
-        other => unreachable!("a CPU backend, not {other:?}"),
-    }
-}
-
-/// Whether the crate's own CPU operations run on `device` (tracked by autodiff or not) for `dtype`.
-/// They all ask first.
-pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
-    memory::keep_freed();
-    let device = device.clone().without_autodiff();
-    match device.as_dispatch() {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => {
-            matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
-        }
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => matches!(dtype, DType::F64 | DType::F32),
-        // Also met where another crate enables a backend of Burn's that this crate's features do
-        // not name: it has no operation there.
-        #[allow(unreachable_patterns)]
-        _ => {
-            let _ = dtype;
-            false
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Real;
-use crate::host;
+use crate::kernels::cpu::threads;
 
 /// Multiply-adds below which another thread is not worth waking up (some 10 microseconds).
 const WORTH_WAKING: usize = 1 << 19;
@@ -34,7 +34,7 @@ pub(super) fn for_each<T: Real>(
         }
         T::buffer().set(workspace.buffer);
     };
-    let least = if host::is_awake() { WORTH_CALLING } else { WORTH_WAKING };
+    let least = if threads::is_awake() { WORTH_CALLING } else { WORTH_WAKING };
     let threads = count.min(1 + work / least).min(rayon::current_num_threads());
     if threads <= 1 {
         return run();

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is of size `queries x keys`, except dense parts that the caller already holds.
 
-use crate::attention::dropout_rng::SeededDropout;
+use crate::kernels::SeededDropout;
 use crate::mask::{Grid, HiddenCells, Span};
 
 /// One attention: sizes, score options, and which cells are visible.

@@ -18,11 +18,11 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Tensor};
 
-use super::{
-    Plan,
-    kernel::{self, Problem, Real, Strided},
-};
-use crate::host::{Host, HostFloat, Operation, View, read, readable, record, zeros};
+use super::Plan;
+use super::autodiff::{Operation, record};
+use super::cpu::attention::{self as kernel, Problem, Real, Strided};
+use super::cpu::host::{Host, HostFloat, View, read, readable};
+use super::cpu::memory::zeros;
 
 /// A tensor that may be missing.
 #[derive(ExtensionType)]
@@ -32,7 +32,7 @@ pub(crate) enum Optional<B: Backend> {
 }
 
 impl Optional<Dispatch> {
-    pub(super) fn of<const D: usize>(tensor: Option<Tensor<D>>) -> Self {
+    pub(crate) fn of<const D: usize>(tensor: Option<Tensor<D>>) -> Self {
         tensor.map_or(Self::None, |tensor| Self::Some(tensor.into_dispatch()))
     }
 }

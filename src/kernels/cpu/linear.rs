@@ -22,9 +22,11 @@ use burn::tensor::{DType, Tensor, assert_shape, module};
 use rayon::prelude::*;
 
 use super::arithmetic::BLOCK;
+use super::host::{Flat, Host, read, readable};
 use super::product::{Matrix, product};
 use super::runs_on;
-use crate::host::{self, Flat, Host, Operation, read, readable, record};
+use crate::kernels::autodiff::{Operation, record};
+use crate::kernels::supports;
 
 /// [`Linear::forward`].
 pub(crate) fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
@@ -48,7 +50,7 @@ pub(crate) fn project<const D: usize>(
     if D == 1 || !runs_on(&x) || !runs_on(&weight) {
         let (dtype, device) = (x.dtype(), x.device());
         // Burn's own products of half precision take five times as long (flex, 0.22.1).
-        let half = matches!(dtype, DType::F16 | DType::BF16) && host::supports(&device, dtype);
+        let half = matches!(dtype, DType::F16 | DType::BF16) && supports(&device, dtype);
         if half && !device.is_autodiff() {
             let wide = |x: Tensor<1>| x.cast(DType::F32);
             return project(x.cast(DType::F32), weight.cast(DType::F32), bias.map(wide))
@@ -185,7 +187,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::ops::tests::{cpus, numbers, scattered};
+    use crate::kernels::cpu::tests::{cpus, numbers, scattered};
 
     /// Output and gradients of input, weight and bias.
     fn run(

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::problem::{broadcast_strides, offset};
 use super::{Problem, Real};
-use crate::attention::dropout_rng::SeededDropout;
+use crate::kernels::SeededDropout;
 
 /// Most queries in a panel: two vectors of sixteen `f32`.
 pub(super) const MOST_LANES: usize = 32;

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::attention::dropout_rng::SeededDropout;
+use crate::kernels::SeededDropout;
+use crate::kernels::cpu::simd::archs;
 use crate::mask::{Grid, HiddenCells, Span};
 
 /// Small random numbers that any test can make again.
@@ -287,7 +288,7 @@ fn agrees<T: Real>(case: &Case, output: f64, gradient: f64) {
         d_out: wide(&data.d_out),
     }
     .run(case, None);
-    for arch in host::archs() {
+    for arch in archs() {
         let got = data.run(case, Some(arch));
         for (name, difference, allowed) in [
             ("out", difference(&got.out, &expected.out, 0.1), output),
@@ -369,7 +370,7 @@ fn large_scores_keep_their_weights() {
         d_out: wide(&data.d_out),
     }
     .run(&case, None);
-    for arch in host::archs() {
+    for arch in archs() {
         let got = data.run(&case, Some(arch));
         assert!(difference(&got.out, &exact.out, 0.1) < 2e-6);
         assert!(difference(&got.value, &exact.value, 1.0) < 1e-5);
@@ -391,7 +392,7 @@ fn same_bits_on_any_number_of_threads() {
         let data = Data::<f32>::of(&case);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| data.run(&case, Some(host::arch())))
+            pool.install(|| data.run(&case, Some(arch())))
         };
         let expected = run(1);
         for threads in [2, 2, 3, 5, 1] {
@@ -431,7 +432,7 @@ fn hidden_cannot_be_felt(case: &Case, spoil: f32) {
         }
     }
     assert!(any, "nothing hidden in {:?}", case.sizes);
-    for arch in host::archs() {
+    for arch in archs() {
         let (clean, spoilt) = (data.run(case, Some(arch)), spoilt.run(case, Some(arch)));
         assert!(clean.out.iter().all(|x| x.is_finite()));
         assert!(clean == spoilt, "{spoil} was felt, {arch:?}, {:?}", case.sizes);
@@ -464,7 +465,7 @@ fn nan_reaches_those_who_see_it_and_nobody_else() {
     let case = Case::causal([1, 1, 1, queries, keys, dim, dim]);
     let data = Data::<f32>::of(&case);
     for at in [0, 5, 16, 95, 96, 127, 128, 149] {
-        for arch in host::archs() {
+        for arch in archs() {
             let clean = data.run(&case, Some(arch));
             let row = |rows: &[f32], i: usize| rows[i * dim..][..dim].to_vec();
             let mut future = data.clone();
@@ -506,7 +507,7 @@ fn exponentials_are_within_two_ulps() {
             T::vectors_mut::<S>(self.0).iter_mut().for_each(|x| *x = real::exp2::<T, S>(simd, *x));
         }
     }
-    for arch in host::archs() {
+    for arch in archs() {
         let xs: Vec<f32> = (0..1 << 16).map(|i| -(i as f32) / 512.0).collect();
         let mut got = xs.clone();
         arch.dispatch(Exp(&mut got));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::arithmetic::add_to;
 use super::product::Matrix;
-use crate::host;
+use super::{simd, threads};
 
 /// Up to this many rows this way is faster than the gemm crate's, if the matrix is row-major.
 const MOST_ROWS: usize = 16;
@@ -94,11 +94,11 @@ fn in_tasks<'a>(
     of_task: usize,
     part: impl Fn(usize, &'a mut [f32]) -> Part<'a> + Sync,
 ) {
-    let arch = host::arch();
+    let arch = simd::arch();
     let tasks = sums.len().div_ceil(of_task);
     // Neighbours in memory go to one thread.
     let work = tasks * LARGEST_TASK * rows.div_ceil(ROWS_WHILE_READING);
-    let least = if host::is_awake() || work >= WORTH_WAKING {
+    let least = if threads::is_awake() || work >= WORTH_WAKING {
         tasks.div_ceil(4 * rayon::current_num_threads())
     } else {
         tasks

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// Has glibc keep up to 256 MiB of freed memory, unless the user has told it what to keep (mallopt(3)).
 /// Other allocators have ways of their own.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(super) fn keep_freed() {
+pub(crate) fn keep_freed() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let told = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"];
@@ -29,7 +29,7 @@ pub(super) fn keep_freed() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) fn keep_freed() {}
+pub(crate) fn keep_freed() {}
 
 /// An empty vector with room for `len` elements.
 pub(crate) fn room<T>(len: usize) -> Vec<T> {

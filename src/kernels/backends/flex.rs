@@ -8,7 +8,7 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use burn::tensor::{Bytes, DType, Shape};
 
-use super::{HostFloat, View};
+use crate::kernels::cpu::host::{HostFloat, View};
 
 macro_rules! host_float {
     ($element:ty, $dtype:expr) => {

@@ -4,26 +4,26 @@
 //! and its own step in the graph. On a CPU device in f32 the functions here run one pass forward and
 //! one backward; elsewhere they are Burn's own tensor operations.
 
-mod activation;
+pub(super) mod activation;
 mod arithmetic;
-mod few_rows;
-mod linear;
-mod norm;
+pub(super) mod attention;
+mod gemv;
+pub(super) mod host;
+pub(super) mod linear;
+pub(super) mod memory;
+pub(super) mod norm;
 mod product;
-mod turn;
-
-pub(crate) use activation::{Function, activate, activate_gated};
-pub(crate) use linear::{linear, project};
-pub(crate) use norm::{layer_norm, rms_norm};
-pub(crate) use turn::{Turn, turn};
+pub(super) mod rotation;
+mod simd;
+pub(super) mod threads;
 
 use burn::tensor::{DType, Tensor};
 
-use crate::host;
+use super::supports;
 
 /// Whether the operations of this module run on the tensor's device and element type.
 pub(crate) fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && host::supports(&tensor.device(), DType::F32)
+    tensor.dtype() == DType::F32 && supports(&tensor.device(), DType::F32)
 }
 
 #[cfg(test)]

@@ -24,8 +24,10 @@ use burn::backend::{
 use burn::tensor::{Tensor, module};
 
 use super::arithmetic::{BLOCK, sum, vectorized};
+use super::host::{Flat, Host};
+use super::memory::in_blocks;
 use super::runs_on;
-use crate::host::{Flat, Host, Operation, in_blocks, record};
+use crate::kernels::autodiff::{Operation, record};
 
 /// Layer norm of the last axis.
 pub(crate) fn layer_norm<const D: usize>(
@@ -236,7 +238,7 @@ mod tests {
     use burn::tensor::{DType, Device};
 
     use super::*;
-    use crate::ops::tests::{cpus, gradient, numbers, scattered};
+    use crate::kernels::cpu::tests::{cpus, gradient, numbers, scattered};
 
     /// By tensor operations.
     fn formula(

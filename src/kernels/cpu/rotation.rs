@@ -20,7 +20,9 @@ use burn::backend::{
 use burn::tensor::Tensor;
 
 use super::arithmetic::{BLOCK, vectorized};
-use crate::host::{Flat, Host, Operation, in_blocks, record};
+use super::host::{Flat, Host};
+use super::memory::in_blocks;
+use crate::kernels::autodiff::{Operation, record};
 
 /// The angles of each token, and where its pairs lie.
 #[derive(Clone, Debug)]

@@ -23,8 +23,9 @@ use burn::backend::{
 use burn::tensor::{DType, Tensor, activation};
 
 use super::arithmetic::{exp, map, normal_cdf, sigmoid};
+use super::host::{Flat, Host};
 use super::runs_on;
-use crate::host::{Flat, Host, Operation, record};
+use crate::kernels::autodiff::{Operation, record};
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +264,7 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
-    use crate::ops::tests::{cpus, gradient, numbers};
+    use crate::kernels::cpu::tests::{cpus, gradient, numbers};
 
     const ALL: [Function; 5] =
         [Function::Relu, Function::SquaredRelu, Function::Gelu, Function::GeluTanh, Function::Silu];

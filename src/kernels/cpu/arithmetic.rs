@@ -3,7 +3,7 @@
 //! Everything is plain multiplication and addition in a fixed order, so the results are the same
 //! bits on every CPU and with any number of threads.
 
-use crate::host;
+use super::{memory, simd};
 
 /// Elements that one task works on; fixed, so that no result depends on the number of threads.
 pub(super) const BLOCK: usize = 1 << 14;
@@ -14,7 +14,7 @@ const LANES: usize = 32;
 /// Runs `block` with the widest vector instructions that the CPU has.
 #[inline(always)]
 pub(super) fn vectorized(block: impl FnOnce()) {
-    host::arch().dispatch(block);
+    simd::arch().dispatch(block);
 }
 
 /// `output[i] = f(inputs[..][i])`, in parallel if it is worth it.
@@ -42,7 +42,7 @@ pub(super) fn map<const N: usize>(
             },
         );
     };
-    host::in_blocks(inputs[0].len(), BLOCK, fill).0
+    memory::in_blocks(inputs[0].len(), BLOCK, fill).0
 }
 
 /// `sum += x`

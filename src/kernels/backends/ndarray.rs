@@ -4,7 +4,7 @@
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
 use burn::tensor::{Shape, Tensor, TensorData};
 
-use super::{HostFloat, View};
+use crate::kernels::cpu::host::{HostFloat, View};
 
 macro_rules! host_float {
     ($element:ty, $variant:ident) => {

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::few_rows;
-use crate::host::{View, room};
+use super::gemv;
+use super::host::View;
+use super::memory::room;
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -97,10 +98,10 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
     a.check();
     b.check();
-    if rows == 0 || columns == 0 || inner == 0 || few_rows::fit(a, b) {
+    if rows == 0 || columns == 0 || inner == 0 || gemv::fit(a, b) {
         let mut sum = bias.map_or_else(|| vec![0.0; rows * columns], |bias| bias.repeat(rows));
         if !sum.is_empty() && inner > 0 {
-            few_rows::add_product(a, b, &mut sum);
+            gemv::add_product(a, b, &mut sum);
         }
         return sum;
     }
@@ -192,7 +193,7 @@ unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host;
+    use crate::kernels::awake;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         let number = |i: usize| ((i * 31 + seed) as f32 * 12.9898).sin() * 43758.547 % 1.0;
@@ -228,8 +229,8 @@ mod tests {
                 layouts.into_iter().flat_map(|l| [(l, None), (l, Some(&bias[..]))])
             {
                 let got = product(a, b_as, bias);
-                let awake = host::awake(|| product(a, b_as, bias));
-                assert_eq!(got, awake, "{layout} {rows} x {inner} x {columns}: helpers");
+                let helped = awake(|| product(a, b_as, bias));
+                assert_eq!(got, helped, "{layout} {rows} x {inner} x {columns}: helpers");
                 for (at, &got) in got.iter().enumerate() {
                     let (i, j) = (at / columns, at % columns);
                     let term = |k: usize| a.row(i)[k] as f64 * b.row(k)[j] as f64;
@@ -256,11 +257,11 @@ mod tests {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
                 let product = || product(a, b, None);
-                pool.install(|| [product(), host::awake(product)])
+                pool.install(|| [product(), awake(product)])
             };
             assert_eq!(with(1), with(3));
-            let [plain, awake] = with(2);
-            assert_eq!(plain, awake);
+            let [plain, helped] = with(2);
+            assert_eq!(plain, helped);
         }
     }
 }

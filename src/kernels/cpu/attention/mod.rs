@@ -31,7 +31,8 @@ use std::mem::MaybeUninit;
 
 use pulp::Arch;
 
-use crate::host;
+use super::memory;
+use super::simd::arch;
 
 pub(crate) use problem::{Alibi, Problem, Strided};
 pub(crate) use real::Real;
@@ -88,10 +89,10 @@ pub(crate) fn statistics_len(problem: &Problem) -> usize {
 pub(crate) fn forward<T: Real>(problem: &Problem, inputs: &Inputs<T>) -> [Vec<T>; 2] {
     let len = problem.batch * problem.queries * problem.heads * problem.value_dim;
     // Not filled with zeros first: for a narrow window that is a good part of the time.
-    let mut out = host::room(len);
+    let mut out = memory::room(len);
     let mut statistics = vec![T::ZERO; statistics_len(problem)];
     let unwritten = &mut out.spare_capacity_mut()[..len];
-    forward_on(host::arch(), problem, inputs, unwritten, &mut statistics);
+    forward_on(arch(), problem, inputs, unwritten, &mut statistics);
     // SAFETY: `forward_on` has written all `len` elements.
     unsafe { out.set_len(len) };
     [out, statistics]
@@ -128,7 +129,7 @@ pub(crate) fn backward<T: Real>(
     d_out: Strided<T>,
     gradients: Gradients<T>,
 ) {
-    backward_on(host::arch(), problem, inputs, out, statistics, d_out, gradients);
+    backward_on(arch(), problem, inputs, out, statistics, d_out, gradients);
 }
 
 fn backward_on<T: Real>(

@@ -1,7 +1,7 @@
 //! Which instruction set the crate's CPU operations run on: the best that the machine has, or less
 //! where the environment variable `BURN_DECODER_SIMD` says so.
 //!
-//! The products of `ops::linear` are the gemm crate's, which decides for itself.
+//! The products of `linear` are the gemm crate's, which decides for itself.
 
 use std::sync::OnceLock;
 
