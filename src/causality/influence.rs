@@ -26,14 +26,14 @@ pub struct Influence {
 
 /// What is to be said of one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum CellState {
     Quiet,
     Seen,
     Missing,
     Leak,
 }
 
-impl Verdict {
+impl CellState {
     const ALL: [Self; 4] = [Self::Quiet, Self::Seen, Self::Missing, Self::Leak];
 
     fn of(promised: bool, moved: bool) -> Self {
@@ -82,22 +82,22 @@ impl Influence {
         Self { row, length, promised: list(promised), moved: list(moved) }
     }
 
-    fn verdict(&self, query: usize, key: usize) -> Verdict {
+    fn verdict(&self, query: usize, key: usize) -> CellState {
         let cell = query * self.length + key;
-        Verdict::of(self.promised[cell], self.moved[cell])
+        CellState::of(self.promised[cell], self.moved[cell])
     }
 
     /// What the promise alone says of a cell.
-    fn promise(&self, query: usize, key: usize) -> Verdict {
+    fn promise(&self, query: usize, key: usize) -> CellState {
         let promised = self.promised[query * self.length + key];
-        Verdict::of(promised, promised)
+        CellState::of(promised, promised)
     }
 
     /// The worst verdict of a square block of cells.
-    fn worst(&self, query: usize, key: usize, side: usize) -> Verdict {
+    fn worst(&self, query: usize, key: usize, side: usize) -> CellState {
         let upto = |start: usize| start..(start + side).min(self.length);
         let cells = upto(query).flat_map(|query| upto(key).map(move |key| (query, key)));
-        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(Verdict::Quiet)
+        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(CellState::Quiet)
     }
 
     /// The promised mask and the influence seen, side by side, as an SVG file. Short sequences say
@@ -110,6 +110,7 @@ impl Influence {
             query_labels: labels(raster.query_step),
             key_labels: labels(raster.key_step),
             raster,
+            ground: None,
             tips,
         };
         let promised = Raster::of_blocks(self.length, MOST_IN_SVG, |query, key, _| {
@@ -125,7 +126,7 @@ impl Influence {
         };
         let tips =
             if self.length <= MOST_WITH_TIPS { cells.map(tip).collect() } else { Vec::new() };
-        let legend = Verdict::ALL.into_iter().map(|verdict| LegendEntry {
+        let legend = CellState::ALL.into_iter().map(|verdict| LegendEntry {
             paint: verdict.paint(),
             sign: "",
             words: verdict.words(),
@@ -163,12 +164,13 @@ impl fmt::Display for Influence {
             let seen: String = starts().map(|key| self.worst(query, key, block).symbol()).collect();
             writeln!(f, "  {promised:<width$}   {seen}")?;
         }
-        let present = |verdict: &Verdict| {
+        let present = |verdict: &CellState| {
             let cells = 0..self.length * self.length;
-            let mut verdicts = cells.map(|cell| Verdict::of(self.promised[cell], self.moved[cell]));
+            let mut verdicts =
+                cells.map(|cell| CellState::of(self.promised[cell], self.moved[cell]));
             verdicts.any(|other| other == *verdict)
         };
-        for verdict in Verdict::ALL.into_iter().filter(present) {
+        for verdict in CellState::ALL.into_iter().filter(present) {
             writeln!(f, "  {} {}", verdict.symbol(), verdict.words())?;
         }
         Ok(())

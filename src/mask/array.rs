@@ -55,7 +55,7 @@ impl<T: Copy> Array<T> {
     }
 
     /// The entries along the last axis.
-    fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
+    pub(super) fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
         let [batches, heads, queries, keys] = self.shape;
         let at = |index, size| if size == 1 { 0 } else { index };
         let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);

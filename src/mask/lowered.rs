@@ -12,20 +12,19 @@ use std::sync::Arc;
 
 use super::dense::Memo;
 use super::parts::FinishedParts;
-use super::span::Spans;
-use super::{Grid, HiddenCells, Span};
+use super::{Grid, HiddenCells, RowSpans};
 
 /// A mask on a grid, ready for a kernel. See the module for its three parts.
 #[derive(Clone, Debug)]
 pub struct LoweredMask {
     pub(crate) grid: Grid,
     /// `[batch or 1, queries]`
-    pub(crate) spans: Option<Arc<[Span]>>,
-    /// `[batch or 1, queries]`; there are none without `spans`
-    pub(crate) second_spans: Option<Arc<[Span]>>,
+    pub(crate) spans: Option<Arc<[RowSpans]>>,
     /// `[batch or 1, keys]`, true = hidden
     pub(crate) hidden_keys: Option<Arc<[bool]>>,
     pub(crate) hidden_cells: Option<HiddenCells>,
+    /// For a kernel that reads one span a row.
+    pub(crate) one_span: (Option<Arc<[super::Span]>>, Option<HiddenCells>),
     /// The dense tensor built last: a convenience for who asks for one, no part of the mask.
     pub(super) memo: Memo,
 }
@@ -33,19 +32,14 @@ pub struct LoweredMask {
 impl LoweredMask {
     /// Every key visible to every query.
     pub fn all_visible(grid: Grid) -> Self {
-        Self {
-            grid,
-            spans: None,
-            second_spans: None,
-            hidden_keys: None,
-            hidden_cells: None,
-            memo: Memo::default(),
-        }
+        let parts = FinishedParts { spans: None, hidden_keys: None, hidden_cells: None };
+        Self::from_parts(grid, parts)
     }
 
     pub(super) fn from_parts(grid: Grid, parts: FinishedParts) -> Self {
-        let FinishedParts { spans, second_spans, hidden_keys, hidden_cells } = parts;
-        Self { grid, spans, second_spans, hidden_keys, hidden_cells, memo: Memo::default() }
+        let FinishedParts { spans, hidden_keys, hidden_cells } = parts;
+        let one_span = super::parts::one_span_each(&grid, spans.as_deref(), hidden_cells.as_ref());
+        Self { grid, spans, hidden_keys, hidden_cells, one_span, memo: Memo::default() }
     }
 
     /// Whether nothing is hidden.
@@ -66,8 +60,9 @@ impl LoweredMask {
             self.grid
         );
         // The axis of the batch is full or 1, and of size 1 it starts over for every row.
-        let inside = |spans: &[Span]| spans[(batch * queries + query) % spans.len()].contains(key);
-        let in_spans = self.spans().is_none_or(inside) || self.second_spans().is_some_and(inside);
+        let in_spans = self
+            .spans()
+            .is_none_or(|spans| spans[(batch * queries + query) % spans.len()].contains(key));
         let key_hidden =
             self.hidden_keys().is_some_and(|hidden| hidden[(batch * keys + key) % hidden.len()]);
         let cell_hidden =
@@ -80,28 +75,9 @@ impl LoweredMask {
         &self.grid
     }
 
-    /// The visible span of each query, `[batch or 1, queries]` row-major, if there are spans. Where
-    /// there are [second ones](Self::second_spans), a query sees its keys of both.
-    pub fn spans(&self) -> Option<&[Span]> {
+    /// The visible spans of each query, `[batch or 1, queries]` row-major, if there are spans.
+    pub fn spans(&self) -> Option<&[RowSpans]> {
         self.spans.as_deref()
-    }
-
-    /// The second visible span of each query, behind the first with a gap between them, and empty
-    /// where one will do; `[batch or 1, queries]`, as long as [`LoweredMask::spans`]. None if no
-    /// query has a second one. A window together with sinks has such.
-    pub fn second_spans(&self) -> Option<&[Span]> {
-        self.second_spans.as_deref()
-    }
-
-    /// Both spans of each query, if there are spans.
-    pub(super) fn both_spans(&self) -> Option<Vec<Spans>> {
-        let spans = self.spans()?.iter().copied();
-        Some(match self.second_spans() {
-            None => spans.map(Spans::from).collect(),
-            Some(seconds) => {
-                spans.zip(seconds).map(|(first, &second)| Spans { first, second }).collect()
-            }
-        })
     }
 
     /// The keys hidden from every query, `[batch or 1, keys]` row-major, if there are any.

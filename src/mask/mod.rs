@@ -31,6 +31,7 @@ mod modules;
 mod parts;
 mod past;
 mod questions;
+mod row_spans;
 mod rows;
 mod rule;
 mod span;
@@ -48,5 +49,5 @@ pub use modules::{
 pub(crate) use past::Past;
 pub use questions::DeadRow;
 pub use rule::Mask;
-pub use span::Span;
+pub use span::{RowSpans, Span};
 pub use why::{Cause, HidingPart, Reason};

@@ -9,15 +9,14 @@
 use std::sync::Arc;
 
 use super::array::Array;
-use super::span::Spans;
-use super::{Grid, HiddenCells, LoweredMask, Span};
+use super::{Grid, HiddenCells, LoweredMask, RowSpans, Span};
 use crate::Result;
 
-/// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
+/// The AND of what is there. RowSpans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
 #[derive(Clone, Default)]
 pub(super) struct Parts {
-    pub(super) spans: Option<Array<Spans>>,
+    pub(super) spans: Option<Array<RowSpans>>,
     pub(super) hidden_keys: Option<Array<bool>>,
     pub(super) hidden_cells: Option<Array<bool>>,
 }
@@ -28,9 +27,9 @@ impl Parts {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
         let cells = |cells: &HiddenCells| Array { shape: cells.shape, data: cells.hidden.clone() };
         Self {
-            spans: mask.both_spans().map(|spans| {
-                let batch = spans.len() / queries;
-                Array::new([batch, 1, queries, 1], spans)
+            spans: mask.spans.clone().map(|data| {
+                let batch = data.len() / queries;
+                Array { shape: [batch, 1, queries, 1], data }
             }),
             hidden_keys: mask.hidden_keys.clone().map(|data| {
                 let batch = data.len() / keys;
@@ -40,7 +39,7 @@ impl Parts {
         }
     }
 
-    pub(super) fn spans(spans: Array<Spans>) -> Self {
+    pub(super) fn spans(spans: Array<RowSpans>) -> Self {
         Self { spans: Some(spans), ..Self::default() }
     }
 
@@ -67,7 +66,7 @@ impl Parts {
         let (Some(a), Some(b)) = (&self.spans, &other.spans) else {
             return Ok(Self { spans: self.spans.or(other.spans), hidden_keys, hidden_cells });
         };
-        if let Some(spans) = a.zip(b, Spans::intersection)?.all() {
+        if let Some(spans) = a.zip(b, RowSpans::intersection)?.all() {
             return Ok(Self { spans: Some(spans), hidden_keys, hidden_cells });
         }
         let hidden_cells = both(hidden_cells, Some(outside(b, grid)))?;
@@ -77,7 +76,7 @@ impl Parts {
     /// Visible where either is.
     pub(super) fn or(self, other: Self, grid: &Grid) -> Result<Self> {
         let all_hidden = |parts: &Self| {
-            parts.spans.as_ref().is_some_and(|spans| spans.data.iter().all(Spans::is_empty))
+            parts.spans.as_ref().is_some_and(|spans| spans.data.iter().all(RowSpans::is_empty))
         };
         if self.is_all_visible() || all_hidden(&other) {
             return Ok(self);
@@ -86,7 +85,7 @@ impl Parts {
             return Ok(other);
         }
         if let (Some(a), Some(b)) = (self.as_spans(), other.as_spans())
-            && let Some(spans) = a.zip(b, Spans::union)?.all()
+            && let Some(spans) = a.zip(b, RowSpans::union)?.all()
         {
             return Ok(Self::spans(spans));
         }
@@ -98,7 +97,7 @@ impl Parts {
     /// Visible where this is hidden.
     pub(super) fn not(self, grid: &Grid) -> Result<Self> {
         if self.is_all_visible() {
-            return Ok(Self::spans(Array::new([1; 4], vec![Spans::default()])));
+            return Ok(Self::spans(Array::new([1; 4], vec![RowSpans::default()])));
         }
         if let Some(spans) = self.as_spans()
             && let Some(spans) = spans.map(|spans| spans.complement(grid.keys() as u32)).all()
@@ -114,7 +113,7 @@ impl Parts {
     }
 
     /// The spans, if they say it all.
-    fn as_spans(&self) -> Option<&Array<Spans>> {
+    fn as_spans(&self) -> Option<&Array<RowSpans>> {
         (self.hidden_keys.is_none() && self.hidden_cells.is_none()).then_some(self.spans.as_ref()?)
     }
 
@@ -146,23 +145,45 @@ impl Parts {
         Ok(cells)
     }
 
+    /// Spans in place of cells, where two in every row say as much.
+    fn with_cells_as_spans(self, grid: &Grid) -> Self {
+        let Some(cells) = self.hidden_cells.as_ref().filter(|cells| cells.shape[1] == 1) else {
+            return self;
+        };
+        let spans = self.spans.as_ref();
+        let [batch, queries] =
+            [0, 2].map(|axis| spans.map_or(1, |spans| spans.shape[axis]).max(cells.shape[axis]));
+        let mut hidden = vec![false; grid.keys()];
+        let rows = (0..batch).flat_map(|b| (0..queries).map(move |q| (b, q))).map(|(b, q)| {
+            match cells.row(b, 0, q) {
+                [flag] => hidden.fill(*flag),
+                row => hidden.copy_from_slice(row),
+            }
+            let spans = spans.map(|spans| spans.row(b, 0, q)[0]);
+            for (key, hidden) in hidden.iter_mut().enumerate() {
+                *hidden |= spans.is_some_and(|spans| !spans.contains(key));
+            }
+            RowSpans::of_hidden(&hidden)
+        });
+        match rows.collect() {
+            Some(rows) => {
+                let spans = Some(Array::new([batch, 1, queries, 1], rows));
+                Self { spans, hidden_cells: None, ..self }
+            }
+            None => self,
+        }
+    }
+
     /// The parts as kernels get them: nothing left that hides nothing.
     pub(super) fn finish(self, grid: &Grid) -> FinishedParts {
-        let full = Spans::from(Span::of(0, grid.keys() as u32));
-        let spans = self
-            .spans
-            .filter(|spans| spans.data.iter().any(|spans| *spans != full))
-            .map(|spans| spans.expand([spans.shape[0], 1, grid.queries(), 1]).data);
-        let in_two = |spans: &&Arc<[Spans]>| spans.iter().any(|spans| !spans.second.is_empty());
+        let parts = self.with_cells_as_spans(grid);
+        let full = RowSpans::from(Span::of(0, grid.keys() as u32));
+        let spans = parts.spans.filter(|spans| spans.data.iter().any(|spans| *spans != full));
         let hides = |flags: &Array<bool>| flags.data.contains(&true);
         FinishedParts {
-            second_spans: spans
-                .as_ref()
-                .filter(in_two)
-                .map(|spans| spans.iter().map(|spans| spans.second).collect()),
-            spans: spans.map(|spans| spans.iter().map(|spans| spans.first).collect()),
-            hidden_keys: self.hidden_keys.filter(hides).map(|flags| flags.data),
-            hidden_cells: self
+            spans: spans.map(|spans| spans.expand([spans.shape[0], 1, grid.queries(), 1]).data),
+            hidden_keys: parts.hidden_keys.filter(hides).map(|flags| flags.data),
+            hidden_cells: parts
                 .hidden_cells
                 .filter(hides)
                 .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
@@ -172,10 +193,29 @@ impl Parts {
 
 /// The parts of a [`LoweredMask`].
 pub(super) struct FinishedParts {
-    pub(super) spans: Option<Arc<[Span]>>,
-    pub(super) second_spans: Option<Arc<[Span]>>,
+    pub(super) spans: Option<Arc<[RowSpans]>>,
     pub(super) hidden_keys: Option<Arc<[bool]>>,
     pub(super) hidden_cells: Option<HiddenCells>,
+}
+
+/// Spans and hidden cells for a kernel that reads one span a row.
+pub(super) fn one_span_each(
+    grid: &Grid,
+    spans: Option<&[RowSpans]>,
+    cells: Option<&HiddenCells>,
+) -> (Option<Arc<[Span]>>, Option<HiddenCells>) {
+    let Some(spans) = spans else { return (None, cells.cloned()) };
+    let hull =
+        |spans: &RowSpans| Span::of(spans.first().start, spans.first().end.max(spans.second().end));
+    let hulls = Some(spans.iter().map(hull).collect());
+    if spans.iter().all(|spans| spans.second().is_empty()) {
+        return (hulls, cells.cloned());
+    }
+    let shape = [spans.len() / grid.queries(), 1, grid.queries(), 1];
+    let outside = outside(&Array::new(shape, spans.to_vec()), grid);
+    let cells = cells.map(|cells| Array { shape: cells.shape, data: cells.hidden.clone() });
+    let cells = both(cells, Some(outside)).expect("shapes that broadcast").expect("cells");
+    (hulls, Some(HiddenCells { shape: cells.shape, hidden: cells.data }))
 }
 
 /// The flags that are true where either's are.
@@ -187,13 +227,13 @@ fn both(a: Option<Array<bool>>, b: Option<Array<bool>>) -> Result<Option<Array<b
 }
 
 /// The flags `[batch, 1, queries, keys]` of the keys outside the spans `[batch, 1, queries, 1]`.
-fn outside(spans: &Array<Spans>, grid: &Grid) -> Array<bool> {
+fn outside(spans: &Array<RowSpans>, grid: &Grid) -> Array<bool> {
     let [batch, heads, queries, _] = spans.shape;
     let keys = grid.keys();
     let mut hidden = vec![true; batch * heads * queries * keys];
     if keys > 0 {
         for (row, spans) in hidden.chunks_exact_mut(keys).zip(&*spans.data) {
-            for span in [spans.first, spans.second] {
+            for span in [spans.first(), spans.second()] {
                 row[span.start as usize..span.end as usize].fill(false);
             }
         }
@@ -202,15 +242,15 @@ fn outside(spans: &Array<Spans>, grid: &Grid) -> Array<bool> {
 }
 
 /// The spans `[batch, 1, queries, 1]` that the flags leave visible, if two will do in every row.
-fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<Spans>> {
+fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<RowSpans>> {
     let [batch, heads, queries, keys] = hidden.shape;
     let whole = Span::of(0, grid.keys() as u32);
     let stretches = |row: &[bool]| match row {
         // One flag for all keys.
-        [true] => Some(Spans::default()),
+        [true] => Some(RowSpans::default()),
         [false] => Some(whole.into()),
-        row => Spans::of_hidden(row),
+        row => RowSpans::of_hidden(row),
     };
-    let spans: Option<Vec<Spans>> = hidden.data.chunks_exact(keys).map(stretches).collect();
+    let spans: Option<Vec<RowSpans>> = hidden.data.chunks_exact(keys).map(stretches).collect();
     Some(Array::new([batch, heads, queries, 1], spans?))
 }

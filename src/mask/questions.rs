@@ -164,9 +164,11 @@ impl LoweredMask {
     pub(super) fn hidden_row(&self, batch: usize, head: usize, query: usize, hidden: &mut [bool]) {
         let keys = hidden.len();
         hidden.fill(self.spans.is_some());
-        for spans in [self.spans(), self.second_spans()].into_iter().flatten() {
-            let span = spans[(batch * self.grid.queries() + query) % spans.len()];
-            hidden[span.start as usize..span.end as usize].fill(false);
+        if let Some(spans) = self.spans() {
+            let spans = spans[(batch * self.grid.queries() + query) % spans.len()];
+            for span in [spans.first(), spans.second()] {
+                hidden[span.start as usize..span.end as usize].fill(false);
+            }
         }
         if let Some(flags) = self.hidden_keys() {
             let row = &flags[batch * keys % flags.len()..][..keys];

@@ -3,7 +3,7 @@
 //! for each.
 
 use super::panel::{LegendEntry, Panel, Picture, short};
-use super::raster::Paint;
+use super::raster::{Paint, Raster};
 use super::svg::{Anchor, FONT, LETTER, Svg};
 
 /// Lengths in pixels.
@@ -127,6 +127,22 @@ impl Svg {
         }
     }
 
+    /// The cells of a raster that are not empty.
+    fn raster(&mut self, raster: &Raster, tips: &[String], [left, top]: [f32; 2], cell: f32) {
+        for row in 0..raster.rows {
+            let y = top + row as f32 * cell;
+            let mut column = 0;
+            for run in raster.row(row).chunk_by(|a, b| a == b && tips.is_empty()) {
+                let tip = tips.get(row * raster.columns + column);
+                if run[0].opacity > 0.0 || tip.is_some() {
+                    let place = [left + column as f32 * cell, y, run.len() as f32 * cell, cell];
+                    self.rect(place, run[0], tip.map_or("", String::as_str));
+                }
+                column += run.len();
+            }
+        }
+    }
+
     fn panel(&mut self, panel: &Panel, layout: &PanelLayout, x: f32, y: f32) {
         let cell = layout.cell;
         self.text(x, y + FONT, Anchor::Start, &panel.caption);
@@ -135,18 +151,10 @@ impl Svg {
         let raster = &panel.raster;
         let [width, height] = [raster.columns, raster.rows].map(|cells| cells as f32 * cell);
         self.rect([left, top, width, height], Paint { opacity: 1.0, ..Paint::EMPTY }, "");
-        for row in 0..raster.rows {
-            let y = top + row as f32 * cell;
-            let mut column = 0;
-            for run in raster.row(row).chunk_by(|a, b| a == b && panel.tips.is_empty()) {
-                let tip = panel.tips.get(row * raster.columns + column);
-                if run[0].opacity > 0.0 || tip.is_some() {
-                    let place = [left + column as f32 * cell, y, run.len() as f32 * cell, cell];
-                    self.rect(place, run[0], tip.map_or("", String::as_str));
-                }
-                column += run.len();
-            }
+        if let Some(ground) = &panel.ground {
+            self.raster(ground, &[], [left, top], cell);
         }
+        self.raster(raster, &panel.tips, [left, top], cell);
         if cell >= LINED_CELL {
             for row in 1..raster.rows {
                 let y = top + row as f32 * cell;

@@ -18,7 +18,7 @@ pub(crate) struct Picture {
 /// What a colour stands for.
 pub(crate) struct LegendEntry {
     pub(crate) paint: Paint,
-    /// The same in the terminal.
+    /// The same in the terminal; empty if it can't show it.
     pub(crate) sign: &'static str,
     pub(crate) words: &'static str,
 }
@@ -32,6 +32,8 @@ pub(crate) struct Panel {
     /// One for each column of the raster.
     pub(crate) key_labels: Vec<String>,
     pub(crate) raster: Raster,
+    /// Painted first in an SVG; of the same size.
+    pub(crate) ground: Option<Raster>,
     /// What an SVG says of the cell under the pointer, `[rows, columns]`; may be empty.
     pub(crate) tips: Vec<String>,
 }

@@ -12,6 +12,8 @@ pub(crate) struct Paint {
 impl Paint {
     /// Nothing over the empty cell.
     pub(crate) const EMPTY: Self = Self { colour: "#e6e6e6", opacity: 0.0 };
+    /// Nothing over the paper.
+    pub(crate) const WHITE: Self = Self { colour: "#ffffff", opacity: 1.0 };
     /// A key that is seen.
     pub(crate) const VISIBLE: Self = Self { colour: "#1f5f99", opacity: 1.0 };
 

@@ -22,8 +22,7 @@ impl Svg {
              shape-rendering=\"crispEdges\">\n<title>{}</title>\n",
             escape(title)
         ));
-        let white = Paint { colour: "#ffffff", opacity: 1.0 };
-        svg.rect([0.0, 0.0, width.round(), height.round()], white, "");
+        svg.rect([0.0, 0.0, width.round(), height.round()], Paint::WHITE, "");
         svg
     }
 

@@ -12,8 +12,12 @@ impl Picture {
         if !self.title.is_empty() {
             writeln!(f, "{}", self.title)?;
         }
-        let entries = self.legend.iter().map(|entry| format!("{} {}", entry.sign, entry.words));
-        let entries: Vec<String> = entries.collect();
+        let entries: Vec<String> = self
+            .legend
+            .iter()
+            .filter(|entry| !entry.sign.is_empty())
+            .map(|entry| format!("{} {}", entry.sign, entry.words))
+            .collect();
         write!(f, "rows: queries, columns: keys; {}", entries.join(", "))?;
         for panel in &self.panels {
             f.write_str("\n\n")?;

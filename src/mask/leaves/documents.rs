@@ -11,8 +11,7 @@ use super::{Cell, Leaf, Predicate};
 use crate::mask::array::Array;
 use crate::mask::expression::List;
 use crate::mask::parts::Parts;
-use crate::mask::span::Spans;
-use crate::mask::{Cause, Grid, Mask};
+use crate::mask::{Cause, Grid, Mask, RowSpans};
 use crate::{Error, Result};
 
 /// The document id of each position, row by row.
@@ -143,7 +142,7 @@ impl Predicate for Documents {
         Some(Leaf::Documents(Self { ids }))
     }
 
-    /// Spans, if every document is in one piece.
+    /// RowSpans, if every document is in one piece.
     fn lower(&self, grid: &Grid) -> Parts {
         let (batch, queries, keys) = (grid.batch(), grid.queries(), grid.keys());
         if !self.in_one_piece() {
@@ -161,7 +160,7 @@ impl Predicate for Documents {
             let pieces = self.piece_of_position(b);
             spans.extend((0..queries).map(|q| {
                 let (start, end) = pieces[grid.query_position(q) as usize];
-                Spans::from(grid.span_of(start, end))
+                RowSpans::from(grid.span_of(start, end))
             }));
         }
         Parts::spans(Array::new([batch, 1, queries, 1], spans))
