@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::promise::Flags;
-use crate::picture::{LegendEntry, Paint, Panel, Picture, Raster};
+use crate::picture::{Heatmap, LegendEntry, Paint, Picture, Raster};
 
 /// Most cells along an axis of an SVG, and most for which each says something under the pointer.
 const MOST_IN_SVG: usize = 256;
@@ -105,7 +105,7 @@ impl Influence {
     /// each as its worst cell.
     pub fn to_svg(&self) -> String {
         let labels = |step| (0..self.length).step_by(step).map(|i| i.to_string()).collect();
-        let panel = |caption: &str, raster: Raster, tips| Panel {
+        let panel = |caption: &str, raster: Raster, tips| Heatmap {
             caption: caption.into(),
             query_labels: labels(raster.query_step),
             key_labels: labels(raster.key_step),

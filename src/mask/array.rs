@@ -7,31 +7,34 @@ use crate::{Error, Result};
 
 /// `[batch, heads, queries, keys]`, row-major, each axis full or 1.
 #[derive(Clone)]
-pub(super) struct Array<T> {
+pub(super) struct BroadcastArray<T> {
     pub(super) shape: [usize; 4],
     pub(super) data: Arc<[T]>,
 }
 
-impl<T: Copy> Array<T> {
+impl<T: Copy> BroadcastArray<T> {
     pub(super) fn new(shape: [usize; 4], data: Vec<T>) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         Self { shape, data: data.into() }
     }
 
     /// `f` of every entry.
-    pub(super) fn map<U>(&self, f: impl Fn(T) -> U) -> Array<U> {
-        Array { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
+    pub(super) fn map<U>(&self, f: impl Fn(T) -> U) -> BroadcastArray<U> {
+        BroadcastArray {
+            shape: self.shape,
+            data: self.data.iter().map(|&value| f(value)).collect(),
+        }
     }
 
     /// `f` of two arrays, cell by cell, broadcast against each other.
-    pub(super) fn zip<U>(&self, other: &Self, f: impl Fn(T, T) -> U) -> Result<Array<U>> {
+    pub(super) fn zip<U>(&self, other: &Self, f: impl Fn(T, T) -> U) -> Result<BroadcastArray<U>> {
         let pairs = |a: &[T], b: &[T]| a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
         if self.shape == other.shape {
-            return Ok(Array { shape: self.shape, data: pairs(&self.data, &other.data) });
+            return Ok(BroadcastArray { shape: self.shape, data: pairs(&self.data, &other.data) });
         }
         let shape = broadcast_shape(self.shape, other.shape)?;
         let (a, b) = (self.expand(shape), other.expand(shape));
-        Ok(Array { shape, data: pairs(&a.data, &b.data) })
+        Ok(BroadcastArray { shape, data: pairs(&a.data, &b.data) })
     }
 
     /// The array with every axis as long as in `shape`.
@@ -63,11 +66,11 @@ impl<T: Copy> Array<T> {
     }
 }
 
-impl<T: Copy> Array<Option<T>> {
+impl<T: Copy> BroadcastArray<Option<T>> {
     /// The entries, if every one is there.
-    pub(super) fn all(&self) -> Option<Array<T>> {
+    pub(super) fn all(&self) -> Option<BroadcastArray<T>> {
         let data = self.data.iter().copied().collect::<Option<_>>()?;
-        Some(Array { shape: self.shape, data })
+        Some(BroadcastArray { shape: self.shape, data })
     }
 }
 

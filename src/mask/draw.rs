@@ -18,7 +18,7 @@ use burn::tensor::Tensor;
 
 use super::{Grid, LoweredMask, Mask};
 use crate::Result;
-use crate::picture::{LegendEntry, Paint, Panel, Picture, Raster};
+use crate::picture::{Heatmap, LegendEntry, Paint, Picture, Raster};
 
 /// Most panels in a drawing; the rows of the batch beyond them are left out.
 const MOST_PANELS: usize = 4;
@@ -196,7 +196,7 @@ impl Drawing {
             (None, None) => all().take(MOST_PANELS).collect(),
         };
         let left_out = if self.panel.is_some() { 0 } else { all().count() - chosen.len() };
-        let panels: Vec<Panel> =
+        let panels: Vec<Heatmap> =
             chosen.into_iter().map(|(b, h)| self.draw_panel(b, h, most)).collect();
         Picture {
             title: self.title.clone().unwrap_or_default(),
@@ -231,7 +231,7 @@ impl Drawing {
         legend
     }
 
-    fn draw_panel(&self, batch: usize, head: usize, most: usize) -> Panel {
+    fn draw_panel(&self, batch: usize, head: usize, most: usize) -> Heatmap {
         let grid = self.mask.grid();
         let [batches, heads] = self.batch_and_heads();
         let caption = match (batches > 1, heads > 1) {
@@ -262,7 +262,7 @@ impl Drawing {
         let label = |labels: &[String], index: usize, position: i64| {
             labels.get(index).cloned().unwrap_or_else(|| position.to_string())
         };
-        Panel {
+        Heatmap {
             caption,
             query_labels: (0..grid.queries())
                 .step_by(raster.query_step)

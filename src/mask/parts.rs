@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::array::Array;
+use super::array::BroadcastArray;
 use super::{Grid, HiddenCells, LoweredMask, RowSpans, Span};
 use crate::Result;
 
@@ -16,36 +16,37 @@ use crate::Result;
 /// with the axis of the keys always full.
 #[derive(Clone, Default)]
 pub(super) struct Parts {
-    pub(super) spans: Option<Array<RowSpans>>,
-    pub(super) hidden_keys: Option<Array<bool>>,
-    pub(super) hidden_cells: Option<Array<bool>>,
+    pub(super) spans: Option<BroadcastArray<RowSpans>>,
+    pub(super) hidden_keys: Option<BroadcastArray<bool>>,
+    pub(super) hidden_cells: Option<BroadcastArray<bool>>,
 }
 
 impl Parts {
     /// The parts of a mask that was lowered before.
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
-        let cells = |cells: &HiddenCells| Array { shape: cells.shape, data: cells.hidden.clone() };
+        let cells =
+            |cells: &HiddenCells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() };
         Self {
             spans: mask.spans.clone().map(|data| {
                 let batch = data.len() / queries;
-                Array { shape: [batch, 1, queries, 1], data }
+                BroadcastArray { shape: [batch, 1, queries, 1], data }
             }),
             hidden_keys: mask.hidden_keys.clone().map(|data| {
                 let batch = data.len() / keys;
-                Array { shape: [batch, 1, 1, keys], data }
+                BroadcastArray { shape: [batch, 1, 1, keys], data }
             }),
             hidden_cells: mask.hidden_cells.as_ref().map(cells),
         }
     }
 
-    pub(super) fn spans(spans: Array<RowSpans>) -> Self {
+    pub(super) fn spans(spans: BroadcastArray<RowSpans>) -> Self {
         Self { spans: Some(spans), ..Self::default() }
     }
 
     /// Flags `[batch, heads, queries, keys]`: hidden keys if they differ by key and batch only, spans
     /// if every row has at most two stretches of visible keys, as a look-ahead given as a tensor has.
-    pub(super) fn flags(hidden: Array<bool>, grid: &Grid) -> Self {
+    pub(super) fn flags(hidden: BroadcastArray<bool>, grid: &Grid) -> Self {
         let [batch, heads, queries, _] = hidden.shape;
         if heads == 1 && queries == 1 {
             let hidden_keys = Some(hidden.expand([batch, 1, 1, grid.keys()]));
@@ -97,7 +98,7 @@ impl Parts {
     /// Visible where this is hidden.
     pub(super) fn not(self, grid: &Grid) -> Result<Self> {
         if self.is_all_visible() {
-            return Ok(Self::spans(Array::new([1; 4], vec![RowSpans::default()])));
+            return Ok(Self::spans(BroadcastArray::new([1; 4], vec![RowSpans::default()])));
         }
         if let Some(spans) = self.as_spans()
             && let Some(spans) = spans.map(|spans| spans.complement(grid.keys() as u32)).all()
@@ -113,13 +114,13 @@ impl Parts {
     }
 
     /// The spans, if they say it all.
-    fn as_spans(&self) -> Option<&Array<RowSpans>> {
+    fn as_spans(&self) -> Option<&BroadcastArray<RowSpans>> {
         (self.hidden_keys.is_none() && self.hidden_cells.is_none()).then_some(self.spans.as_ref()?)
     }
 
     /// The hidden keys that say it all, if there are such: spans that are the same for every query
     /// can be said so too.
-    fn as_hidden_keys(&self, grid: &Grid) -> Option<Array<bool>> {
+    fn as_hidden_keys(&self, grid: &Grid) -> Option<BroadcastArray<bool>> {
         if self.hidden_cells.is_some() {
             return None;
         }
@@ -136,8 +137,8 @@ impl Parts {
     }
 
     /// Everything as cells.
-    fn to_cells(&self, grid: &Grid) -> Result<Array<bool>> {
-        let mut cells = Array::new([1; 4], vec![false]);
+    fn to_cells(&self, grid: &Grid) -> Result<BroadcastArray<bool>> {
+        let mut cells = BroadcastArray::new([1; 4], vec![false]);
         let spans = self.spans.as_ref().map(|spans| outside(spans, grid));
         for part in [&spans, &self.hidden_keys, &self.hidden_cells].into_iter().flatten() {
             cells = cells.zip(part, |a, b| a || b)?;
@@ -167,7 +168,7 @@ impl Parts {
         });
         match rows.collect() {
             Some(rows) => {
-                let spans = Some(Array::new([batch, 1, queries, 1], rows));
+                let spans = Some(BroadcastArray::new([batch, 1, queries, 1], rows));
                 Self { spans, hidden_cells: None, ..self }
             }
             None => self,
@@ -179,7 +180,7 @@ impl Parts {
         let parts = self.with_cells_as_spans(grid);
         let full = RowSpans::from(Span::of(0, grid.keys() as u32));
         let spans = parts.spans.filter(|spans| spans.data.iter().any(|spans| *spans != full));
-        let hides = |flags: &Array<bool>| flags.data.contains(&true);
+        let hides = |flags: &BroadcastArray<bool>| flags.data.contains(&true);
         FinishedParts {
             spans: spans.map(|spans| spans.expand([spans.shape[0], 1, grid.queries(), 1]).data),
             hidden_keys: parts.hidden_keys.filter(hides).map(|flags| flags.data),
@@ -212,14 +213,18 @@ pub(super) fn one_span_each(
         return (hulls, cells.cloned());
     }
     let shape = [spans.len() / grid.queries(), 1, grid.queries(), 1];
-    let outside = outside(&Array::new(shape, spans.to_vec()), grid);
-    let cells = cells.map(|cells| Array { shape: cells.shape, data: cells.hidden.clone() });
+    let outside = outside(&BroadcastArray::new(shape, spans.to_vec()), grid);
+    let cells =
+        cells.map(|cells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() });
     let cells = both(cells, Some(outside)).expect("shapes that broadcast").expect("cells");
     (hulls, Some(HiddenCells { shape: cells.shape, hidden: cells.data }))
 }
 
 /// The flags that are true where either's are.
-fn both(a: Option<Array<bool>>, b: Option<Array<bool>>) -> Result<Option<Array<bool>>> {
+fn both(
+    a: Option<BroadcastArray<bool>>,
+    b: Option<BroadcastArray<bool>>,
+) -> Result<Option<BroadcastArray<bool>>> {
     match (a, b) {
         (Some(a), Some(b)) => a.zip(&b, |a, b| a || b).map(Some),
         (one, other) => Ok(one.or(other)),
@@ -227,7 +232,7 @@ fn both(a: Option<Array<bool>>, b: Option<Array<bool>>) -> Result<Option<Array<b
 }
 
 /// The flags `[batch, 1, queries, keys]` of the keys outside the spans `[batch, 1, queries, 1]`.
-fn outside(spans: &Array<RowSpans>, grid: &Grid) -> Array<bool> {
+fn outside(spans: &BroadcastArray<RowSpans>, grid: &Grid) -> BroadcastArray<bool> {
     let [batch, heads, queries, _] = spans.shape;
     let keys = grid.keys();
     let mut hidden = vec![true; batch * heads * queries * keys];
@@ -238,11 +243,11 @@ fn outside(spans: &Array<RowSpans>, grid: &Grid) -> Array<bool> {
             }
         }
     }
-    Array::new([batch, heads, queries, keys], hidden)
+    BroadcastArray::new([batch, heads, queries, keys], hidden)
 }
 
 /// The spans `[batch, 1, queries, 1]` that the flags leave visible, if two will do in every row.
-fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<RowSpans>> {
+fn stretches(hidden: &BroadcastArray<bool>, grid: &Grid) -> Option<BroadcastArray<RowSpans>> {
     let [batch, heads, queries, keys] = hidden.shape;
     let whole = Span::of(0, grid.keys() as u32);
     let stretches = |row: &[bool]| match row {
@@ -252,5 +257,5 @@ fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<RowSpans>> {
         row => RowSpans::of_hidden(row),
     };
     let spans: Option<Vec<RowSpans>> = hidden.data.chunks_exact(keys).map(stretches).collect();
-    Some(Array::new([batch, heads, queries, 1], spans?))
+    Some(BroadcastArray::new([batch, heads, queries, 1], spans?))
 }

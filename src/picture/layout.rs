@@ -2,7 +2,7 @@
 //! rectangle for each run of equal cells in a row; where cells say something under the pointer, one
 //! for each.
 
-use super::panel::{LegendEntry, Panel, Picture, short};
+use super::heatmap::{Heatmap, LegendEntry, Picture, short};
 use super::raster::{Paint, Raster};
 use super::svg::{Anchor, FONT, LETTER, Svg};
 
@@ -31,7 +31,7 @@ fn entry_width(entry: &LegendEntry) -> f32 {
 }
 
 /// Where a panel's parts lie.
-struct PanelLayout {
+struct HeatmapLayout {
     cell: f32,
     /// Room for the labels of the queries, to the left.
     left: f32,
@@ -41,8 +41,8 @@ struct PanelLayout {
     height: f32,
 }
 
-impl PanelLayout {
-    fn of(panel: &Panel) -> Self {
+impl HeatmapLayout {
+    fn of(panel: &Heatmap) -> Self {
         let longest = |labels: &[String]| {
             let widths = labels.iter().map(|label| text_width(&short(label, LONGEST_LABEL)));
             widths.fold(0.0, f32::max) + GAP
@@ -65,10 +65,10 @@ impl PanelLayout {
 impl Picture {
     /// The picture as an SVG file.
     pub(crate) fn to_svg(&self) -> String {
-        let layouts: Vec<PanelLayout> = self.panels.iter().map(PanelLayout::of).collect();
+        let layouts: Vec<HeatmapLayout> = self.panels.iter().map(HeatmapLayout::of).collect();
         let rows_of_panels = || layouts.chunks(self.across.max(1));
-        let row_width = |row: &[PanelLayout]| row.iter().map(|l| l.width + MARGIN).sum::<f32>();
-        let row_height = |row: &[PanelLayout]| row.iter().map(|l| l.height).fold(0.0, f32::max);
+        let row_width = |row: &[HeatmapLayout]| row.iter().map(|l| l.width + MARGIN).sum::<f32>();
+        let row_height = |row: &[HeatmapLayout]| row.iter().map(|l| l.height).fold(0.0, f32::max);
 
         let [title, note] = [&self.title, &self.note].map(|line| short(line, LONGEST_LINE));
         let lines = [text_width(&title), text_width(&note), text_width(AXES)];
@@ -143,7 +143,7 @@ impl Svg {
         }
     }
 
-    fn panel(&mut self, panel: &Panel, layout: &PanelLayout, x: f32, y: f32) {
+    fn panel(&mut self, panel: &Heatmap, layout: &HeatmapLayout, x: f32, y: f32) {
         let cell = layout.cell;
         self.text(x, y + FONT, Anchor::Start, &panel.caption);
         self.text(x, y + LINE + FONT, Anchor::Start, &panel.scale().unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Formatter, Write};
 
-use super::panel::{Panel, Picture, short};
+use super::heatmap::{Heatmap, Picture, short};
 
 const LONGEST_LABEL: usize = 10;
 
@@ -30,7 +30,7 @@ impl Picture {
     }
 }
 
-impl Panel {
+impl Heatmap {
     fn to_terminal(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let labels = |labels: &[String]| -> Vec<String> {
             labels.iter().map(|label| short(label, LONGEST_LABEL)).collect()

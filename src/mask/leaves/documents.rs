@@ -8,7 +8,7 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Leaf, Predicate};
-use crate::mask::array::Array;
+use crate::mask::array::BroadcastArray;
 use crate::mask::expression::List;
 use crate::mask::parts::Parts;
 use crate::mask::{Cause, Grid, Mask, RowSpans};
@@ -153,7 +153,7 @@ impl Predicate for Documents {
                     hidden.extend((0..keys).map(|k| self.id(b, grid.key_position(k)) != id));
                 }
             }
-            return Parts::flags(Array::new([batch, 1, queries, keys], hidden), grid);
+            return Parts::flags(BroadcastArray::new([batch, 1, queries, keys], hidden), grid);
         }
         let mut spans = Vec::with_capacity(batch * queries);
         for b in 0..batch {
@@ -163,7 +163,7 @@ impl Predicate for Documents {
                 RowSpans::from(grid.span_of(start, end))
             }));
         }
-        Parts::spans(Array::new([batch, 1, queries, 1], spans))
+        Parts::spans(BroadcastArray::new([batch, 1, queries, 1], spans))
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Leaf, Predicate};
-use crate::mask::array::Array;
+use crate::mask::array::BroadcastArray;
 use crate::mask::parts::Parts;
 use crate::mask::{Cause, Grid, HiddenCells, Mask};
 use crate::{Error, Result};
@@ -158,7 +158,7 @@ impl Predicate for HiddenFlags {
 
     fn lower(&self, grid: &Grid) -> Parts {
         let HiddenCells { shape, hidden } = &self.cells;
-        Parts::flags(Array { shape: *shape, data: hidden.clone() }, grid)
+        Parts::flags(BroadcastArray { shape: *shape, data: hidden.clone() }, grid)
     }
 }
 

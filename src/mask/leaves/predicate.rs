@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Leaf;
 use crate::Result;
-use crate::mask::array::Array;
+use crate::mask::array::BroadcastArray;
 use crate::mask::parts::Parts;
 use crate::mask::{Cause, Grid, Past};
 
@@ -102,11 +102,11 @@ pub(in crate::mask) trait Predicate: Display {
             Some(grid.span_of(visible.start, visible.end).into())
         });
         if let Some(spans) = spans.collect() {
-            return Parts::spans(Array::new([batch, 1, queries, 1], spans));
+            return Parts::spans(BroadcastArray::new([batch, 1, queries, 1], spans));
         }
         let cells = rows().flat_map(|(b, q)| {
             (0..grid.keys()).map(move |k| !self.is_visible(&Cell::of(grid, [b, 0, q, k])))
         });
-        Parts::flags(Array::new([batch, 1, queries, grid.keys()], cells.collect()), grid)
+        Parts::flags(BroadcastArray::new([batch, 1, queries, grid.keys()], cells.collect()), grid)
     }
 }

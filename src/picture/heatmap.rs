@@ -8,7 +8,7 @@ pub(crate) struct Picture {
     pub(crate) title: String,
     /// What the colours stand for.
     pub(crate) legend: Vec<LegendEntry>,
-    pub(crate) panels: Vec<Panel>,
+    pub(crate) panels: Vec<Heatmap>,
     /// The number of panels side by side.
     pub(crate) across: usize,
     /// A line below; may be empty.
@@ -24,7 +24,7 @@ pub(crate) struct LegendEntry {
 }
 
 /// One matrix: rows are queries, columns are keys.
-pub(crate) struct Panel {
+pub(crate) struct Heatmap {
     /// A line above; may be empty.
     pub(crate) caption: String,
     /// One for each row of the raster.
@@ -38,7 +38,7 @@ pub(crate) struct Panel {
     pub(crate) tips: Vec<String>,
 }
 
-impl Panel {
+impl Heatmap {
     /// What a drawn cell stands for, where that is more than one cell.
     pub(super) fn scale(&self) -> Option<String> {
         let Raster { query_step, key_step, .. } = self.raster;
