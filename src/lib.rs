@@ -87,6 +87,7 @@ pub mod import;
 mod kernels;
 pub mod mask;
 pub mod norm;
+mod picture;
 pub mod sequence;
 
 pub use error::{CacheMisuse, Error, Result};
