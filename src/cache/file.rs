@@ -347,3 +347,16 @@ fn tensor<const D: usize>(
 fn refuse<T>(path: &Path, expected: &str, error: String) -> Result<T> {
     misuse(CacheMisuse::File, expected.into(), format!("{}: {error}", path.display()))
 }
+
+/// The bytes of a file whose JSON is another, sealed as if it had been written so.
+#[cfg(test)]
+pub(crate) fn resealed(bytes: &[u8], edit: impl FnOnce(&str) -> String) -> Vec<u8> {
+    let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
+    let json = edit(&header.metadata().as_ref().unwrap()[ENTRY]);
+    let tensors = SafeTensors::deserialize(bytes).unwrap();
+    let mut views: Vec<_> = tensors.iter().collect();
+    views.sort_by(|a, b| a.0.cmp(b.0));
+    let checksum = checksum(&json, views.iter().cloned()).to_string();
+    let metadata = HashMap::from([(ENTRY.into(), json), (CHECKSUM.into(), checksum)]);
+    safetensors::serialize(views, Some(metadata)).unwrap()
+}

@@ -33,6 +33,8 @@ mod samples;
 mod store;
 
 pub use config::CacheConfig;
+#[cfg(test)]
+pub(crate) use file::resealed;
 pub use kv_cache::KvCache;
 pub(crate) use layer::LayerCache;
 pub(crate) use model::{CachedModel, KeyShape};

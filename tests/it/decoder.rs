@@ -14,7 +14,7 @@ use burn_decoder::decoder::{
 };
 use burn_decoder::import::LoadOptions;
 use burn_decoder::import::pytorch::{self, StateDict};
-use burn_decoder::mask::{Grid, LoweredMask, Mask};
+use burn_decoder::mask::{Grid, LoweredMask, Mask, SequenceMaskConfig};
 
 use crate::fixtures::{Fixtures, GRADIENT, OUTPUT, assert_close};
 use crate::pytorch::{layer_gradients, norm_gradients};
@@ -247,6 +247,34 @@ on_each_backend! {
         }
     }
 
+    /// The mask of a configuration, said by its fields or as a rule, and the window of each layer make
+    /// what the layers see; a configuration with all of it survives a file.
+    fn the_mask_of_a_configuration(device: Device) {
+        let fields = SequenceMaskConfig::new().with_window_keys(Some(4)).with_sinks(1);
+        let rule = (Mask::window_keys(4).unwrap() | Mask::sinks(1)) & Mask::look_ahead();
+        for mask in [fields, rule.clone().into()] {
+            let config = DecoderConfig::new(small_config(), 2)
+                .with_mask(mask)
+                .with_windows(vec![None, Some(2)]);
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("config.json");
+            config.save(&file).unwrap();
+            let decoder = DecoderConfig::load(&file).unwrap().init(&device).unwrap();
+            let x = Tensor::<3>::random([2, 7, 12], Distribution::Default, &device);
+            let batch = Batch::new().with_pad_counts([0, 2]);
+            let output = decoder.forward(x, &batch, &weights()).unwrap();
+            let padded = rule.left_padded([0, 2]);
+            let narrow = &padded & Mask::look_back(1);
+            for (weights, mask) in output.self_weights.iter().zip([padded, narrow]) {
+                let mask = mask.lower(&Grid::square(2, 7)).unwrap();
+                for (at, weight) in weights.to_data().iter::<f32>().enumerate() {
+                    let (row, query, key) = (at / 147, at / 7 % 7, at % 7);
+                    assert_eq!(weight > 0.0, mask.is_visible(row, 0, query, key), "{mask:?}");
+                }
+            }
+        }
+    }
+
     /// What is saved is what is loaded, the gate of a SwiGLU and the scale of an RMSNorm included.
     fn every_parameter_survives_saving(device: Device) {
         let folder = tempfile::tempdir().unwrap();
@@ -359,6 +387,9 @@ fn bad_configurations_are_refused() {
     let windows = DecoderConfig::new(small_config(), 2).with_windows(vec![None, Some(0)]);
     let error = windows.init(&device).unwrap_err();
     assert_eq!(error.to_string(), "DecoderConfig::windows: expected at least 1, got 0");
+    let padding = SequenceMaskConfig::new().with_pad_id(Some(3));
+    let error = DecoderConfig::new(small_config(), 2).with_mask(padding).init(&device).unwrap_err();
+    assert!(error.to_string().contains("tell padding with each batch"), "{error}");
 }
 
 #[test]
