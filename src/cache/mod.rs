@@ -40,6 +40,6 @@ pub(crate) use file::resealed;
 pub use kv_cache::KvCache;
 pub(crate) use layer::LayerCache;
 pub(crate) use model::{CachedModel, KeyShape};
-pub(crate) use pass::Pass;
+pub(crate) use pass::CachedPass;
 
 use kv_cache::misuse;

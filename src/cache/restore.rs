@@ -6,7 +6,7 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use super::file::{Saved, SavedRows};
 use super::layout::Layout;
 use super::model::{CachedModel, KeyShape};
-use super::rows::Rows;
+use super::rows::KnownRows;
 use super::samples::Samples;
 use super::store::{Room, Store};
 use super::{KvCache, LayerCache};
@@ -37,7 +37,8 @@ impl Saved {
         if !pasts.iter().eq(self.layers.iter().map(|(past, _)| past)) {
             return Err("layers that keep another part of the past than the model needs".into());
         }
-        let reader = Reader { tensors, rows, room: self.config.room(), device: model.device() };
+        let reader =
+            LayerReader { tensors, rows, room: self.config.room(), device: model.device() };
         let memory_keys = known.memory.as_ref().map(|(states, _)| states.dims()[1]);
         let parts = model.key_parameters().zip(model.key_shapes()).zip(&self.layers).enumerate();
         let layers = parts.map(|(i, ((model, shape), &(past, layout)))| {
@@ -47,7 +48,7 @@ impl Saved {
         let layers = layers.collect::<Result<_, String>>()?;
         Ok(KvCache {
             layers,
-            rows: Some(Rows {
+            rows: Some(KnownRows {
                 device: model.device(),
                 batch: rows.batch,
                 tokens: rows.tokens,
@@ -95,14 +96,14 @@ impl SavedRows {
 }
 
 /// Reads what the layers keep.
-struct Reader<'a> {
+struct LayerReader<'a> {
     tensors: &'a SafeTensors<'a>,
     rows: &'a SavedRows,
     room: Room,
     device: Device,
 }
 
-impl Reader<'_> {
+impl LayerReader<'_> {
     fn own(&self, i: usize, shape: KeyShape, past: Past, layout: Layout) -> Result<Store, String> {
         if !layout.is_of(past, self.rows.tokens) {
             return Err(format!(

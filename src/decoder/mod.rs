@@ -15,9 +15,9 @@ mod language_model_input;
 mod layer;
 mod layer_config;
 mod layer_masks;
+mod pass_view;
 mod position_embedding;
 mod stack;
-mod view;
 
 pub use crate::attention::Request;
 pub use crate::norm::{LayerNorm, Norm, NormConfig, RmsNorm};
