@@ -206,7 +206,7 @@ fn a_training_step_is_noticed() {
     let input = input_for(&training, 2);
     let loss = training.forward(all, input).unwrap().logits.powi_scalar(2).mean();
     let gradients = GradientsParams::from_grads(loss.backward(), &training);
-    let trained = SgdConfig::new().init().step(1e-3, training, gradients).valid();
+    let trained = SgdConfig::new().init().step(0.1, training, gradients).valid();
 
     let ids = |model: &LanguageModel| {
         model
