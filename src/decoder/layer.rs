@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 
-use super::{Arrangement, FeedForward, NormPlacement};
+use super::{FeedForward, NormPlacement, ResidualLayout};
 use crate::attention::{Angles, MultiHeadAttention, PassAngles, Request};
 use crate::cache::LayerCache;
 use crate::mask::LoweredMask;
@@ -102,7 +102,7 @@ pub struct DecoderLayer {
     #[module(skip)]
     pub(super) norm_placement: NormPlacement,
     #[module(skip)]
-    pub(super) arrangement: Arrangement,
+    pub(super) residual_layout: ResidualLayout,
 }
 
 impl DecoderLayer {
@@ -141,10 +141,10 @@ impl DecoderLayer {
         let (mut self_weights, mut cross_weights) = (None, None);
 
         // What a parallel feed-forward part reads, normalized already where it shares the norm.
-        let mut beside = (self.arrangement == Arrangement::Parallel).then(|| x.clone());
+        let mut beside = (self.residual_layout == ResidualLayout::Parallel).then(|| x.clone());
         let norms = (&self.self_attention_norm, &self.self_attention_output_norm);
         let mut x = self.residual(x, norms, |x| {
-            if self.arrangement == Arrangement::ParallelSharedNorm {
+            if self.residual_layout == ResidualLayout::ParallelSharedNorm {
                 beside = Some(x.clone());
             }
             let attention = &self.self_attention;

@@ -28,6 +28,6 @@ pub use language_model::{LanguageModel, LanguageModelOutput};
 pub use language_model_config::LanguageModelConfig;
 pub use language_model_input::LanguageModelInput;
 pub use layer::{DecoderLayer, DecoderLayerOutput, LayerContext, Memory};
-pub use layer_config::{Arrangement, DecoderLayerConfig, NormPlacement};
+pub use layer_config::{DecoderLayerConfig, NormPlacement, ResidualLayout};
 pub use position_embedding::{Learned, PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
 pub use stack::{Decoder, DecoderConfig, DecoderOutput};
