@@ -9,7 +9,7 @@ use crate::decoder::{
     DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, NormConfig,
 };
 use crate::generation::{BeamConfig, GenerationConfig, SamplingConfig};
-use crate::mask::{LookAheadMaskConfig, PaddingMaskConfig, SequenceMaskConfig};
+use crate::mask::{LookAheadMaskConfig, Mask, PaddingMaskConfig, SequenceMaskConfig};
 
 /// The default of every field of the configuration called `name` that has one.
 pub fn defaults(name: &str) -> Map<String, Value> {
@@ -57,5 +57,21 @@ pub fn migrate(name: &str, fields: &mut Map<String, Value>) {
         {
             fields.insert(new.into(), value);
         }
+    }
+    if name == "LanguageModelConfig"
+        && let Some(mask) = fields.remove("mask")
+    {
+        move_mask(mask, fields);
+    }
+}
+
+/// The mask stood beside the decoder, as a rule. Now it stands in it, and look-ahead is its default.
+fn move_mask(mask: Value, fields: &mut Map<String, Value>) {
+    let is_default = serde_json::to_value(Mask::look_ahead()).is_ok_and(|rule| rule == mask);
+    if let Some(Value::Object(decoder)) = fields.get_mut("decoder")
+        && !is_default
+        && !decoder.contains_key("mask")
+    {
+        decoder.insert("mask".into(), serde_json::json!({ "look_ahead": false, "rule": mask }));
     }
 }

@@ -11,9 +11,9 @@ use burn_decoder::attention::{
     RotaryLayout, RotaryScaling,
 };
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
-    Positions, ResidualLayout,
+    Positions, Request, ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 
@@ -202,16 +202,18 @@ impl Probe {
     }
 
     fn input(&self, memory: Tensor<3>) -> LanguageModelInput {
-        let mut input = LanguageModelInput::new()
-            .with_kernel(self.kernel)
-            .with_positions(self.positions.clone());
+        let mut input = Batch::new().with_positions(self.positions.clone());
         if let Some(mask) = &self.padding_mask {
             input = input.with_mask(mask.clone());
         }
         if self.has_memory() {
             input = input.with_memory(memory, self.memory_mask.clone());
         }
-        input
+        input.asking(self.request())
+    }
+
+    fn request(&self) -> Request {
+        Request::new().with_kernel(self.kernel)
     }
 
     fn has_memory(&self) -> bool {
@@ -351,13 +353,13 @@ impl Probe {
             &self.device,
         );
         let together = self.model.forward(tokens.clone(), self.input(self.memory())).unwrap();
-        let mut input = LanguageModelInput::new().with_kernel(self.kernel);
+        let mut input = Batch::new();
         if self.has_memory() {
             let memory = self.memory().slice([row..row + 1, 0..MEMORY_LENGTHS[row], 0..D_MODEL]);
             input = input.with_memory(memory, Mask::all_visible());
         }
         let alone = tokens.slice([row..row + 1, range.clone()]);
-        let alone = self.model.forward(alone, input).unwrap().logits;
+        let alone = self.model.forward(alone, input.asking(self.request())).unwrap().logits;
         let together = together.logits.slice([row..row + 1, range, 0..VOCAB_SIZE]);
         let difference = (together - alone).abs().max().into_scalar::<f32>();
         if difference.is_nan() { f64::INFINITY } else { difference.into() }

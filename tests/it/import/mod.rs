@@ -1,6 +1,6 @@
 //! Weights from elsewhere and back: Hugging Face's folders, PyTorch's state dicts, burn-nn's decoder.
 
-mod allocations;
+pub mod allocations;
 mod burn_nn;
 mod config;
 mod families;
