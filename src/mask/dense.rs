@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use super::{Grid, LoweredMask, Mask, Span};
+use super::{Grid, LoweredMask, Mask, RowSpans, Span};
 use crate::Result;
 
 /// The dense mask built last, with its device. Clones of a lowered mask share it, so that a stack
@@ -113,7 +113,19 @@ impl LoweredMask {
     }
 
     /// The keys outside the spans, `[batch or 1, 1, queries or 1, keys]`.
-    fn outside(&self, spans: &[Span], device: &Device) -> Tensor<4, Bool> {
+    fn outside(&self, spans: &[RowSpans], device: &Device) -> Tensor<4, Bool> {
+        let outside = |range: fn(&RowSpans) -> Span| {
+            self.outside_one(&spans.iter().map(range).collect::<Vec<_>>(), device)
+        };
+        let first = outside(RowSpans::first);
+        if spans.iter().all(|spans| spans.second().is_empty()) {
+            return first;
+        }
+        first.bool_and(outside(RowSpans::second))
+    }
+
+    /// The keys outside one range a row.
+    fn outside_one(&self, spans: &[Span], device: &Device) -> Tensor<4, Bool> {
         let (queries, keys) = (self.grid.queries(), self.grid.keys());
         let batch = spans.len() / queries;
         let rows = spans.chunks_exact(queries);

@@ -55,9 +55,10 @@ mod rule;
 mod svg;
 mod why;
 
+pub use crate::kernels::{HiddenCells, RowSpans, Span};
 pub use draw::Drawing;
 pub use grid::Grid;
-pub use lowered::{HiddenCells, LoweredMask, Span};
+pub use lowered::LoweredMask;
 pub use modules::{
     LookAheadMask, LookAheadMaskConfig, PaddingMask, PaddingMaskConfig, SequenceInput,
     SequenceMask, SequenceMaskConfig,

@@ -5,11 +5,10 @@
 //! - `|` and `!`: stay spans, or hidden keys, where the result can be said so for every row;
 //!   else they become cells.
 
-use std::sync::Arc;
-
 use super::array::Array;
-use super::{Grid, HiddenCells, LoweredMask, Span};
+use super::{Grid, HiddenCells, LoweredMask, RowSpans, Span};
 use crate::Result;
+use crate::kernels::Visibility;
 
 /// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
@@ -24,17 +23,22 @@ impl Parts {
     /// The parts of a mask that was lowered before.
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
+        let visibility = &mask.visibility;
         let cells = |cells: &HiddenCells| Array { shape: cells.shape, data: cells.hidden.clone() };
         Self {
-            spans: mask.spans.clone().map(|data| {
-                let batch = data.len() / queries;
-                Array { shape: [batch, 1, queries, 1], data }
+            spans: visibility.spans.as_deref().map(|spans| {
+                let one = |spans: &RowSpans| {
+                    debug_assert!(spans.second().is_empty());
+                    spans.first()
+                };
+                let shape = [spans.len() / queries, 1, queries, 1];
+                Array::new(shape, spans.iter().map(one).collect())
             }),
-            hidden_keys: mask.hidden_keys.clone().map(|data| {
+            hidden_keys: visibility.hidden_keys.clone().map(|data| {
                 let batch = data.len() / keys;
                 Array { shape: [batch, 1, 1, keys], data }
             }),
-            hidden_cells: mask.hidden_cells.as_ref().map(cells),
+            hidden_cells: visibility.hidden_cells.as_ref().map(cells),
         }
     }
 
@@ -140,13 +144,16 @@ impl Parts {
     }
 
     /// The parts as kernels get them: nothing left that hides nothing.
-    pub(super) fn finish(self, grid: &Grid) -> FinishedParts {
+    pub(super) fn finish(self, grid: &Grid) -> Visibility {
         let (queries, keys) = (grid.queries(), grid.keys());
         let full = Span { start: 0, end: keys as u32 };
         let spans = self.spans.filter(|spans| spans.data.iter().any(|span| *span != full));
         let hides = |flags: &Array<bool>| flags.data.contains(&true);
-        FinishedParts {
-            spans: spans.map(|spans| spans.expand([spans.shape[0], 1, queries, 1]).data),
+        Visibility {
+            spans: spans.map(|spans| {
+                let rows = spans.expand([spans.shape[0], 1, queries, 1]).data;
+                rows.iter().map(|&span| RowSpans::one(span)).collect()
+            }),
             hidden_keys: self.hidden_keys.filter(hides).map(|flags| flags.data),
             hidden_cells: self
                 .hidden_cells
@@ -154,13 +161,6 @@ impl Parts {
                 .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
         }
     }
-}
-
-/// The parts of a [`super::LoweredMask`].
-pub(super) struct FinishedParts {
-    pub(super) spans: Option<Arc<[Span]>>,
-    pub(super) hidden_keys: Option<Arc<[bool]>>,
-    pub(super) hidden_cells: Option<HiddenCells>,
 }
 
 /// What two optional parts say together.

@@ -165,9 +165,11 @@ impl LoweredMask {
         let keys = hidden.len();
         hidden.fill(false);
         if let Some(spans) = self.spans() {
-            let span = spans[(batch * self.grid.queries() + query) % spans.len()];
-            hidden[..span.start as usize].fill(true);
-            hidden[span.end as usize..].fill(true);
+            let spans = spans[(batch * self.grid.queries() + query) % spans.len()];
+            hidden.fill(true);
+            for span in [spans.first(), spans.second()] {
+                hidden[span.start as usize..span.end as usize].fill(false);
+            }
         }
         if let Some(flags) = self.hidden_keys() {
             let row = &flags[batch * keys % flags.len()..][..keys];
