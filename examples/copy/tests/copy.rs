@@ -1,15 +1,11 @@
 //! The copy example, run in small: what it refuses, what it keeps, what it catches.
-//!
-//! The example is compiled into this test, so that it is never the binary of another build.
-
-#[path = "../../examples/copy/main.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod copy;
 
 use std::fs;
 use std::path::Path;
 
 use clap::Parser;
+use copy::loss::Estimate;
+use copy::task::Task;
 use copy::{Args, Failure, Verdict, run};
 use serde_json::Value;
 
@@ -249,10 +245,33 @@ fn a_training_that_sees_the_future_is_stopped() {
 fn a_text_is_copied_by_the_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text");
-    fs::write(&path, include_str!("copy_example.rs")).unwrap();
+    fs::write(&path, include_str!("copy.rs")).unwrap();
     let (verdict, printed, _) = copy(&format!("{TINY} --text {}", path.display())).unwrap();
     assert_eq!(verdict, Verdict::NotProved, "{printed}");
     assert_says(&printed, &["loss of the first half, on noise"]);
+}
+
+#[test]
+fn what_is_left_out_can_be_known_beforehand() {
+    let task = |architecture: &str| {
+        let sizes = "--vocab 4 --min-source 3 --max-source 3 --unseen 16 --batch 2";
+        let args = parse(&format!("{sizes} --architecture {architecture}")).unwrap();
+        Task::new(&args.settings).unwrap()
+    };
+    let mut copied = task("decoder-only");
+    let samples = copied.training_batch(2).unwrap();
+    // 48 of the 64 strings are left, each of them as likely.
+    let known = 2.0 * (64.0_f64 / 48.0).ln();
+    assert!((copied.known_beforehand(&samples) - known).abs() < 1e-12);
+    assert_eq!(task("cross").known_beforehand(&samples), 0.0);
+}
+
+#[test]
+fn an_estimate_is_the_mean_and_its_standard_error() {
+    let estimate = Estimate::of(&[1.0, 2.0, 3.0, 6.0]);
+    assert_eq!(estimate.mean, 3.0);
+    // variance (4 + 1 + 0 + 9) / 3, over 4 values
+    assert!((estimate.standard_error - (14.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
 }
 
 /// The files in a folder, sorted.

@@ -75,16 +75,3 @@ pub fn measure(model: &CopyModel, batches: &[Batch], half: Half) -> Result<Estim
     }
     Ok(Estimate::of(&values))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::Estimate;
-
-    #[test]
-    fn an_estimate_is_the_mean_and_its_standard_error() {
-        let estimate = Estimate::of(&[1.0, 2.0, 3.0, 6.0]);
-        assert_eq!(estimate.mean, 3.0);
-        // variance (4 + 1 + 0 + 9) / 3, over 4 values
-        assert!((estimate.standard_error - (14.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-    }
-}

@@ -17,7 +17,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// A device of the backend, or why there is none; `example` is what runs.
+    /// A device of the backend, or why there is none; `example` is the package that runs.
     pub fn device(self, example: &str) -> Result<Device, String> {
         match self {
             #[cfg(feature = "ndarray")]
@@ -55,7 +55,7 @@ impl Backend {
         .collect();
         format!(
             "--backend {name}: expected a backend that is compiled in ({}), got {name}; build \
-             with it: cargo run --release --features {name} --example {example} -- --backend {name}",
+             with it: cargo run --release -p {example} --features {name} -- --backend {name}",
             if compiled_in.is_empty() { "none is".into() } else { compiled_in.join(", ") },
         )
     }

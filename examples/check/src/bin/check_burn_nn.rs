@@ -1,7 +1,7 @@
 //! Checks a model that is none of this crate's: burn-nn's Transformer decoder.
 //!
 //! ```text
-//! cargo run --release --example check_burn_nn
+//! cargo run --release -p check --bin check_burn_nn
 //! ```
 //!
 //! First as it should be used, then with its mask forgotten, then with left padding, where burn-nn
@@ -12,6 +12,10 @@ use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use burn_decoder::causality::CausalityCheck;
 use burn_decoder::mask::Mask;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const WIDTH: usize = 16;
 const LENGTH: usize = 12;

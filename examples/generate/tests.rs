@@ -1,22 +1,18 @@
 //! The generate example, on a tiny checkpoint with a tokenizer of sixty-one words.
-//!
-//! The example is compiled into this test, so that it is never the binary of another build.
-
-#[path = "../../examples/generate/main.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod generate;
 
 use std::fs;
 use std::path::Path;
 
 use clap::Parser;
-use generate::{Args, run};
+use safetensors::SafeTensors;
 use serde_json::{Map, json};
 use tempfile::TempDir;
 
-use crate::fixtures::Fixtures;
+use super::{Args, run};
 
-const CHECKPOINT: &str = "tests/fixtures/llama_tiny";
+/// What transformers computed, in the root of the workspace.
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+const CHECKPOINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/llama_tiny");
 
 /// A folder with the tiny Llama and a tokenizer whose token `i` is the word `wi`.
 fn folder() -> TempDir {
@@ -56,10 +52,12 @@ fn generate(folder: &Path, arguments: &[&str]) -> Result<(bool, String), String>
 
 /// Rows of a tensor of token ids, in words.
 fn words(name: &str) -> Vec<String> {
-    let fixtures = Fixtures::open("llama_tiny/reference.safetensors");
-    let data = fixtures.data(name);
-    let width = data.shape()[1];
-    let ids: Vec<i64> = data.iter::<i64>().collect();
+    let bytes = fs::read(Path::new(CHECKPOINT).join("reference.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor(name).unwrap();
+    let width = tensor.shape()[1];
+    let (ids, []) = tensor.data().as_chunks::<8>() else { panic!("{name}: expected i64") };
+    let ids: Vec<i64> = ids.iter().map(|id| i64::from_le_bytes(*id)).collect();
     let row = |row: &[i64]| row.iter().map(|id| format!("w{id}")).collect::<Vec<_>>().join(" ");
     ids.chunks(width).map(row).collect()
 }
@@ -106,7 +104,7 @@ fn a_chat_goes_through_the_template() {
 #[test]
 fn logits_are_compared_with_a_dump() {
     let compare = |of: &str| {
-        let dump = format!("tests/fixtures/{of}/reference.safetensors");
+        let dump = format!("{FIXTURES}/{of}/reference.safetensors");
         generate(Path::new(CHECKPOINT), &["--parity", &dump, "--tolerance", "1e-4"]).unwrap()
     };
     let (agrees, printed) = compare("llama_tiny");

@@ -252,26 +252,3 @@ fn too_few_strings() -> Failure {
             .into(),
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::super::args::Args;
-    use super::Task;
-
-    #[test]
-    fn what_is_left_out_can_be_known_beforehand() {
-        let task = |architecture: &str| {
-            let sizes = "--vocab 4 --min-source 3 --max-source 3 --unseen 16 --batch 2";
-            let arguments = format!("copy {sizes} --architecture {architecture}");
-            Task::new(&Args::parse_from(arguments.split(' ')).settings).unwrap()
-        };
-        let mut copied = task("decoder-only");
-        let samples = copied.training_batch(2).unwrap();
-        // 48 of the 64 strings are left, each of them as likely.
-        let known = 2.0 * (64.0_f64 / 48.0).ln();
-        assert!((copied.known_beforehand(&samples) - known).abs() < 1e-12);
-        assert_eq!(task("cross").known_beforehand(&samples), 0.0);
-    }
-}

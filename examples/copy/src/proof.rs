@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use burn::tensor::Device;
 use serde::Serialize;
+use shared::Backend;
 
 use super::args::{Args, Settings};
-use super::backend::Backend;
 use super::batch::{Batch, Half};
 use super::checks::{Finding, Leak, check};
 use super::failure::{Failure, Verdict};

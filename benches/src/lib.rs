@@ -13,8 +13,10 @@
 //! - MASK: `causal`, `full`, `padded` (causal, the last quarter is padding), `window` (causal, 256
 //!   keys) or `packed` (causal, eight documents); of `copy` always causal;
 //! - PASS: `forward`, or `training` (forward and backward).
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use burn::nn::attention::{MhaInput, generate_autoregressive_mask};
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -40,6 +42,11 @@ const HEAD_DIM: usize = 64;
 const WIDTH: usize = HEADS * HEAD_DIM;
 const VOCAB: usize = 32;
 const SEQUENCES: usize = 64;
+
+/// Time to spend on a case, once it ran three times.
+const BUDGET: Duration = Duration::from_millis(1500);
+/// The most runs of a case.
+const MOST: usize = 40;
 
 /// One run of what is measured.
 pub type Step = Box<dyn FnMut()>;
@@ -102,6 +109,21 @@ impl Case {
             "copy" => self.copy(),
             other => panic!("{other}: expected op, small, mha, layer or copy"),
         }
+    }
+
+    /// The median time of a run in milliseconds, after one to warm up. `pytorch.py` has the same rule.
+    pub fn median(&self) -> f64 {
+        let mut step = self.prepare();
+        step();
+        let start = Instant::now();
+        let mut times = Vec::new();
+        while times.len() < 3 || (start.elapsed() < BUDGET && times.len() < MOST) {
+            let begin = Instant::now();
+            step();
+            times.push(begin.elapsed());
+        }
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
     }
 
     fn lowered(&self, batch: usize) -> LoweredMask {

@@ -1,37 +1,32 @@
 //! The copy task: a decoder learns to copy, and proves that it never saw the future.
 //!
 //! ```text
-//! cargo run --release --example copy                    # learn, prove, exit 0
-//! cargo run --release --example copy -- --mask none     # the control: it leaks and is caught
+//! cargo run --release -p copy                    # learn, prove, exit 0
+//! cargo run --release -p copy -- --mask none     # the control: it leaks and is caught
 //! ```
 //!
-//! In reading order: [`args`] and [`device`], what can be chosen; [`task`] and [`batch`], the
+//! In reading order: [`args`], what can be chosen; [`task`] and [`batch`], the
 //! strings; [`model`] and [`loss`]; [`train`]; [`generate`] and [`checks`], what is tested;
 //! [`proof`], what it amounts to; [`run_folder`] and [`pictures`], what is kept.
 
 mod args;
-#[allow(clippy::duplicate_mod)] // The tests compile both examples that share it.
-#[path = "../shared/backend.rs"]
-mod backend;
 mod batch;
 mod checks;
 mod failure;
 mod generate;
 mod logits;
-mod loss;
+pub mod loss;
 mod model;
 mod pictures;
 mod progress;
 mod proof;
 mod run_folder;
-mod task;
+pub mod task;
 mod train;
 
-use std::io::{Write, stdout};
-use std::process::ExitCode;
+use std::io::Write;
 
 use burn::module::Module;
-use clap::Parser;
 
 pub use args::Args;
 pub use failure::{Failure, Verdict};
@@ -40,16 +35,6 @@ use proof::Proof;
 use run_folder::{RunConfig, RunFolder, SavedRun};
 use task::Task;
 use train::Trained;
-
-fn main() -> ExitCode {
-    match run(Args::parse(), &mut stdout().lock()) {
-        Ok(verdict) => verdict.code().into(),
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.code().into()
-        }
-    }
-}
 
 /// Learns and proves. What was found is written to `to`, progress to standard error.
 pub fn run(mut args: Args, to: &mut impl Write) -> Result<Verdict, Failure> {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
+use shared::Backend;
 
-use super::backend::Backend;
 use super::failure::Failure;
 
 /// Trains a decoder to copy, then proves that it is causal.

@@ -1,9 +1,9 @@
 //! Checks a saved run of the copy example for leaks.
 //!
 //! ```text
-//! cargo run --release --example copy -- --out run
-//! cargo run --release --example check -- run            # exit 0: no leak
-//! cargo run --release --example check -- run --svg influence.svg --json report.json
+//! cargo run --release -p copy -- --out run
+//! cargo run --release -p check -- run            # exit 0: no leak
+//! cargo run --release -p check -- run --svg influence.svg --json report.json
 //! ```
 //!
 //! The device is Burn's default one; `BURN_DEVICE=ndarray`, `flex` or `wgpu` chooses among those
@@ -24,14 +24,18 @@ use burn_decoder::decoder::{
 use burn_decoder::mask::Mask;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use mimalloc::MiMalloc;
 use serde::Deserialize;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Checks a saved run of the copy example: does the model see the future, or another row?
 #[derive(Parser)]
 #[command(name = "check", max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found.")]
 struct Args {
-    /// The folder that `--example copy -- --out DIR` wrote.
+    /// The folder that `cargo run --release -p copy -- --out DIR` wrote.
     run: PathBuf,
     /// Tokens in each row.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(2..=4096))]
