@@ -105,6 +105,7 @@ pub struct SequenceMask {
 
 /// What is known of the rows of a batch; all of it optional, all of it applied together.
 #[derive(Clone, Debug, Default)]
+#[must_use = "the methods give a new value"]
 pub struct SequenceInput {
     tokens: Option<Tensor<2, Int>>,
     /// Padding stated by the caller.
