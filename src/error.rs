@@ -110,13 +110,28 @@ pub enum Error {
         tolerance: f64,
     },
 
-    /// A model's scores hold NaN, so that no token can be chosen.
+    /// A model's scores are not numbers, so that no token can be chosen.
     #[error(
-        "logits of row {row} after {tokens} tokens: expected numbers, got NaN; look for NaN in the \
-         parameters, or for an overflow in half precision"
+        "logits of row {row} after {tokens} tokens: expected numbers, got {got}; look for NaN in the \
+         parameters, for an overflow in half precision (of f16 it begins at 65,520), or in the logits \
+         hook"
     )]
     NotANumber {
-        /// The row, among those that are being generated.
+        /// The row: the number of its prompt.
+        row: usize,
+        /// Number of tokens that it holds.
+        tokens: usize,
+        /// NaN, or infinity where a number has overflown.
+        got: f32,
+    },
+
+    /// All tokens are ruled out, by a logits hook or by the model.
+    #[error(
+        "logits of row {row} after {tokens} tokens: expected a token that may come next, got -inf \
+         for every one; look at what the logits hook rules out"
+    )]
+    NoTokenLeft {
+        /// The row: the number of its prompt.
         row: usize,
         /// Number of tokens that it holds.
         tokens: usize,
