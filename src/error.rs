@@ -73,6 +73,17 @@ pub enum Error {
         vocab_size: usize,
     },
 
+    /// A model under a check gave tensors of another shape than it should.
+    #[error("{output}: expected {expected}, got {got}")]
+    ModelOutput {
+        /// Which of its tensors.
+        output: &'static str,
+        /// The shape that fits.
+        expected: String,
+        /// The shape that came.
+        got: String,
+    },
+
     /// A part of the input is missing or was given to a model that has no use for it.
     #[error("{input}: expected {expected}, got {got}")]
     Input {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::promise::Flags;
+use super::receptive_field::BitMatrix;
 
 /// Which key moves which query, and which was promised to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,14 +21,14 @@ pub struct Influence {
 
 /// What is to be said of one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum CellState {
     Quiet,
     Seen,
     Missing,
     Leak,
 }
 
-impl Verdict {
+impl CellState {
     const ALL: [Self; 4] = [Self::Quiet, Self::Seen, Self::Missing, Self::Leak];
 
     fn of(promised: bool, moved: bool) -> Self {
@@ -69,24 +69,24 @@ impl Verdict {
 }
 
 impl Influence {
-    pub(super) fn new(row: Option<usize>, promised: &Flags, moved: &Flags) -> Self {
+    pub(super) fn new(row: Option<usize>, promised: &BitMatrix, moved: &BitMatrix) -> Self {
         let length = promised.length();
-        let list = |flags: &Flags| {
+        let list = |flags: &BitMatrix| {
             (0..length * length).map(|cell| flags.get(cell / length, cell % length)).collect()
         };
         Self { row, length, promised: list(promised), moved: list(moved) }
     }
 
-    fn verdict(&self, query: usize, key: usize) -> Verdict {
+    fn state(&self, query: usize, key: usize) -> CellState {
         let cell = query * self.length + key;
-        Verdict::of(self.promised[cell], self.moved[cell])
+        CellState::of(self.promised[cell], self.moved[cell])
     }
 
-    /// The worst verdict of a square block of cells.
-    fn worst(&self, query: usize, key: usize, side: usize) -> Verdict {
+    /// The worst state of a square block of cells.
+    fn worst(&self, query: usize, key: usize, side: usize) -> CellState {
         let upto = |start: usize| start..(start + side).min(self.length);
         let cells = upto(query).flat_map(|query| upto(key).map(move |key| (query, key)));
-        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(Verdict::Quiet)
+        cells.map(|(query, key)| self.state(query, key)).max().unwrap_or(CellState::Quiet)
     }
 
     /// The promised mask and the influence seen, side by side, as an SVG picture.
@@ -106,32 +106,31 @@ impl Influence {
         for query in 0..self.length {
             for key in 0..self.length {
                 let promised = match self.promised[query * self.length + key] {
-                    true => Verdict::Seen,
-                    false => Verdict::Quiet,
+                    true => CellState::Seen,
+                    false => CellState::Quiet,
                 };
-                for ((left, _), verdict) in titles.iter().zip([promised, self.verdict(query, key)])
-                {
+                for ((left, _), state) in titles.iter().zip([promised, self.state(query, key)]) {
                     let (x, y) = (left + key * cell, 30 + query * cell);
                     let _ = writeln!(
                         svg,
                         "<rect x=\"{x}\" y=\"{y}\" width=\"{cell}\" height=\"{cell}\" fill=\"{}\" \
                          stroke=\"white\" stroke-width=\"0.5\"><title>query {query}, key {key}: \
                          {}</title></rect>",
-                        verdict.colour(),
-                        verdict.words(),
+                        state.colour(),
+                        state.words(),
                     );
                 }
             }
         }
-        for (line, verdict) in Verdict::ALL.into_iter().enumerate() {
+        for (line, state) in CellState::ALL.into_iter().enumerate() {
             let y = 46 + side + 20 * line;
             let _ = writeln!(
                 svg,
                 "<rect x=\"20\" y=\"{y}\" width=\"12\" height=\"12\" fill=\"{}\"/>\
                  <text x=\"38\" y=\"{}\">{}</text>",
-                verdict.colour(),
+                state.colour(),
                 y + 11,
-                verdict.words(),
+                state.words(),
             );
         }
         svg + "</svg>\n"
@@ -156,20 +155,20 @@ impl fmt::Display for Influence {
         for query in starts() {
             let promised: String = starts()
                 .map(|key| match self.promised[query * self.length + key] {
-                    true => Verdict::Seen.symbol(),
-                    false => Verdict::Quiet.symbol(),
+                    true => CellState::Seen.symbol(),
+                    false => CellState::Quiet.symbol(),
                 })
                 .collect();
             let seen: String = starts().map(|key| self.worst(query, key, block).symbol()).collect();
             writeln!(f, "  {promised:<width$}   {seen}")?;
         }
-        let present = |verdict: &Verdict| {
+        let present = |state: &CellState| {
             let cells = 0..self.length * self.length;
-            let mut verdicts = cells.map(|cell| Verdict::of(self.promised[cell], self.moved[cell]));
-            verdicts.any(|other| other == *verdict)
+            let mut states = cells.map(|cell| CellState::of(self.promised[cell], self.moved[cell]));
+            states.any(|other| other == *state)
         };
-        for verdict in Verdict::ALL.into_iter().filter(present) {
-            writeln!(f, "  {} {}", verdict.symbol(), verdict.words())?;
+        for state in CellState::ALL.into_iter().filter(present) {
+            writeln!(f, "  {} {}", state.symbol(), state.words())?;
         }
         Ok(())
     }
