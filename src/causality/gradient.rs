@@ -14,7 +14,7 @@ use super::schedule;
 use crate::Result;
 
 /// What the derivatives say.
-pub(super) struct Gradients {
+pub(super) struct InputGradients {
     /// For each table of the promise, `[query, key]`: the largest derivative of the query by the key.
     pub tables: Vec<Vec<f32>>,
     /// The first row and query with a derivative by a hidden key that is not finite.
@@ -25,7 +25,7 @@ pub(super) struct Gradients {
 pub(super) fn gradients<I: ModelInput>(
     runner: &PathRunner<'_, I>,
     lanes: usize,
-) -> Result<Option<Gradients>> {
+) -> Result<Option<InputGradients>> {
     let (batch, length) = (runner.promise.batch(), runner.promise.length());
     let base = runner.base(0);
     let mut tables = vec![vec![0f32; length * length]; runner.promise.tables()];
@@ -68,5 +68,5 @@ pub(super) fn gradients<I: ModelInput>(
             }
         }
     }
-    Ok(Some(Gradients { tables, not_finite }))
+    Ok(Some(InputGradients { tables, not_finite }))
 }

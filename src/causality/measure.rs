@@ -1,6 +1,6 @@
 //! Measuring: everything that was seen on one path of a model, before anything is concluded.
 
-use super::gradient::{self, Gradients};
+use super::gradient::{self, InputGradients};
 use super::input::{ModelInput, sealed::Input};
 use super::perturb::{Observation, Outputs, PathRunner, largest_move, size_of};
 use super::receptive_field::ReceptiveFields;
@@ -13,7 +13,7 @@ pub(super) struct Measurements<V> {
     /// alone. The first round's changes are random, the second one's extreme.
     pub moves: [Vec<Vec<f32>>; schedule::ROUNDS],
     /// The same by gradients.
-    pub gradients: Option<Gradients>,
+    pub gradients: Option<InputGradients>,
     /// Changes of many positions at once, and of other rows.
     pub observations: Vec<Observation>,
     /// The first `(row, query, key)` where NaN in hidden keys made something finite infinite or NaN.
@@ -106,7 +106,7 @@ pub(super) fn measure<I: ModelInput>(
     Ok(measured)
 }
 
-/// Forward passes that [`collect`] runs when no rows are mixed.
+/// Forward passes that [`measure`] runs when no rows are mixed.
 pub(super) fn cost<I: ModelInput>(promise: &ReceptiveFields, by_gradient: bool) -> usize {
     let lanes = promise.batch();
     let rounds: usize = (0..schedule::ROUNDS)

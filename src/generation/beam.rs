@@ -21,8 +21,8 @@ use burn::config::Config;
 
 use super::driver::Driver;
 use super::hooks::{Hook, RowTokens};
+use super::logits::PassLogits;
 use super::sampling::log_sum_exp;
-use super::scores::Scores;
 use crate::Error;
 use crate::Result;
 use crate::cache::CacheConfig;
@@ -223,7 +223,12 @@ impl<'a> Search<'a> {
 
     /// Takes the best extensions and returns the parents of those that live on. The scores of the
     /// search's live beginnings start at `first`.
-    fn extend(&mut self, scores: &Scores, first: usize, hooks: &mut [Hook]) -> Result<Vec<usize>> {
+    fn extend(
+        &mut self,
+        scores: &PassLogits,
+        first: usize,
+        hooks: &mut [Hook],
+    ) -> Result<Vec<usize>> {
         if self.live.is_empty() {
             return Ok(Vec::new());
         }
@@ -258,7 +263,7 @@ impl<'a> Search<'a> {
     /// `width` of them do not end with a stop token.
     fn extensions(
         &self,
-        scores: &Scores,
+        scores: &PassLogits,
         first: usize,
         hooks: &mut [Hook],
     ) -> Result<Vec<Extension>> {

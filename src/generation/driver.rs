@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::scores::Scores;
+use super::logits::PassLogits;
 use crate::cache::{CacheConfig, KvCache};
 use crate::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput, PositionEmbedding};
 use crate::{Error, Result};
@@ -90,7 +90,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Sends the prompts, padded on the left to the length of the longest.
-    pub fn prefill(&mut self, prompts: &[Vec<u32>]) -> Result<Scores> {
+    pub fn prefill(&mut self, prompts: &[Vec<u32>]) -> Result<PassLogits> {
         let pads: Vec<usize> = prompts.iter().map(|prompt| self.longest - prompt.len()).collect();
         let padded = prompts.iter().zip(&pads).flat_map(|(prompt, &pads)| {
             // Any token of the vocabulary does: nothing sees it.
@@ -105,7 +105,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Sends one more token of each row.
-    pub fn step(&mut self, tokens: &[u32]) -> Result<Scores> {
+    pub fn step(&mut self, tokens: &[u32]) -> Result<PassLogits> {
         // What the first pass said of masks, positions and memory, the cache knows.
         let input = LanguageModelInput {
             mask: None,
@@ -116,13 +116,18 @@ impl<'a> Driver<'a> {
         self.pass(tokens.iter().copied().map(i64::from).collect(), tokens.len(), input)
     }
 
-    fn pass(&mut self, tokens: Vec<i64>, rows: usize, input: LanguageModelInput) -> Result<Scores> {
+    fn pass(
+        &mut self,
+        tokens: Vec<i64>,
+        rows: usize,
+        input: LanguageModelInput,
+    ) -> Result<PassLogits> {
         let shape = [rows, tokens.len() / rows];
         let device = self.model.embedding.weight.device();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &device);
         let LanguageModelOutput { logits, self_weights, .. } =
             self.model.forward_cached(tokens, input, &mut self.cache)?;
-        Ok(Scores::new(logits, self_weights))
+        Ok(PassLogits::new(logits, self_weights))
     }
 }
 

@@ -18,8 +18,8 @@
 mod beam;
 mod driver;
 pub mod hooks;
+mod logits;
 mod sampling;
-mod scores;
 mod stream;
 
 pub use beam::{BeamConfig, EarlyStopping, Hypothesis, beam_search, beam_search_with_hook};

@@ -8,8 +8,8 @@ use chacha20::ChaCha8Rng;
 
 use super::driver::Driver;
 use super::hooks::{Hook, RowTokens};
+use super::logits::PassLogits;
 use super::sampling::{SamplingConfig, log_probability};
-use super::scores::Scores;
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
 use crate::error::check_nonzero;
@@ -100,7 +100,9 @@ pub struct Generated {
 /// # Ok::<(), burn_decoder::Error>(())
 /// ```
 ///
-/// An error ends all rows. What was written before it has been given by then; [`finish`] keeps none
+/// Its items are errors where the model gives one, where a row's scores are no numbers
+/// ([`Error::NotANumber`](crate::Error::NotANumber)), or where no token is left
+/// ([`Error::NoTokenLeft`](crate::Error::NoTokenLeft)). An error ends all rows. What was written before it has been given by then; [`finish`] keeps none
 /// of it, so iterate where errors may come late and the text is wanted all the same.
 ///
 /// [`finish`]: Self::finish
@@ -109,7 +111,7 @@ pub struct Generation<'a> {
     config: GenerationConfig,
     hooks: Vec<Hook<'a>>,
     /// Rows that have not ended, in the order of the cache's rows.
-    live: Vec<Row>,
+    live: Vec<LiveRow>,
     /// Tokens of the last step that were not asked for yet.
     ready: VecDeque<GeneratedToken>,
     /// What ended the generation, to be told behind them.
@@ -118,7 +120,7 @@ pub struct Generation<'a> {
 }
 
 /// A row that has not ended.
-struct Row {
+struct LiveRow {
     /// Its number among the prompts.
     index: usize,
     prompt_length: usize,
@@ -164,7 +166,7 @@ impl<'a> Generation<'a> {
         let cache = config.cache.as_ref();
         let driver = Driver::new(model, prompts, config.max_new_tokens, cache, input)?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let row = |(index, tokens): (usize, &Vec<u32>)| Row {
+        let row = |(index, tokens): (usize, &Vec<u32>)| LiveRow {
             index,
             prompt_length: tokens.len(),
             pads: longest - tokens.len(),
@@ -202,7 +204,7 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     ///
-    /// The first that the model gives.
+    /// The first there is.
     pub fn finish(self) -> Result<Vec<Generated>> {
         let model = self.driver.model;
         model.awake(|| self.collect_all())
@@ -254,12 +256,12 @@ impl<'a> Generation<'a> {
     }
 }
 
-impl Row {
+impl LiveRow {
     /// The next token. `place`: where the row stands in the pass.
     fn choose(
         &mut self,
         place: usize,
-        scores: &Scores,
+        scores: &PassLogits,
         config: &GenerationConfig,
         hooks: &mut [Hook],
     ) -> Result<GeneratedToken> {

@@ -6,7 +6,7 @@ use super::hooks::{Hook, RowTokens};
 use crate::{Error, Result};
 
 /// What a pass gave for the next token of each row.
-pub(super) struct Scores {
+pub(super) struct PassLogits {
     /// `[rows, vocab_size]`, row-major
     logits: Vec<f32>,
     vocab_size: usize,
@@ -14,7 +14,7 @@ pub(super) struct Scores {
     pub weights: Vec<Tensor<4>>,
 }
 
-impl Scores {
+impl PassLogits {
     /// `logits`: `[rows, 1, vocab_size]`
     pub fn new(logits: Tensor<3>, weights: Vec<Tensor<4>>) -> Self {
         let [_, _, vocab_size] = logits.dims();
