@@ -100,7 +100,7 @@ pub(super) fn measure<I: ModelInput>(
         }
         measured.repeat(runner, round)?;
     }
-    if by_gradient {
+    if by_gradient && old.width > 0 {
         measured.gradients = gradient::gradients(runner, lanes)?;
     }
     Ok(measured)
