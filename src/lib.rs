@@ -21,7 +21,7 @@
 //! );
 //! let model = LanguageModelConfig::new(100, DecoderConfig::new(layer, 2)).init(&device)?;
 //! let tokens = Tensor::<2, Int>::from_ints([[5, 3, 8, 1], [7, 2, 0, 0]], &device);
-//! let padded = LanguageModelInput::new().with_lengths([4, 2]); // the second row has 2 tokens
+//! let padded = Batch::new().with_lengths([4, 2]); // the second row has 2 tokens
 //! assert_eq!(model.forward(tokens, padded)?.logits.dims(), [2, 4, 100]);
 //! # }
 //! # Ok::<(), burn_decoder::Error>(())
@@ -55,6 +55,7 @@
 //! # Reading order
 //!
 //! - [`mask`]: which keys a query may see. Rules, combined, asked, drawn.
+//! - [`sequence`]: what else is known of the rows of a batch: positions, padding, a memory.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
@@ -78,12 +79,15 @@ pub mod cache;
 pub mod causality;
 pub mod decoder;
 mod error;
+mod file;
 pub mod generation;
 pub mod guide;
+mod hash;
 pub mod import;
 mod kernels;
 pub mod mask;
-mod norm;
-mod positions;
+pub mod norm;
+mod picture;
+pub mod sequence;
 
 pub use error::{CacheMisuse, Error, Result};

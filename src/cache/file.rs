@@ -3,28 +3,33 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::module::ParamId;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
+use super::model::{CachedModel, KeyShape};
+use super::rows::Rows;
+use super::samples::Samples;
 use super::store::{Room, Store};
-use super::{CacheConfig, KvCache, LayerCache, Rows, misuse};
-use crate::Result;
-use crate::decoder::{LanguageModel, Positions};
+use super::{CacheConfig, KvCache, LayerCache, misuse};
 use crate::error::CacheMisuse;
-use crate::mask::{Mask, Past};
+use crate::hash::Hash;
+use crate::mask::{Grid, Mask, Past};
+use crate::sequence::{Batch, Positions};
+use crate::{Result, file};
 
 /// The entry of the file's metadata that holds [`Saved`], as JSON.
 const ENTRY: &str = "burn_decoder_cache";
+/// The entry that holds the [`checksum`] of all else.
+const CHECKSUM: &str = "checksum";
 
 /// All of a cache but its tensors.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     config: CacheConfig,
-    /// One for each layer: of the parameters that made its keys.
-    fingerprints: Vec<u64>,
+    /// Of the model that filled it.
+    fingerprint: u64,
     rows: Option<SavedRows>,
     layers: Vec<(Past, Layout)>,
 }
@@ -40,24 +45,41 @@ struct SavedRows {
 }
 
 impl KvCache {
-    /// Writes the cache to a file in the safetensors format.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Cache`](crate::Error::Cache) if it belongs to another model than `model`, or if the
-    /// file can't be written.
-    pub fn save(&self, path: impl AsRef<Path>, model: &LanguageModel) -> Result<()> {
+    /// Writes the cache, whole or not at all.
+    pub(crate) fn write(&self, path: &Path, model: &impl CachedModel) -> Result<()> {
         self.check_model(model)?;
-        let rows = self.rows.as_ref();
-        let saved = Saved {
+        // Without what a pass left behind that broke off.
+        let mut whole = self.clone();
+        whole.heal()?;
+        let json = serde_json::to_string(&whole.saved(model)).map_err(|error| error.to_string());
+        let tensors = whole.tensors();
+        let written = json.and_then(|json| {
+            let mut views = Vec::new();
+            for (name, data) in &tensors {
+                views.push((name.as_str(), view(data)?));
+            }
+            views.sort_by(|a, b| a.0.cmp(b.0));
+            let checksum = checksum(&json, views.iter().cloned());
+            let metadata =
+                HashMap::from([(ENTRY.into(), json), (CHECKSUM.into(), checksum.to_string())]);
+            file::replace(path, |unfinished| {
+                safetensors::serialize_to_file(views, Some(metadata), unfinished)
+                    .map_err(|error| error.to_string())
+            })
+        });
+        written.or_else(|error| refuse(path, "a file that can be written", error))
+    }
+
+    fn saved(&self, model: &impl CachedModel) -> Saved {
+        Saved {
             config: self.config.clone(),
-            fingerprints: fingerprints(model),
-            rows: rows.map(|rows| SavedRows {
+            fingerprint: model.fingerprint(),
+            rows: self.rows.as_ref().map(|rows| SavedRows {
                 batch: rows.batch,
                 tokens: rows.tokens,
-                mask: rows.mask.clone(),
-                positions: rows.positions.clone(),
-                memory: rows.memory.as_ref().map(|(_, mask)| mask.clone()),
+                mask: rows.known.mask.clone(),
+                positions: rows.known.positions.clone(),
+                memory: rows.known.memory.as_ref().map(|(_, mask)| mask.clone()),
                 passes: rows.passes,
             }),
             layers: self
@@ -65,7 +87,10 @@ impl KvCache {
                 .iter()
                 .map(|layer| (layer.own.past(), layer.own.layout()))
                 .collect(),
-        };
+        }
+    }
+
+    fn tensors(&self) -> Vec<(String, TensorData)> {
         let mut tensors = Vec::new();
         let mut keep = |name: String, data: TensorData| tensors.push((name, data));
         for (i, layer) in self.layers.iter().enumerate() {
@@ -76,34 +101,18 @@ impl KvCache {
                 }
             }
         }
-        if let Some((states, _)) = rows.and_then(|rows| rows.memory.as_ref()) {
+        let rows = self.rows.as_ref();
+        if let Some((states, _)) = rows.and_then(|rows| rows.known.memory.as_ref()) {
             keep("memory".into(), states.to_data());
         }
         if let Some(history) = rows.and_then(|rows| rows.history.as_ref()) {
             keep("tokens".into(), history.to_data().convert::<i64>());
         }
-
-        let json = serde_json::to_string(&saved).map_err(|error| error.to_string());
-        let written = json.and_then(|json| {
-            let views: Vec<_> = tensors
-                .iter()
-                .map(|(name, data)| Ok((name, view(data)?)))
-                .collect::<Result<_, String>>()?;
-            let metadata = HashMap::from([(ENTRY.to_string(), json)]);
-            safetensors::serialize_to_file(views, Some(metadata), path.as_ref())
-                .map_err(|error| error.to_string())
-        });
-        written.or_else(|error| refuse(path.as_ref(), "a file that can be written", error))
+        tensors
     }
 
-    /// Reads a cache that [`save`](Self::save) wrote, to go on with `model` on its device.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Cache`](crate::Error::Cache) if the file can't be read or holds no cache, or if it
-    /// was made with other parameters than those of `model`.
-    pub fn load(path: impl AsRef<Path>, model: &LanguageModel) -> Result<Self> {
-        let path = path.as_ref();
+    /// Reads a cache for this model.
+    pub(crate) fn read(path: &Path, model: &impl CachedModel) -> Result<Self> {
         let expected = "a cache that KvCache::save wrote";
         let read = std::fs::read(path).map_err(|error| error.to_string());
         let parsed = read.as_ref().map_err(Clone::clone).and_then(|bytes| parse(bytes));
@@ -111,16 +120,14 @@ impl KvCache {
             Ok(parsed) => parsed,
             Err(error) => return refuse(path, expected, error),
         };
-        let layers: Vec<ParamId> = model.key_parameters().collect();
-        if saved.fingerprints != fingerprints(model) || saved.layers.len() > layers.len() {
+        if saved.fingerprint != model.fingerprint() {
             return misuse(
                 CacheMisuse::Model,
                 "the model that the saved cache was filled with".into(),
-                "one with other parameters".into(),
+                "one with other parameters or another configuration".into(),
             );
         }
-        let device = model.embedding.weight.device();
-        match saved.restore(&tensors, &layers, &device) {
+        match saved.restore(&tensors, model) {
             Ok(cache) => Ok(cache),
             Err(error) => refuse(path, expected, error),
         }
@@ -128,76 +135,174 @@ impl KvCache {
 }
 
 impl Saved {
-    fn restore(
-        self,
-        tensors: &SafeTensors,
-        layers: &[ParamId],
-        device: &Device,
-    ) -> Result<KvCache, String> {
-        let room = Room { capacity: self.config.capacity, limit: self.config.limit };
-        let pair = |name: String| -> Result<Option<[Tensor<4>; 2]>, String> {
-            let key = format!("{name}.key");
-            if tensors.tensor(&key).is_err() {
-                return Ok(None);
-            }
-            let value = format!("{name}.value");
-            Ok(Some([tensor(tensors, &key, device)?, tensor(tensors, &value, device)?]))
+    /// The cache, if all parts of the file agree with each other and with the model.
+    fn restore(self, tensors: &SafeTensors, model: &impl CachedModel) -> Result<KvCache, String> {
+        self.config.init().map_err(|error| error.to_string())?;
+        let empty = || KvCache {
+            config: self.config.clone(),
+            rows: None,
+            layers: Vec::new(),
+            samples: None,
         };
-        let layer = |(i, (&model, (past, layout))): (usize, (&_, &(Past, Layout)))| {
-            let own = pair(format!("layers.{i}.own"))?;
-            let used = own.as_ref().map_or(0, |own| own[0].dims()[2]);
-            if used != layout.used() {
-                return Err(format!("layer {i} with {used} tokens, not {}", layout.used()));
-            }
-            Ok(LayerCache {
-                model,
-                own: Store::from_parts(*past, room, *layout, own),
-                memory: pair(format!("layers.{i}.memory"))?,
-            })
-        };
-        let pairs = layers.iter().zip(&self.layers).enumerate();
-        let layers = pairs.map(layer).collect::<Result<_, String>>()?;
-        let rows = self.rows.map(|rows| -> Result<Rows, String> {
-            let memory = match rows.memory {
-                Some(mask) => Some((tensor(tensors, "memory", device)?, mask)),
-                None => None,
-            };
-            let history = match tensors.tensor("tokens") {
-                Ok(view) => Some(Tensor::from_data(data(&view)?, device)),
-                Err(_) => None,
-            };
-            Ok(Rows {
-                device: device.clone(),
+        let Some(rows) = &self.rows else { return Ok(empty()) };
+        if rows.batch == 0 || rows.tokens == 0 || rows.passes == 0 || rows.tokens > MOST_TOKENS {
+            return Err(format!("{} tokens in {} rows", rows.tokens, rows.batch));
+        }
+        let known = rows.known(tensors, &model.device())?;
+        let pasts = model.pasts(&known).map_err(|error| error.to_string())?;
+        if !pasts.iter().eq(self.layers.iter().map(|(past, _)| past)) {
+            return Err("layers that keep another part of the past than the model needs".into());
+        }
+        let reader = Reader { tensors, rows, room: self.config.room(), device: model.device() };
+        let memory_keys = known.memory.as_ref().map(|(states, _)| states.dims()[1]);
+        let parts = model.key_parameters().zip(model.key_shapes()).zip(&self.layers).enumerate();
+        let layers = parts.map(|(i, ((model, shape), &(past, layout)))| {
+            let own = reader.own(i, shape, past, layout)?;
+            Ok(LayerCache { model, own, memory: reader.memory(i, shape, memory_keys)? })
+        });
+        let layers = layers.collect::<Result<_, String>>()?;
+        Ok(KvCache {
+            layers,
+            rows: Some(Rows {
+                device: model.device(),
                 batch: rows.batch,
                 tokens: rows.tokens,
-                mask: rows.mask,
-                positions: rows.positions,
-                memory,
-                history,
+                known,
+                before: None,
+                history: reader.history()?,
                 passes: rows.passes,
-            })
-        });
-        Ok(KvCache { config: self.config, rows: rows.transpose()?, layers })
+            }),
+            samples: Some(Samples::of(model)),
+            config: self.config,
+        })
     }
 }
 
+/// More than any memory holds keys of, few enough to be counted on.
+const MOST_TOKENS: usize = 1 << 40;
+
+impl SavedRows {
+    /// What is known of the rows, if it is for so many of them.
+    fn known(&self, tensors: &SafeTensors, device: &Device) -> Result<Batch, String> {
+        let memory = match &self.memory {
+            Some(mask) => {
+                let states: Tensor<3> = tensor(tensors, "memory", device)?;
+                if states.dims()[0] != self.batch {
+                    return Err(format!("a memory of {} rows", states.dims()[0]));
+                }
+                Some((states, mask.clone()))
+            }
+            None => None,
+        };
+        let known = Batch { mask: self.mask.clone(), positions: self.positions.clone(), memory };
+        // What the last pass was told fits so many rows and tokens.
+        let last = self.tokens - 1;
+        let fits = || -> Result<()> {
+            known.positions.ids(self.batch, last, 1)?;
+            if let Some(mask) = &known.mask {
+                mask.up_to(self.tokens).lower(&Grid::bottom_right(self.batch, 1, self.tokens))?;
+            }
+            known.memory_mask([self.batch, 1], last)?;
+            Ok(())
+        };
+        fits().map_err(|error| error.to_string())?;
+        Ok(known)
+    }
+}
+
+/// Reads what the layers keep.
+struct Reader<'a> {
+    tensors: &'a SafeTensors<'a>,
+    rows: &'a SavedRows,
+    room: Room,
+    device: Device,
+}
+
+impl Reader<'_> {
+    fn own(&self, i: usize, shape: KeyShape, past: Past, layout: Layout) -> Result<Store, String> {
+        if !layout.is_of(past, self.rows.tokens) {
+            return Err(format!(
+                "layer {i} in a state that {} tokens don't lead to",
+                self.rows.tokens
+            ));
+        }
+        let pair = self.pair(&format!("layers.{i}.own"), shape.own, layout.used(), shape.dtype)?;
+        Ok(Store::from_parts(past, self.room, layout, Some(pair)))
+    }
+
+    fn memory(
+        &self,
+        i: usize,
+        shape: KeyShape,
+        keys: Option<usize>,
+    ) -> Result<Option<[Tensor<4>; 2]>, String> {
+        let name = format!("layers.{i}.memory");
+        match (shape.memory, keys) {
+            (Some(sizes), Some(keys)) => self.pair(&name, sizes, keys, shape.dtype).map(Some),
+            (None, _) => Ok(None),
+            (Some(_), None) => Err(format!("no {name}")),
+        }
+    }
+
+    /// Keys and values of this shape.
+    fn pair(
+        &self,
+        name: &str,
+        [kv_heads, head_dim]: [usize; 2],
+        keys: usize,
+        dtype: DType,
+    ) -> Result<[Tensor<4>; 2], String> {
+        let read = |part: &str| {
+            let name = format!("{name}.{part}");
+            let tensor: Tensor<4> = tensor(self.tensors, &name, &self.device)?;
+            let expected = [self.rows.batch, kv_heads, keys, head_dim];
+            if tensor.dims() != expected || tensor.dtype() != dtype {
+                let got = (tensor.dims(), tensor.dtype());
+                return Err(format!("tensor {name} of {got:?}, not {:?}", (expected, dtype)));
+            }
+            Ok(tensor)
+        };
+        Ok([read("key")?, read("value")?])
+    }
+
+    /// The tokens, if they were kept for checks.
+    fn history(&self) -> Result<Option<Tensor<2, Int>>, String> {
+        let Ok(view) = self.tensors.tensor("tokens") else { return Ok(None) };
+        let data = data(&view)?;
+        let expected = [self.rows.batch, self.rows.tokens];
+        if data.dtype() != DType::I64 || data.shape().iter().ne(&expected) {
+            return Err(format!("tokens of {:?}, not {expected:?}", data.shape()));
+        }
+        Ok(Some(Tensor::from_data(data, &self.device)))
+    }
+}
+
+/// The parts of a file, if it is as it was written.
 fn parse(bytes: &[u8]) -> Result<(Saved, SafeTensors<'_>), String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let json = header.metadata().as_ref().and_then(|entries| entries.get(ENTRY));
-    let json = json.ok_or("another safetensors file")?;
-    let saved = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let entry = |name: &str| header.metadata().as_ref().and_then(|entries| entries.get(name));
+    let json = entry(ENTRY).ok_or("another safetensors file")?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let expected = entry(CHECKSUM).ok_or("a file without a checksum")?;
+    let mut views: Vec<_> = tensors.iter().collect();
+    views.sort_by(|a, b| a.0.cmp(b.0));
+    if *expected != checksum(json, views.into_iter()).to_string() {
+        return Err("a file that was changed after it was written".into());
+    }
+    let saved = serde_json::from_str(json).map_err(|error| error.to_string())?;
     Ok((saved, tensors))
 }
 
-/// A number for each layer that changes with the parameters that make its keys (FNV-1a).
-fn fingerprints(model: &LanguageModel) -> Vec<u64> {
-    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    let layer = |layer: &crate::decoder::DecoderLayer| {
-        let weight = layer.self_attention.key.weight.val().into_data();
-        weight.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash)
-    };
-    model.decoder.layers.iter().map(layer).collect()
+/// Changes with every byte of what a cache is read from. The tensors come in the order of names.
+fn checksum<'a>(json: &str, tensors: impl Iterator<Item = (&'a str, TensorView<'a>)>) -> u64 {
+    let mut hash = Hash::new();
+    hash.bytes(json.as_bytes());
+    for (name, view) in tensors {
+        hash.bytes(name.as_bytes());
+        hash.bytes(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
+        hash.bytes(view.data());
+    }
+    hash.finish()
 }
 
 fn view(data: &TensorData) -> Result<TensorView<'_>, String> {
@@ -232,8 +337,8 @@ fn tensor<const D: usize>(
 ) -> Result<Tensor<D>, String> {
     let view = tensors.tensor(name).map_err(|error| error.to_string())?;
     let data = data(&view)?;
-    if data.shape().num_dims() != D {
-        return Err(format!("tensor {name} of rank {}, not {D}", data.shape().num_dims()));
+    if data.shape().num_dims() != D || data.dtype() == DType::I64 {
+        return Err(format!("tensor {name} of {:?} of {:?}", data.shape(), data.dtype()));
     }
     let dtype = data.dtype();
     Ok(Tensor::from_data(data, (device, dtype)))

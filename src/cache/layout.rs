@@ -44,8 +44,34 @@ pub(crate) struct Append {
 
 impl Layout {
     /// Nothing stored yet; the first `head` tokens will stay.
-    pub(crate) fn new(head: usize) -> Self {
+    fn new(head: usize) -> Self {
         Self { head, first: head, used: 0 }
+    }
+
+    /// Whether a layer with this past may have come to this state by `total` tokens.
+    pub(crate) fn is_of(&self, past: Past, total: usize) -> bool {
+        let head = Self::new_for(past).head;
+        let rolled = self.first > head;
+        let held = match past {
+            Past::Whole => !rolled,
+            Past::Window { window, .. } => {
+                self.first <= head.max((total + 1).saturating_sub(window.max(1)))
+            }
+        };
+        self.head == head
+            && self.first >= head
+            && (!rolled || (self.used >= head && self.first <= total))
+            && self.total() == total
+            && self.most_slots(past).is_none_or(|most| self.used <= most)
+            && held
+    }
+
+    /// Nothing stored yet, for a layer that keeps this past.
+    pub(crate) fn new_for(past: Past) -> Self {
+        match past {
+            Past::Whole => Self::new(0),
+            Past::Window { sinks, .. } => Self::new(sinks),
+        }
     }
 
     /// Number of slots in use.
@@ -160,6 +186,7 @@ mod tests {
                 total += new;
                 layout = append.stored;
                 prop_assert_eq!(layout.total(), total);
+                prop_assert!(layout.is_of(past, total));
                 prop_assert!(layout.used() <= head + 2 * window.max(1));
             }
         }
@@ -183,6 +210,7 @@ mod tests {
             prop_assert_eq!(trimmed.is_some(), enough);
             if let Some(trimmed) = trimmed {
                 prop_assert_eq!(trimmed.total(), total);
+                prop_assert!(trimmed.is_of(past, total));
                 prop_assert_eq!(tokens(&trimmed), &all[..trimmed.used()]);
             }
         }

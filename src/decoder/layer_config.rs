@@ -4,9 +4,10 @@ use burn::config::Config;
 use burn::nn::DropoutConfig;
 use burn::tensor::Device;
 
-use super::{DecoderLayer, FeedForwardConfig, NormConfig};
+use super::{DecoderLayer, FeedForwardConfig};
 use crate::attention::MultiHeadAttentionConfig;
 use crate::error::check_probability;
+use crate::norm::NormConfig;
 use crate::{Error, Result};
 
 /// Where the norms of a layer stand.

@@ -90,23 +90,23 @@ pub struct Hypothesis {
 pub fn beam_search(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
-    input: LanguageModelInput,
+    input: impl Into<LanguageModelInput>,
     config: &BeamConfig,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    search(model, prompts, input, config, &mut [])
+    search(model, prompts, input.into(), config, &mut [])
 }
 
 /// The same with a [hook](super::hooks), called for each live beginning, with the number of its
 /// prompt. The probabilities that are compared are those behind the hook.
 ///
 /// ```
-/// # use burn_decoder::decoder::LanguageModel;
+/// # use burn_decoder::decoder::{Batch, LanguageModel};
 /// # use burn_decoder::generation::{BeamConfig, beam_search_with_hook, hooks};
 /// # fn search(model: &LanguageModel) -> burn_decoder::Result<()> {
 /// let mut banned = hooks::banned_tokens([7, 8]);
 /// let mut ngrams = hooks::no_repeated_ngrams(3)?;
 /// let config = BeamConfig::new(4, 20);
-/// let found = beam_search_with_hook(model, &[vec![1]], Default::default(), &config, {
+/// let found = beam_search_with_hook(model, &[vec![1]], Batch::new(), &config, {
 ///     |row, tokens, logits| {
 ///         banned(row, tokens, logits);
 ///         ngrams(row, tokens, logits);
@@ -122,11 +122,11 @@ pub fn beam_search(
 pub fn beam_search_with_hook(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
-    input: LanguageModelInput,
+    input: impl Into<LanguageModelInput>,
     config: &BeamConfig,
     hook: impl FnMut(usize, RowTokens<'_>, &mut [f32]) + Send,
 ) -> Result<Vec<Vec<Hypothesis>>> {
-    search(model, prompts, input, config, &mut [Box::new(hook)])
+    search(model, prompts, input.into(), config, &mut [Box::new(hook)])
 }
 
 fn search(

@@ -3,8 +3,10 @@
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::logits::PassLogits;
+use crate::attention::Request;
 use crate::cache::{CacheConfig, KvCache};
 use crate::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput, PositionEmbedding};
+use crate::sequence::Batch;
 use crate::{Error, Result};
 
 /// New tokens that room is reserved for at first, in each row. The cache grows as more come.
@@ -13,7 +15,9 @@ const RESERVED: usize = 256;
 pub(super) struct Driver<'a> {
     pub model: &'a LanguageModel,
     pub cache: KvCache,
-    input: LanguageModelInput,
+    /// What the first pass is told.
+    batch: Batch,
+    request: Request,
     /// The most tokens that can be sent behind each other: the learned positions, if there are any.
     positions: Option<usize>,
     /// The most tokens of a row of the cache, left padding included.
@@ -50,9 +54,10 @@ impl<'a> Driver<'a> {
             }
             _ => None,
         };
-        let input = input.with_unchecked_tokens().with_last_logits_only();
-        let limit = cache.limit;
-        let driver = Self { model, cache: cache.init()?, input, positions, limit, longest };
+        let LanguageModelInput { batch, request } = input;
+        let request = request.with_unchecked_tokens().with_last_logits_only();
+        let (limit, cache) = (cache.limit, cache.init()?);
+        let driver = Self { model, cache, batch, request, positions, limit, longest };
         driver.check_lengths(prompts)?;
         Ok(driver)
     }
@@ -97,36 +102,25 @@ impl<'a> Driver<'a> {
             std::iter::repeat_n(0, pads).chain(prompt.iter().copied())
         });
         let padded = padded.map(i64::from).collect();
-        let mut input = self.input.clone();
+        let mut batch = std::mem::take(&mut self.batch);
         if pads.iter().any(|&pads| pads > 0) {
-            input = input.with_pad_counts(pads);
+            batch = batch.with_pad_counts(pads);
         }
-        self.pass(padded, prompts.len(), input)
+        self.pass(padded, prompts.len(), batch)
     }
 
     /// Sends one more token of each row.
     pub fn step(&mut self, tokens: &[u32]) -> Result<PassLogits> {
         // What the first pass said of masks, positions and memory, the cache knows.
-        let input = LanguageModelInput {
-            mask: None,
-            positions: Default::default(),
-            memory: None,
-            ..self.input.clone()
-        };
-        self.pass(tokens.iter().copied().map(i64::from).collect(), tokens.len(), input)
+        self.pass(tokens.iter().copied().map(i64::from).collect(), tokens.len(), Batch::new())
     }
 
-    fn pass(
-        &mut self,
-        tokens: Vec<i64>,
-        rows: usize,
-        input: LanguageModelInput,
-    ) -> Result<PassLogits> {
+    fn pass(&mut self, tokens: Vec<i64>, rows: usize, batch: Batch) -> Result<PassLogits> {
         let shape = [rows, tokens.len() / rows];
         let device = self.model.embedding.weight.device();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &device);
         let LanguageModelOutput { logits, self_weights, .. } =
-            self.model.forward_cached(tokens, input, &mut self.cache)?;
+            self.model.forward_cached(tokens, batch.asking(self.request), &mut self.cache)?;
         Ok(PassLogits::new(logits, self_weights))
     }
 }

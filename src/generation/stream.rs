@@ -57,8 +57,8 @@ pub struct GeneratedToken {
     /// Set on the last token of a row.
     pub finish: Option<Finish>,
     /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
-    /// [`LanguageModelInput::with_weights`] asked for it. The last key is the token before; left
-    /// padding is not among the keys.
+    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key
+    /// is the token before; left padding is not among the keys.
     pub weights: Vec<Tensor<2>>,
 }
 
@@ -146,7 +146,7 @@ impl<'a> Generation<'a> {
         prompts: &[Vec<u32>],
         config: &GenerationConfig,
     ) -> Result<Self> {
-        Self::with_input(model, prompts, LanguageModelInput::new(), config)
+        Self::with_input(model, prompts, LanguageModelInput::default(), config)
     }
 
     /// The same with a memory for the cross-attention, with weights, with a kernel by name. Masks
@@ -158,13 +158,13 @@ impl<'a> Generation<'a> {
     pub fn with_input(
         model: &'a LanguageModel,
         prompts: &[Vec<u32>],
-        input: LanguageModelInput,
+        input: impl Into<LanguageModelInput>,
         config: &GenerationConfig,
     ) -> Result<Self> {
         config.sampling.check()?;
         check_nonzero("GenerationConfig::max_new_tokens", config.max_new_tokens)?;
         let cache = config.cache.as_ref();
-        let driver = Driver::new(model, prompts, config.max_new_tokens, cache, input)?;
+        let driver = Driver::new(model, prompts, config.max_new_tokens, cache, input.into())?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let row = |(index, tokens): (usize, &Vec<u32>)| LiveRow {
             index,

@@ -7,10 +7,10 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
-use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig, RotaryConfig};
+use burn_decoder::attention::{MultiHeadAttentionConfig, Request, RotaryConfig};
 use burn_decoder::decoder::{
-    Activation, Arrangement, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig,
-    FeedForwardConfig, NormConfig, NormPlacement,
+    Activation, Arrangement, Batch, DecoderConfig, DecoderLayer, DecoderLayerConfig,
+    FeedForwardConfig, LayerContext, Memory, NormConfig, NormPlacement,
 };
 use burn_decoder::import::LoadOptions;
 use burn_decoder::import::pytorch::{self, StateDict};
@@ -52,6 +52,8 @@ struct Io {
     memory: Tensor<3>,
     mask: LoweredMask,
     memory_mask: LoweredMask,
+    /// The same for a stack.
+    batch: Batch,
 }
 
 impl Io {
@@ -64,20 +66,22 @@ impl Io {
         let causal = Mask::from_hidden(&fixtures.hidden::<2>("io.tgt_mask", device)).unwrap();
         let grid = Grid::square(batch, queries);
         assert!(Mask::look_ahead().equals(&causal, &grid).unwrap());
-        let mask = Mask::look_ahead() & padding("io.tgt_key_padding_mask");
+        let padded = padding("io.tgt_key_padding_mask");
         let memory_mask = padding("io.memory_key_padding_mask");
         Self {
+            batch: Batch::new()
+                .with_mask(padded.clone())
+                .with_memory(memory.clone(), memory_mask.clone()),
             tgt,
             memory,
-            mask: mask.lower(&grid).unwrap(),
+            mask: (Mask::look_ahead() & padded).lower(&grid).unwrap(),
             memory_mask: memory_mask.lower(&Grid::top_left(batch, queries, keys)).unwrap(),
         }
     }
 
-    fn input(&self) -> DecoderInput<'_> {
-        DecoderInput::new(self.tgt.clone(), &self.mask)
-            .with_memory(&self.memory, &self.memory_mask)
-            .with_weights(true)
+    fn context(&self) -> LayerContext<'_> {
+        let memory = Memory { states: &self.memory, mask: &self.memory_mask };
+        LayerContext { memory: Some(memory), ..LayerContext::new(&self.mask) }
     }
 
     /// Compares the gradients of inputs and parameters with all of those in the file.
@@ -112,7 +116,7 @@ on_each_backend! {
                 let layer = load_state_dict(layer, fixtures.path());
 
                 let io = Io::new(&fixtures, &device);
-                let output = layer.forward(io.input());
+                let output = layer.forward(io.tgt.clone(), &io.context(), &weights());
                 for (name, got) in [
                     ("io.out", output.output.to_data()),
                     ("io.self_weights", output.self_weights.unwrap().to_data()),
@@ -137,7 +141,7 @@ on_each_backend! {
             let decoder = load_state_dict(decoder, &fixtures.path().with_file_name(file));
 
             let io = Io::new(&fixtures, &device);
-            let output = decoder.forward(io.input());
+            let output = decoder.forward(io.tgt.clone(), &io.batch, &weights()).unwrap();
             assert_eq!([output.self_weights.len(), output.cross_weights.len()], [3, 3]);
             let expected = fixtures.data("io.out");
             assert_close("io.out", output.output.to_data(), expected, OUTPUT.on(&device));
@@ -161,9 +165,9 @@ on_each_backend! {
         let layer = small_config().init(&device).unwrap();
         let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
-        let quiet = layer.forward(DecoderInput::new(x.clone(), &mask));
+        let quiet = layer.forward(x.clone(), &LayerContext::new(&mask), &Request::new());
         assert!(quiet.self_weights.is_none() && quiet.cross_weights.is_none());
-        let asked = layer.forward(DecoderInput::new(x, &mask).with_weights(true));
+        let asked = layer.forward(x, &LayerContext::new(&mask), &weights());
         assert_eq!(asked.self_weights.unwrap().dims(), [2, 3, 5, 5]);
         assert!(asked.cross_weights.is_none());
         assert_close("output", quiet.output.to_data(), asked.output.to_data(), OUTPUT.on(&device));
@@ -182,8 +186,8 @@ on_each_backend! {
                 small_config().with_norm_placement(placement).with_arrangement(arrangement);
             let layer = config.init(&device).unwrap();
             let attend = |x: Tensor<3>| {
-                let options = AttentionOptions::new();
-                layer.self_attention.forward(x.clone(), x.clone(), x, &mask, &options).output
+                let request = Request::new();
+                layer.self_attention.forward(x.clone(), x.clone(), x, &mask, &request).output
             };
             let feed = |x| layer.feed_forward.forward(x);
             let norm = |x| layer.self_attention_norm.forward(x);
@@ -215,7 +219,7 @@ on_each_backend! {
                 }
                 (Sandwich, _) => x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0()))),
             };
-            let got = layer.forward(DecoderInput::new(x0(), &mask)).output;
+            let got = layer.forward(x0(), &LayerContext::new(&mask), &Request::new()).output;
             let what = format!("{placement:?}, {arrangement:?}");
             assert_close(&what, got.into_data(), expected.into_data(), OUTPUT.on(&device));
             let decoder = DecoderConfig::new(config, 1).init(&device).unwrap();
@@ -232,7 +236,8 @@ on_each_backend! {
         let window = &look_ahead & Mask::window_keys(2).unwrap();
         let lower = |mask: &Mask| mask.lower(&Grid::square(2, 5)).unwrap();
         let (full, narrow) = (lower(&look_ahead), lower(&window));
-        let output = decoder.forward(DecoderInput::new(x, &full).with_weights(true));
+        let batch = Batch::new().with_lengths([5, 4]);
+        let output = decoder.forward(x, &batch, &weights()).unwrap();
         for (weights, mask) in output.self_weights.iter().zip([&narrow, &full, &narrow]) {
             let weights: Vec<f32> = weights.to_data().iter::<f32>().collect();
             for (at, weight) in weights.into_iter().enumerate() {
@@ -264,6 +269,10 @@ on_each_backend! {
     }
 }
 
+fn weights() -> Request {
+    Request::new().with_weights(true)
+}
+
 /// d_model 12, 3 heads, d_ff 19
 fn small_config() -> DecoderLayerConfig {
     DecoderLayerConfig::new(MultiHeadAttentionConfig::new(12, 3), FeedForwardConfig::new(12, 19))
@@ -273,7 +282,7 @@ fn outputs(layer: &DecoderLayer, device: &Device) -> TensorData {
     let x: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
     let x = Tensor::<3>::from_data(TensorData::new(x, [1, 5, 12]), device);
     let mask = Mask::look_ahead().lower(&Grid::square(1, 5)).unwrap();
-    layer.forward(DecoderInput::new(x, &mask)).output.into_data()
+    layer.forward(x, &LayerContext::new(&mask), &Request::new()).output.into_data()
 }
 
 /// The field, what was expected and what came.

@@ -7,7 +7,7 @@ use burn::store::{bridge, burn_pack};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::ParityCase;
-use crate::decoder::{LanguageModelInput, Positions};
+use crate::decoder::{Batch, Positions};
 use crate::import::safetensors_file;
 use crate::import::source::show;
 use crate::mask::Mask;
@@ -75,7 +75,7 @@ impl Dump {
         let name = if prefix.is_empty() { "logits" } else { prefix.trim_end_matches('.') };
         let case = ParityCase::from_flat(name.into(), ids, shape, logits)?;
 
-        let mut input = LanguageModelInput::new();
+        let mut input = Batch::new();
         let mut compared = vec![true; shape[0] * shape[1]];
         if let Some(visible) = find(mask)? {
             compared = visible.iter::<i64>().map(|flag| flag != 0).collect();

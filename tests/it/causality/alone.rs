@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use burn_decoder::decoder::{
-    LanguageModel, LanguageModelConfig, LanguageModelInput, PositionEmbeddingConfig, Positions,
+    Batch, LanguageModel, LanguageModelConfig, PositionEmbeddingConfig, Positions,
 };
 use burn_decoder::mask::Mask;
 
@@ -75,8 +75,8 @@ impl Probe {
         self.model.decoder.layers[0].cross_attention.is_some()
     }
 
-    fn input(&self, memory: Tensor<3>) -> LanguageModelInput {
-        let input = LanguageModelInput::new()
+    fn input(&self, memory: Tensor<3>) -> Batch {
+        let input = Batch::new()
             .with_mask(self.padding_mask.clone())
             .with_positions(self.positions.clone());
         match self.has_memory() {
@@ -94,7 +94,7 @@ impl Probe {
         };
         let tokens = self.tokens();
         let together = self.model.forward(tokens.clone(), self.input(self.memory())).unwrap();
-        let mut input = LanguageModelInput::new();
+        let mut input = Batch::new();
         if self.has_memory() {
             let memory = self.memory().slice([row..row + 1, 0..MEMORY_LENGTHS[row], 0..D_MODEL]);
             input = input.with_memory(memory, Mask::all_visible());

@@ -8,7 +8,7 @@ use burn_decoder::Error;
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::causality::{CausalityCheck, ModelInput, Quantity, Report, Unproven, Verdict};
 use burn_decoder::decoder::{
-    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, LanguageModelInput,
+    Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
 };
 use burn_decoder::mask::Mask;
 
@@ -119,7 +119,7 @@ fn a_model_in_training_mode_proves_nothing() {
     for mask in [Mask::all_visible(), Mask::look_ahead()] {
         let config = LanguageModelConfig::new(13, DecoderConfig::new(layer.clone(), 2));
         let model = config.with_mask(mask).init(&device).unwrap().train();
-        let forward = |tokens| model.forward(tokens, LanguageModelInput::new()).unwrap().logits;
+        let forward = |tokens| model.forward(tokens, Batch::new()).unwrap().logits;
         let report = CausalityCheck::tokens(13, 8, &device, forward).run().unwrap();
         let why = reason(&report);
         let Unproven::Random { noise, tolerance, scale } = why else { panic!("{why}") };
@@ -128,7 +128,7 @@ fn a_model_in_training_mode_proves_nothing() {
         let still = model.clone().valid();
         let forward_still = |tokens: Tensor<2, Int>| {
             let tokens = Tensor::from_data(tokens.into_data(), &cpu());
-            still.forward(tokens, LanguageModelInput::new()).unwrap().logits
+            still.forward(tokens, Batch::new()).unwrap().logits
         };
         let check = CausalityCheck::tokens(13, 8, &cpu(), forward_still).with_dropout(forward);
         assert!(!check.run().unwrap().is_causal());

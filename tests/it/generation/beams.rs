@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
+use burn_decoder::decoder::{Batch, LanguageModel};
 use burn_decoder::generation::{
     BeamConfig, EarlyStopping, Generation, GenerationConfig, Hypothesis, RowTokens, beam_search,
     beam_search_with_hook,
@@ -28,7 +28,7 @@ fn enumerate(model: &LanguageModel, prompt: &[u32], config: &BeamConfig) -> Vec<
             .iter()
             .map(|(new, _)| prompt.iter().chain(new).map(|&token| token.into()).collect())
             .collect();
-        let logits = model.forward(tokens(&rows, &device), Default::default()).unwrap().logits;
+        let logits = model.forward(tokens(&rows, &device), Batch::new()).unwrap().logits;
         let last = logits.narrow(1, rows[0].len() - 1, 1);
         let [_, _, vocab_size] = last.dims();
         let log: Vec<f32> =
@@ -72,7 +72,7 @@ fn a_wide_beam_finds_the_best_of_all() {
             .with_stop_tokens(vec![2])
             .with_length_penalty(penalty)
             .with_early_stopping(EarlyStopping::Never);
-        let found = beam_search(&model, &prompts, Default::default(), &config).unwrap();
+        let found = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
         for (prompt, found) in prompts.iter().zip(found) {
             let all = enumerate(&model, prompt, &config);
             for (found, (tokens, score)) in found.iter().zip(&all).take(10) {
@@ -112,10 +112,10 @@ fn beams_of_a_batch_are_as_alone() {
     let model = decided(plain(), &device);
     let prompts = prompts();
     let config = BeamConfig::new(3, 6).with_stop_tokens(vec![4]);
-    let together = beam_search(&model, &prompts, Default::default(), &config).unwrap();
+    let together = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
     for (prompt, together) in prompts.iter().zip(together) {
         let alone =
-            beam_search(&model, std::slice::from_ref(prompt), Default::default(), &config).unwrap();
+            beam_search(&model, std::slice::from_ref(prompt), Batch::new(), &config).unwrap();
         let ids =
             |beams: &[Hypothesis]| beams.iter().map(|beam| beam.tokens.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&together), ids(&alone[0]));
@@ -139,7 +139,7 @@ fn a_finished_sequence_takes_no_live_ones_place() {
         let hook = |_: usize, tokens: RowTokens, logits: &mut [f32]| {
             logits.copy_from_slice(&table(&tokens).map(f32::ln));
         };
-        let found = beam_search_with_hook(&model, &[vec![3]], Default::default(), &config, hook);
+        let found = beam_search_with_hook(&model, &[vec![3]], Batch::new(), &config, hook);
         found.unwrap().remove(0)
     };
     for early_stopping in [EarlyStopping::Estimated, EarlyStopping::Never] {
@@ -198,9 +198,9 @@ fn searches_find_what_transformers_finds() {
                 let states = reference.tensor::<3>("encoder_hidden_states", &device);
                 let visible = reference.ints::<2>("attention_mask", &device).narrow(0, 0, 1);
                 let memory = states.narrow(0, 0, 1);
-                LanguageModelInput::new().with_memory(memory, Mask::padding(&visible, 0))
+                Batch::new().with_memory(memory, Mask::padding(&visible, 0))
             }
-            _ => LanguageModelInput::new(),
+            _ => Batch::new(),
         };
         for Search { width, length_penalty, early_stopping, found: expected } in searches {
             let config = BeamConfig::new(width, max_new_tokens)

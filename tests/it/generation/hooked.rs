@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use burn_decoder::Error;
-use burn_decoder::decoder::LanguageModel;
+use burn_decoder::decoder::{Batch, LanguageModel};
 use burn_decoder::generation::{
     BeamConfig, Finish, Generation, GenerationConfig, RowTokens, SamplingConfig, beam_search,
     beam_search_with_hook, hooks,
@@ -87,12 +87,12 @@ fn a_search_has_its_hook() {
     let model = decided(plain(), &any_device());
     let prompts = [vec![3, 1], vec![4]];
     let config = BeamConfig::new(3, 5);
-    let free = beam_search(&model, &prompts, Default::default(), &config).unwrap();
+    let free = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
     let banned = free[0][0].tokens[0];
-    let idle = beam_search_with_hook(&model, &prompts, Default::default(), &config, |_, _, _| ());
+    let idle = beam_search_with_hook(&model, &prompts, Batch::new(), &config, |_, _, _| ());
     assert_eq!(idle.unwrap(), free);
     let hook = hooks::banned_tokens([banned]);
-    let found = beam_search_with_hook(&model, &prompts, Default::default(), &config, hook).unwrap();
+    let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, hook).unwrap();
     for beams in found {
         assert_eq!(beams.len(), 3);
         assert!(beams.iter().all(|beam| !beam.tokens.contains(&banned)));
@@ -112,7 +112,7 @@ fn a_row_without_any_token_left_is_an_error() {
     let error = generation.with_hook(hook).finish().unwrap_err();
     assert!(matches!(error, Error::NoTokenLeft { row: 1, tokens: 3 }), "{error}");
     let config = BeamConfig::new(2, 5);
-    let found = beam_search_with_hook(&model, &prompts, Default::default(), &config, hook);
+    let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, hook);
     assert!(matches!(found, Err(Error::NoTokenLeft { row: 1, tokens: 3 })));
 
     // A token outside the vocabulary can't be forced.
@@ -252,7 +252,7 @@ fn a_grammar_fits_behind_a_hook() {
 
     let config = BeamConfig::new(3, most).with_stop_tokens(vec![END as u32]);
     let hook = grammar(most);
-    let found = beam_search_with_hook(&model, &prompts, Default::default(), &config, hook).unwrap();
+    let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, hook).unwrap();
     for beam in found.iter().flatten() {
         assert_json(&beam.tokens);
     }

@@ -9,8 +9,8 @@ use burn_decoder::Error;
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::decoder::{
-    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel, LanguageModelConfig,
-    LanguageModelInput, PositionEmbeddingConfig,
+    Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, PositionEmbeddingConfig, Request,
 };
 use burn_decoder::generation::{
     BeamConfig, Finish, Generated, Generation, GenerationConfig, RowTokens, SamplingConfig,
@@ -37,12 +37,7 @@ fn decided(config: burn_decoder::decoder::LanguageModelConfig, device: &Device) 
 }
 
 /// Greedy generation with a pass over everything for each token.
-fn without_cache(
-    model: &LanguageModel,
-    prompt: &[u32],
-    new: usize,
-    input: LanguageModelInput,
-) -> Vec<u32> {
+fn without_cache(model: &LanguageModel, prompt: &[u32], new: usize, input: Batch) -> Vec<u32> {
     let device = model.embedding.weight.device();
     let mut all: Vec<i64> = prompt.iter().map(|&token| token.into()).collect();
     for _ in 0..new {
@@ -116,7 +111,7 @@ on_each_backend! {
         );
         let model = decided(LanguageModelConfig::new(23, DecoderConfig::new(layer, 1)), &device);
         let prompt = vec![3, 1, 4];
-        let expected = without_cache(&model, &prompt, 6, LanguageModelInput::new());
+        let expected = without_cache(&model, &prompt, 6, Batch::new());
         let config = GenerationConfig::new(6);
         let finish = || generate(&model, std::slice::from_ref(&prompt), &config).remove(0).tokens;
         assert_eq!(finish(), expected);
@@ -202,7 +197,7 @@ fn log_probabilities_are_the_models() {
     assert_eq!(got.log_probabilities.len(), 6);
 
     let all: Vec<i64> = prompt.iter().chain(&got.tokens).map(|&token| token.into()).collect();
-    let logits = model.forward(tokens(&[all], &device), Default::default()).unwrap().logits;
+    let logits = model.forward(tokens(&[all], &device), Batch::new()).unwrap().logits;
     let log = burn::tensor::activation::log_softmax(logits, 2);
     for (i, (&token, log_probability)) in got.tokens.iter().zip(got.log_probabilities).enumerate() {
         let at = log.clone().slice([0..1, 2 + i..3 + i, token as usize..token as usize + 1]);
@@ -217,7 +212,7 @@ fn weights_of_generated_tokens() {
     let device = any_device();
     let model = decided(plain(), &device);
     let prompts = [vec![3, 1, 4], vec![1]];
-    let input = LanguageModelInput::new().with_weights(true);
+    let input = Batch::new().asking(Request::new().with_weights(true));
     let generation =
         Generation::with_input(&model, &prompts, input.clone(), &GenerationConfig::new(4));
     let mut rows: Vec<Vec<i64>> =
@@ -267,7 +262,7 @@ fn senseless_settings_are_refused() {
     assert!(start(&[], config()).contains("no prompts"));
     assert!(start(&[vec![1], vec![]], config()).contains("row 1"));
     assert!(start(&[vec![1, 17]], config()).contains("token 17"));
-    let beam = |config| beam_search(&model, &prompts, Default::default(), &config).unwrap_err();
+    let beam = |config| beam_search(&model, &prompts, Batch::new(), &config).unwrap_err();
     assert!(matches!(beam(BeamConfig::new(0, 3)), Error::Config { .. }));
     for penalty in [f64::NAN, f64::INFINITY, 1e300, -1e300] {
         let config = BeamConfig::new(2, 3).with_length_penalty(penalty);
@@ -333,7 +328,7 @@ fn scores_that_are_no_numbers_are_errors() {
             })
             .into();
         let config = BeamConfig::new(2, 2);
-        errors.push(beam_search(model, &[vec![1, 2]], Default::default(), &config).unwrap_err());
+        errors.push(beam_search(model, &[vec![1, 2]], Batch::new(), &config).unwrap_err());
         errors
     };
     for bad in [f32::NAN, f32::INFINITY] {
@@ -350,8 +345,7 @@ fn scores_that_are_no_numbers_are_errors() {
     let config = GenerationConfig::new(3).with_log_probabilities(true);
     let got = generate(&model, &[vec![1]], &config).remove(0);
     assert_eq!((got.tokens, got.log_probabilities), (vec![5; 3], vec![0.0; 3]));
-    let found =
-        beam_search(&model, &[vec![1]], Default::default(), &BeamConfig::new(3, 2)).unwrap();
+    let found = beam_search(&model, &[vec![1]], Batch::new(), &BeamConfig::new(3, 2)).unwrap();
     assert_eq!(found[0].iter().map(|beam| &beam.tokens[..]).collect::<Vec<_>>(), [[5, 5]]);
 }
 
@@ -391,7 +385,7 @@ fn no_room_is_reserved_for_what_may_never_come() {
         assert_eq!(lengths, [5, 6]);
 
         let config = BeamConfig::new(2, most).with_stop_tokens(vec![7]);
-        let found = beam_search_with_hook(&model, &prompts, Default::default(), &config, stop);
+        let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, stop);
         let lengths: Vec<_> = found.unwrap().iter().map(|beams| beams[0].tokens.len()).collect();
         assert_eq!(lengths, [5, 6]);
     }
@@ -413,13 +407,13 @@ fn rows_end_where_there_is_no_more_room() {
         assert_eq!(row.tokens, alone[0].tokens);
     }
     let beams = BeamConfig::new(2, 10);
-    let found = beam_search(&model, &prompts, Default::default(), &beams).unwrap();
+    let found = beam_search(&model, &prompts, Batch::new(), &beams).unwrap();
     assert_eq!(found.iter().map(|row| row[0].tokens.len()).collect::<Vec<_>>(), [4, 8, 1]);
 
     let too_long = Generation::new(&model, &[vec![1], vec![1; 9]], &GenerationConfig::new(1));
     let message = too_long.map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("at most 8 tokens") && message.contains("9 in row 1"), "{message}");
-    let too_long = beam_search(&model, &[vec![1; 9]], Default::default(), &beams);
+    let too_long = beam_search(&model, &[vec![1; 9]], Batch::new(), &beams);
     assert!(matches!(too_long, Err(Error::Input { input: "prompts", .. })));
 
     // The limit of a cache counts the padding.
@@ -432,7 +426,7 @@ fn rows_end_where_there_is_no_more_room() {
         assert_eq!((&limited.tokens[..], limited.finish), (&free.tokens[..3], Finish::Length));
     }
     let beams = BeamConfig::new(2, 10).with_cache(cache);
-    let found = beam_search(&model, &prompts[..2], Default::default(), &beams).unwrap();
+    let found = beam_search(&model, &prompts[..2], Batch::new(), &beams).unwrap();
     assert!(found.iter().flatten().all(|beam| beam.tokens.len() == 3));
     let too_long = Generation::new(&model, &[vec![1; 8]], &config).map(|_| ()).unwrap_err();
     assert!(too_long.to_string().contains("CacheConfig"), "{too_long}");
