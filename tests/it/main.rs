@@ -19,6 +19,7 @@ mod multi_head;
 mod naive;
 mod pytorch;
 mod rotary;
+mod settings;
 mod simd;
 mod sinks;
 mod switching;
