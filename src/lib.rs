@@ -60,7 +60,11 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
-//! - [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back.
+//! - [`config`]: configurations from JSON files, old ones too.
+#![cfg_attr(
+    feature = "import",
+    doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
+)]
 //!
 //! The [`guide`] leads from a paper's table, or from a published checkpoint, to a running model.
 //!
@@ -69,6 +73,7 @@
 //! - `ndarray` (default): Burn's ndarray CPU backend.
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
 //! - `wgpu`: Burn's wgpu GPU backend.
+//! - `import`: weights from checkpoints of other programs, and back.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -77,17 +82,21 @@
 pub mod attention;
 pub mod cache;
 pub mod causality;
+pub mod config;
 pub mod decoder;
 mod error;
 mod file;
 pub mod generation;
 pub mod guide;
 mod hash;
+#[cfg(feature = "import")]
 pub mod import;
 mod kernels;
 pub mod mask;
 pub mod norm;
 mod picture;
 pub mod sequence;
+mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+pub use weights_mismatch::{WeightsMismatch, WrongShape};

@@ -35,7 +35,7 @@ impl CacheConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for no room at all, or for checks in every 0 passes.
+    /// [`Error::Config`](crate::Error::Config) for no room at all, or for checks in every 0 passes.
     pub fn init(&self) -> Result<KvCache> {
         check_nonzero("CacheConfig::capacity", self.capacity)?;
         check_nonzero("CacheConfig::limit", self.limit.unwrap_or(1))?;

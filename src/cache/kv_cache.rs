@@ -2,7 +2,7 @@
 
 use super::CacheConfig;
 use super::layer::LayerCache;
-use super::rows::Rows;
+use super::rows::KnownRows;
 use super::samples::Samples;
 use crate::error::CacheMisuse;
 use crate::{Error, Result};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct KvCache {
     pub(super) config: CacheConfig,
-    pub(super) rows: Option<Rows>,
+    pub(super) rows: Option<KnownRows>,
     pub(super) layers: Vec<LayerCache>,
     /// Of the model that fills it.
     pub(super) samples: Option<Samples>,

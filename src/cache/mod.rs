@@ -19,7 +19,8 @@
 //! - `layer`: what a layer asks of them; each may keep another part of the past;
 //! - `rows`: what is known of the batch;
 //! - `model`: what is asked of the model that fills it; `samples`: whether that is still the same;
-//! - [`KvCache`]: all of it; `pass`: a pass through it, from the check to the end; `file`.
+//! - [`KvCache`]: all of it; `pass`: a pass through it, from the check to the end; `file`
+//!   and `restore`: a cache in a file.
 
 mod config;
 mod file;
@@ -28,14 +29,17 @@ mod layer;
 mod layout;
 mod model;
 mod pass;
+mod restore;
 mod rows;
 mod samples;
 mod store;
 
 pub use config::CacheConfig;
+#[cfg(test)]
+pub(crate) use file::resealed;
 pub use kv_cache::KvCache;
 pub(crate) use layer::LayerCache;
 pub(crate) use model::{CachedModel, KeyShape};
-pub(crate) use pass::Pass;
+pub(crate) use pass::CachedPass;
 
 use kv_cache::misuse;

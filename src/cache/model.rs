@@ -24,11 +24,15 @@ pub(crate) trait CachedModel {
     /// A number that changes with every setting that keys, values or masks depend on.
     fn settings(&self) -> u64;
 
-    /// Number of parameters that keys and values depend on.
-    fn parameters(&self) -> usize;
+    /// For each parameter that keys and values depend on a number that changes with a few of its
+    /// values.
+    fn samples(&self) -> Vec<u64>;
 
-    /// A number that changes with a few values of parameter `index`, cheap to have.
+    /// The number at `index` of [`samples`](Self::samples).
     fn sample(&self, index: usize) -> u64;
+
+    /// Whether to read a few values costs nothing beside a pass: nothing waits for a device.
+    fn is_read_at_once(&self) -> bool;
 
     /// A number that changes with every value that keys, values or masks depend on, parameters and
     /// configuration: the same for the same model on every device.

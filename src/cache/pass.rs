@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::layer::LayerCache;
 use super::model::CachedModel;
-use super::rows::Rows;
+use super::rows::KnownRows;
 use super::samples::Samples;
 use super::store::Store;
 use super::{KvCache, misuse};
@@ -14,7 +14,7 @@ use crate::mask::{Grid, LoweredMask, Mask};
 use crate::sequence::Batch;
 
 /// A forward pass that fits the cache.
-pub(crate) struct Pass {
+pub(crate) struct CachedPass {
     /// Number of tokens before the new ones.
     pub start: usize,
     /// For each layer the new tokens against the keys that it has kept.
@@ -40,7 +40,7 @@ impl KvCache {
         [rows, new]: [usize; 2],
         device: &Device,
         said: Batch,
-    ) -> Result<Pass> {
+    ) -> Result<CachedPass> {
         self.heal()?;
         let start = self.tokens();
         if device.is_autodiff() {
@@ -82,24 +82,25 @@ impl KvCache {
         let layers = first.as_ref().map_or(&self.layers, |(layers, _)| layers);
         let grids = grids(layers, rows, new)?;
         let device = device.clone();
-        Ok(Pass { start, grids, mask, said, rows, device, first, mask_is_new })
+        Ok(CachedPass { start, grids, mask, said, rows, device, first, mask_is_new })
     }
 
     /// What is known of the rows in this pass; its mask is that for the whole of them.
-    pub(crate) fn known<'a>(&'a self, pass: &'a Pass) -> &'a Batch {
+    pub(crate) fn known<'a>(&'a self, pass: &'a CachedPass) -> &'a Batch {
         let before = || self.rows.as_ref().map(|rows| &rows.known);
         pass.said.as_ref().or_else(before).expect("a first pass says all that is known")
     }
 
     /// Takes in what a pass said, and gives the layers' parts for it.
-    pub(crate) fn enter(&mut self, pass: Pass) -> &mut [LayerCache] {
-        let Pass { said, rows: batch, device, first, .. } = pass;
+    pub(crate) fn enter(&mut self, pass: CachedPass) -> &mut [LayerCache] {
+        let CachedPass { said, rows: batch, device, first, .. } = pass;
         if let Some((layers, samples)) = first {
             let known = said.unwrap_or_default();
             self.layers = layers;
             self.samples = Some(samples);
             let (history, before) = (None, None);
-            self.rows = Some(Rows { device, batch, tokens: 0, known, before, history, passes: 0 });
+            self.rows =
+                Some(KnownRows { device, batch, tokens: 0, known, before, history, passes: 0 });
         } else if let (Some(rows), Some(said)) = (&mut self.rows, said) {
             rows.before = Some(std::mem::replace(&mut rows.known, said));
         }
@@ -231,7 +232,7 @@ fn grids(layers: &[LayerCache], rows: usize, new: usize) -> Result<Vec<Grid>> {
     Ok(grids)
 }
 
-impl Pass {
+impl CachedPass {
     /// Whether it must be seen that new tokens see themselves under the batch's mask.
     pub(crate) fn has_new_mask(&self) -> bool {
         self.start > 0 && self.mask_is_new && self.mask.is_some()

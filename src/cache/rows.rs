@@ -9,7 +9,7 @@ use crate::sequence::{Batch, Positions};
 
 /// What is known of the rows of the batch.
 #[derive(Clone, Debug)]
-pub(super) struct Rows {
+pub(super) struct KnownRows {
     pub device: Device,
     pub batch: usize,
     /// Number of tokens, the same in every row; left padding is in it.
@@ -23,7 +23,7 @@ pub(super) struct Rows {
     pub passes: usize,
 }
 
-impl Rows {
+impl KnownRows {
     pub fn check(&self, batch: usize, device: &Device) -> Result<()> {
         if batch != self.batch {
             return misuse(

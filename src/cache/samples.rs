@@ -5,13 +5,14 @@
 //! cache remembers the model's settings and a few values of every parameter. It compares the settings
 //! in every pass, and looks at the values again
 //!
-//! - at all of them in a pass of many tokens, and before it is saved;
-//! - at one of them, each in its turn, in a pass of few tokens.
+//! - of all parameters in a pass of many tokens, and before it is saved;
+//! - of one of them, each in its turn, in a pass of few tokens; where such a look waits for a device
+//!   (a GPU), in every 16th of those.
 //!
-//! A step that changes all parameters, as that of an optimizer does, is noticed by the next pass. One
-//! that changes a few of them is noticed when their turn comes, in as many passes as there are
-//! parameters at the latest; one that leaves the remembered values alone is not. To save and load is
-//! safe: a file holds a fingerprint of all values.
+//! A step of an optimizer, which changes all parameters, is noticed by the next look. One that changes
+//! a few of them is noticed when their turn comes, in as many looks as there are parameters at the
+//! latest; one that leaves the remembered values alone is not. To save and load is safe: a file holds
+//! a fingerprint of all values.
 
 use std::sync::Arc;
 
@@ -19,8 +20,10 @@ use super::model::CachedModel;
 
 /// Tokens in a pass that costs much more than to look at every parameter.
 const MANY_TOKENS: usize = 64;
+/// Passes of few tokens from one look to the next, where it waits for a device.
+const DEVICE_INTERVAL: usize = 16;
 
-/// What was seen of each parameter when the cache was filled for the first time.
+/// What was seen of the model when the cache was filled for the first time.
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     settings: u64,
@@ -30,24 +33,28 @@ pub(super) struct Samples {
 
 impl Samples {
     pub(super) fn of(model: &impl CachedModel) -> Self {
-        let values = (0..model.parameters()).map(|index| model.sample(index)).collect();
-        Self { settings: model.settings(), values }
+        Self { settings: model.settings(), values: model.samples().into() }
     }
 
-    /// Whether the values that a pass of so many tokens looks at are those that were seen.
+    /// Whether what pass number `pass`, of so many tokens, looks at is what was seen.
     pub(super) fn agree_in(&self, model: &impl CachedModel, pass: usize, tokens: usize) -> bool {
         if tokens >= MANY_TOKENS {
             return self.agree(model);
         }
-        let turn = pass % self.values.len().max(1);
-        self.settings == model.settings()
-            && self.values.get(turn).is_none_or(|&seen| model.sample(turn) == seen)
+        if self.settings != model.settings() {
+            return false;
+        }
+        let look = match model.is_read_at_once() {
+            true => pass,
+            false if pass.is_multiple_of(DEVICE_INTERVAL) => pass / DEVICE_INTERVAL,
+            false => return true,
+        };
+        let turn = look % self.values.len().max(1);
+        self.values.get(turn).is_none_or(|&seen| model.sample(turn) == seen)
     }
 
-    /// Whether all values are those that were seen.
+    /// Whether all is what was seen.
     pub(super) fn agree(&self, model: &impl CachedModel) -> bool {
-        self.settings == model.settings()
-            && self.values.len() == model.parameters()
-            && self.values.iter().enumerate().all(|(index, &seen)| model.sample(index) == seen)
+        self.settings == model.settings() && self.values[..] == model.samples()
     }
 }

@@ -3,15 +3,15 @@
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use super::view::Tokens;
+use super::pass_view::TokenRange;
 use super::{DecoderLayer, LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::attention::{MultiHeadAttention, Request};
-use crate::cache::{CachedModel, KeyShape, KvCache, Pass};
+use crate::cache::{CachedModel, CachedPass, KeyShape, KvCache};
 use crate::mask::{LoweredMask, Past};
 use crate::sequence::Batch;
 use crate::{Error, Result, kernels};
 
-/// Tokens in a pass whose operations are short.
+/// TokenRange in a pass whose operations are short.
 const FEW_TOKENS: usize = 64;
 /// Size of a projection times the number of layers from which on waking threads up once a pass is a
 /// small part of its time.
@@ -76,7 +76,7 @@ impl LanguageModel {
         let [rows, new] = tokens.dims();
         let pass = cache.begin(self, [rows, new], &tokens.device(), batch)?;
         let known = cache.known(&pass);
-        let place = Tokens { rows, start: pass.start, new };
+        let place = TokenRange { rows, start: pass.start, new };
         let view = self.decoder.view(known, pass.mask.as_ref(), place, |i| &pass.grids[i])?;
         self.check_own_keys(&pass, known, view.masks())?;
         let embedded = self.embed_from(pass.start, tokens.clone(), &known.positions)?;
@@ -107,7 +107,12 @@ impl LanguageModel {
     }
 
     /// An error if a row can't be continued under the batch's mask.
-    fn check_own_keys(&self, pass: &Pass, known: &Batch, masks: &[LoweredMask]) -> Result<()> {
+    fn check_own_keys(
+        &self,
+        pass: &CachedPass,
+        known: &Batch,
+        masks: &[LoweredMask],
+    ) -> Result<()> {
         if !pass.has_new_mask() {
             return Ok(());
         }
@@ -173,12 +178,17 @@ impl CachedModel for LanguageModel {
         self.settings
     }
 
-    fn parameters(&self) -> usize {
-        self.past_parameters()
+    fn samples(&self) -> Vec<u64> {
+        self.past_samples(None)
     }
 
     fn sample(&self, index: usize) -> u64 {
-        self.sample_past(index)
+        self.past_samples(Some(index)).first().copied().unwrap_or_default()
+    }
+
+    fn is_read_at_once(&self) -> bool {
+        let embedding = self.embedding.weight.val();
+        kernels::supports(&embedding.device(), embedding.dtype())
     }
 
     fn fingerprint(&self) -> u64 {

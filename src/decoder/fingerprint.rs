@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use super::{LanguageModel, LanguageModelConfig};
 use crate::hash::Hash;
@@ -38,18 +38,12 @@ impl LanguageModel {
         self.decoder.layers.visit(visitor);
     }
 
-    /// Number of parameters that keys and values depend on.
-    pub(super) fn past_parameters(&self) -> usize {
-        let mut counter = Sampler { wanted: usize::MAX, seen: 0, sample: 0 };
-        self.visit_past(&mut counter);
-        counter.seen
-    }
-
-    /// A number that changes with a few values of one of these parameters.
-    pub(super) fn sample_past(&self, index: usize) -> u64 {
-        let mut sampler = Sampler { wanted: index, seen: 0, sample: 0 };
+    /// For each of these parameters, or for one of them, a number that changes with a few of its
+    /// values.
+    pub(super) fn past_samples(&self, wanted: Option<usize>) -> Vec<u64> {
+        let mut sampler = Sampler { wanted, seen: 0, samples: Vec::new() };
         self.visit_past(&mut sampler);
-        sampler.sample
+        sampler.samples
     }
 
     /// A number that changes with any value of any of these parameters, and with the settings.
@@ -61,32 +55,30 @@ impl LanguageModel {
     }
 }
 
-/// Reads a few values of one parameter.
+/// Reads a few values of each parameter, or of one.
 struct Sampler {
-    wanted: usize,
+    wanted: Option<usize>,
     seen: usize,
-    sample: u64,
+    samples: Vec<u64>,
 }
 
 impl ModuleVisitor for Sampler {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.seen == self.wanted {
+        if self.wanted.is_none_or(|wanted| wanted == self.seen) {
             let value = param.val();
             // The front of a row in the middle: of an embedding, not that of a pad token.
             let shape = value.dims();
             let ranges: [_; D] = std::array::from_fn(|axis| {
-                let start = if axis + 1 == D { 0 } else { shape[axis] / 2 };
-                let length = if axis + 1 == D { SAMPLED } else { 1 };
+                let (start, length) =
+                    if axis + 1 == D { (0, SAMPLED) } else { (shape[axis] / 2, 1) };
                 start..(start + length).min(shape[axis])
             });
             let mut hash = Hash::new();
             hash_data(&mut hash, &value.slice(ranges).into_data());
-            self.sample = hash.finish();
+            self.samples.push(hash.finish());
         }
         self.seen += 1;
     }
-
-    fn visit_int<const D: usize>(&mut self, _: &Param<Tensor<D, Int>>) {}
 }
 
 /// Hashes all values of all parameters.

@@ -13,7 +13,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Int, Tensor, assert_shape};
 
-use super::view::View;
+use super::pass_view::PassView;
 use super::{Decoder, LanguageModelInput, PositionEmbedding};
 use crate::attention::Request;
 use crate::cache::LayerCache;
@@ -34,7 +34,7 @@ pub struct LanguageModelOutput {
     pub cross_weights: Vec<Tensor<4>>,
 }
 
-/// Tokens in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
+/// TokenRange in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
 #[derive(Module, Debug)]
 pub struct LanguageModel {
     /// One vector for each token.
@@ -167,7 +167,7 @@ impl LanguageModel {
     pub(super) fn decode(
         &self,
         embedded: Tensor<3>,
-        view: &View,
+        view: &PassView,
         past: &mut [LayerCache],
         request: &Request,
     ) -> LanguageModelOutput {

@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 
-use super::{Arrangement, FeedForward, NormPlacement};
+use super::{FeedForward, NormPlacement, ResidualLayout};
 use crate::attention::{Angles, MultiHeadAttention, PassAngles, Request};
 use crate::cache::LayerCache;
 use crate::mask::LoweredMask;
@@ -92,7 +92,7 @@ pub struct DecoderLayer {
     pub cross_attention_norm: Option<Norm>,
     /// Second norm of the cross-attention.
     pub cross_attention_output_norm: Option<Norm>,
-    /// Each position by itself.
+    /// Applied to each position separately.
     pub feed_forward: FeedForward,
     /// Norm of the feed-forward part, unless it shares that of the self-attention.
     pub feed_forward_norm: Option<Norm>,
@@ -102,7 +102,7 @@ pub struct DecoderLayer {
     #[module(skip)]
     pub(super) norm_placement: NormPlacement,
     #[module(skip)]
-    pub(super) arrangement: Arrangement,
+    pub(super) residual_layout: ResidualLayout,
 }
 
 impl DecoderLayer {
@@ -141,10 +141,10 @@ impl DecoderLayer {
         let (mut self_weights, mut cross_weights) = (None, None);
 
         // What a parallel feed-forward part reads, normalized already where it shares the norm.
-        let mut beside = (self.arrangement == Arrangement::Parallel).then(|| x.clone());
+        let mut beside = (self.residual_layout == ResidualLayout::Parallel).then(|| x.clone());
         let norms = (&self.self_attention_norm, &self.self_attention_output_norm);
         let mut x = self.residual(x, norms, |x| {
-            if self.arrangement == Arrangement::ParallelSharedNorm {
+            if self.residual_layout == ResidualLayout::ParallelSharedNorm {
                 beside = Some(x.clone());
             }
             let attention = &self.self_attention;
@@ -196,8 +196,8 @@ impl DecoderLayer {
     }
 
     /// `x` and what one part adds to it, normalized in their place.
-    fn residual(&self, x: Tensor<3>, norms: Norms, part: impl Part) -> Tensor<3> {
-        let sum = x.clone() + self.branch(x, norms, part);
+    fn residual(&self, x: Tensor<3>, norms: Norms, sublayer: impl Sublayer) -> Tensor<3> {
+        let sum = x.clone() + self.branch(x, norms, sublayer);
         match self.norm_placement {
             NormPlacement::Post => norms.0.forward(sum),
             _ => sum,
@@ -205,12 +205,12 @@ impl DecoderLayer {
     }
 
     /// What one part adds to its residual.
-    fn branch(&self, x: Tensor<3>, (norm, second): Norms, part: impl Part) -> Tensor<3> {
+    fn branch(&self, x: Tensor<3>, (norm, second): Norms, sublayer: impl Sublayer) -> Tensor<3> {
         let added = match (self.norm_placement, second) {
-            (NormPlacement::Post, _) => part(x),
-            (NormPlacement::Output, _) => norm.forward(part(x)),
-            (_, Some(second)) => second.forward(part(norm.forward(x))),
-            (_, None) => part(norm.forward(x)),
+            (NormPlacement::Post, _) => sublayer(x),
+            (NormPlacement::Output, _) => norm.forward(sublayer(x)),
+            (_, Some(second)) => second.forward(sublayer(norm.forward(x))),
+            (_, None) => sublayer(norm.forward(x)),
         };
         self.dropout.forward(added)
     }
@@ -220,6 +220,6 @@ impl DecoderLayer {
 type Norms<'a> = (&'a Norm, &'a Option<Norm>);
 
 /// Self-attention, cross-attention or feed-forward.
-trait Part: FnOnce(Tensor<3>) -> Tensor<3> {}
+trait Sublayer: FnOnce(Tensor<3>) -> Tensor<3> {}
 
-impl<F: FnOnce(Tensor<3>) -> Tensor<3>> Part for F {}
+impl<F: FnOnce(Tensor<3>) -> Tensor<3>> Sublayer for F {}

@@ -15,9 +15,9 @@ mod language_model_input;
 mod layer;
 mod layer_config;
 mod layer_masks;
+mod pass_view;
 mod position_embedding;
 mod stack;
-mod view;
 
 pub use crate::attention::Request;
 pub use crate::norm::{LayerNorm, Norm, NormConfig, RmsNorm};
@@ -28,6 +28,6 @@ pub use language_model::{LanguageModel, LanguageModelOutput};
 pub use language_model_config::LanguageModelConfig;
 pub use language_model_input::LanguageModelInput;
 pub use layer::{DecoderLayer, DecoderLayerOutput, LayerContext, Memory};
-pub use layer_config::{Arrangement, DecoderLayerConfig, NormPlacement};
+pub use layer_config::{DecoderLayerConfig, NormPlacement, ResidualLayout};
 pub use position_embedding::{Learned, PositionEmbedding, PositionEmbeddingConfig, Sinusoidal};
 pub use stack::{Decoder, DecoderConfig, DecoderOutput};

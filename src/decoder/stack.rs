@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::layer_masks::LayerMasks;
-use super::view::View;
+use super::pass_view::PassView;
 use super::{DecoderLayer, DecoderLayerConfig};
 use crate::attention::{Request, RotaryConfig};
 use crate::cache::LayerCache;
@@ -62,7 +62,7 @@ impl DecoderConfig {
         Ok(Decoder { layers, final_norm: final_norm.transpose()?, masks })
     }
 
-    /// Tokens are not at hand in every pass, and a real token may equal the pad id.
+    /// TokenRange are not at hand in every pass, and a real token may equal the pad id.
     fn check_mask(&self) -> Result<()> {
         match self.mask.pad_id {
             None => Ok(()),
@@ -130,7 +130,7 @@ impl Decoder {
     pub(super) fn pass(
         &self,
         mut x: Tensor<3>,
-        view: &View,
+        view: &PassView,
         past: &mut [LayerCache],
         request: &Request,
     ) -> DecoderOutput {

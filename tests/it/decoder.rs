@@ -9,12 +9,12 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
 use burn_decoder::attention::{MultiHeadAttentionConfig, Request, RotaryConfig};
 use burn_decoder::decoder::{
-    Activation, Arrangement, Batch, DecoderConfig, DecoderLayer, DecoderLayerConfig,
-    FeedForwardConfig, LayerContext, Memory, NormConfig, NormPlacement,
+    Activation, Batch, DecoderConfig, DecoderLayer, DecoderLayerConfig, FeedForwardConfig,
+    LayerContext, Memory, NormConfig, NormPlacement, ResidualLayout,
 };
 use burn_decoder::import::LoadOptions;
 use burn_decoder::import::pytorch::{self, StateDict};
-use burn_decoder::mask::{Grid, LoweredMask, Mask};
+use burn_decoder::mask::{Grid, LoweredMask, Mask, SequenceMaskConfig};
 
 use crate::fixtures::{Fixtures, GRADIENT, OUTPUT, assert_close};
 use crate::pytorch::{layer_gradients, norm_gradients};
@@ -175,15 +175,15 @@ on_each_backend! {
 
     /// The table of placements, each made by hand from the parts.
     fn placements_and_parallel(device: Device) {
-        use Arrangement::*;
+        use ResidualLayout::*;
         use NormPlacement::*;
         let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
         let sequential = [Pre, Post, Output, Sandwich].map(|placement| (placement, Sequential));
         let parallel = [(Pre, Parallel), (Sandwich, Parallel), (Pre, ParallelSharedNorm)];
-        for (placement, arrangement) in sequential.into_iter().chain(parallel) {
+        for (placement, residual_layout) in sequential.into_iter().chain(parallel) {
             let config =
-                small_config().with_norm_placement(placement).with_arrangement(arrangement);
+                small_config().with_norm_placement(placement).with_residual_layout(residual_layout);
             let layer = config.init(&device).unwrap();
             let attend = |x: Tensor<3>| {
                 let request = Request::new();
@@ -195,7 +195,7 @@ on_each_backend! {
             let second = |x| layer.self_attention_output_norm.as_ref().unwrap().forward(x);
             let second_3 = |x| layer.feed_forward_output_norm.as_ref().unwrap().forward(x);
             let x0 = || x.clone();
-            let expected = match (placement, arrangement) {
+            let expected = match (placement, residual_layout) {
                 (Post, _) => {
                     let x1 = norm(x0() + attend(x0()));
                     norm_3(x1.clone() + feed(x1))
@@ -220,7 +220,7 @@ on_each_backend! {
                 (Sandwich, _) => x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0()))),
             };
             let got = layer.forward(x0(), &LayerContext::new(&mask), &Request::new()).output;
-            let what = format!("{placement:?}, {arrangement:?}");
+            let what = format!("{placement:?}, {residual_layout:?}");
             assert_close(&what, got.into_data(), expected.into_data(), OUTPUT.on(&device));
             let decoder = DecoderConfig::new(config, 1).init(&device).unwrap();
             assert_eq!(decoder.final_norm.is_some(), placement != Post);
@@ -243,6 +243,34 @@ on_each_backend! {
             for (at, weight) in weights.into_iter().enumerate() {
                 let (row, head, query, key) = (at / 75, at / 25 % 3, at / 5 % 5, at % 5);
                 assert_eq!(weight > 0.0, mask.is_visible(row, head, query, key));
+            }
+        }
+    }
+
+    /// The mask of a configuration, said by its fields or as a rule, and the window of each layer make
+    /// what the layers see; a configuration with all of it survives a file.
+    fn the_mask_of_a_configuration(device: Device) {
+        let fields = SequenceMaskConfig::new().with_window_keys(Some(4)).with_sinks(1);
+        let rule = (Mask::window_keys(4).unwrap() | Mask::sinks(1)) & Mask::look_ahead();
+        for mask in [fields, rule.clone().into()] {
+            let config = DecoderConfig::new(small_config(), 2)
+                .with_mask(mask)
+                .with_windows(vec![None, Some(2)]);
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("config.json");
+            config.save(&file).unwrap();
+            let decoder = DecoderConfig::load(&file).unwrap().init(&device).unwrap();
+            let x = Tensor::<3>::random([2, 7, 12], Distribution::Default, &device);
+            let batch = Batch::new().with_pad_counts([0, 2]);
+            let output = decoder.forward(x, &batch, &weights()).unwrap();
+            let padded = rule.left_padded([0, 2]);
+            let narrow = &padded & Mask::look_back(1);
+            for (weights, mask) in output.self_weights.iter().zip([padded, narrow]) {
+                let mask = mask.lower(&Grid::square(2, 7)).unwrap();
+                for (at, weight) in weights.to_data().iter::<f32>().enumerate() {
+                    let (row, query, key) = (at / 147, at / 7 % 7, at % 7);
+                    assert_eq!(weight > 0.0, mask.is_visible(row, 0, query, key), "{mask:?}");
+                }
             }
         }
     }
@@ -317,15 +345,15 @@ fn bad_configurations_are_refused() {
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::Parallel)
+                .with_residual_layout(ResidualLayout::Parallel)
                 .with_norm_placement(NormPlacement::Post),
-            ["arrangement", "inside the residuals", "NormPlacement::Post"],
+            ["residual_layout", "inside the residuals", "NormPlacement::Post"],
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::ParallelSharedNorm)
+                .with_residual_layout(ResidualLayout::ParallelSharedNorm)
                 .with_norm_placement(NormPlacement::Sandwich),
-            ["arrangement", "NormPlacement::Pre", "NormPlacement::Sandwich"],
+            ["residual_layout", "NormPlacement::Pre", "NormPlacement::Sandwich"],
         ),
         (
             small_config().with_cross_attention(Some(
@@ -339,9 +367,9 @@ fn bad_configurations_are_refused() {
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::Parallel)
+                .with_residual_layout(ResidualLayout::Parallel)
                 .with_cross_attention(Some(attention(12, 3))),
-            ["arrangement", "no cross-attention", "got cross-attention"],
+            ["residual_layout", "no cross-attention", "got cross-attention"],
         ),
         (
             small_config().with_norm(NormConfig::rms_norm().with_epsilon(0.0)),
@@ -359,6 +387,9 @@ fn bad_configurations_are_refused() {
     let windows = DecoderConfig::new(small_config(), 2).with_windows(vec![None, Some(0)]);
     let error = windows.init(&device).unwrap_err();
     assert_eq!(error.to_string(), "DecoderConfig::windows: expected at least 1, got 0");
+    let padding = SequenceMaskConfig::new().with_pad_id(Some(3));
+    let error = DecoderConfig::new(small_config(), 2).with_mask(padding).init(&device).unwrap_err();
+    assert!(error.to_string().contains("tell padding with each batch"), "{error}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use burn_decoder::attention::{
     RotaryLayout, RotaryScaling,
 };
 use burn_decoder::decoder::{
-    Activation, Arrangement, Batch, Decoder, DecoderConfig, DecoderLayerConfig, FeedForwardConfig,
-    NormConfig, NormPlacement, Request,
+    Activation, Batch, Decoder, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, NormConfig,
+    NormPlacement, Request, ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 
@@ -60,8 +60,11 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
         ("sandwich", layer(Gelu).with_norm_placement(NormPlacement::Sandwich)),
         ("RMSNorm", layer(Gelu).with_norm(NormConfig::rms_norm())),
         ("no shift", layer(Gelu).with_norm(NormConfig::LayerNorm { epsilon: 1e-3, bias: false })),
-        ("parallel", layer(Gelu).with_arrangement(Arrangement::Parallel)),
-        ("parallel, one norm", layer(Gelu).with_arrangement(Arrangement::ParallelSharedNorm)),
+        ("parallel", layer(Gelu).with_residual_layout(ResidualLayout::Parallel)),
+        (
+            "parallel, one norm",
+            layer(Gelu).with_residual_layout(ResidualLayout::ParallelSharedNorm),
+        ),
         ("cross", layer(Gelu).with_cross_attention(Some(attention(2)))),
         (
             "cross, sandwich",

@@ -6,6 +6,7 @@ mod backends;
 mod attention;
 mod cache;
 mod causality;
+mod config_files;
 mod decoder;
 mod feed_forward;
 mod fixtures;

@@ -8,8 +8,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::ParityCase;
 use crate::decoder::{Batch, Positions};
+use crate::import::files::show;
 use crate::import::safetensors_file;
-use crate::import::source::show;
 use crate::mask::Mask;
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ use crate::{Error, Result};
 /// [`Error::File`] if the file can't be read, holds no logits, or lacks what belongs to them.
 pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Vec<ParityCase>> {
     let path = path.as_ref();
-    let dump = Dump { path: show(path), tensors: safetensors_file::open(path)? };
+    let dump = Dump { path: show(path), tensors: safetensors_file::open(path)?.tensors };
     let cases = dump.tensors.keys().filter_map(|name| {
         let case = name.strip_suffix("logits")?;
         (case.is_empty() || case.ends_with('.')).then_some(case)

@@ -1,6 +1,5 @@
 //! The cache: whatever the chunks, the logits are those of one pass over everything.
 
-mod allocations;
 mod broken_off;
 mod bytes;
 mod kept;
@@ -17,9 +16,9 @@ use burn_decoder::attention::{
 };
 use burn_decoder::cache::{CacheConfig, KvCache};
 use burn_decoder::decoder::{
-    Activation, Arrangement, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig,
-    LanguageModel, LanguageModelConfig, NormConfig, NormPlacement, PositionEmbeddingConfig,
-    Positions, Request,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, NormConfig, NormPlacement, PositionEmbeddingConfig, Positions, Request,
+    ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 
@@ -53,7 +52,7 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post-norm", with_layer(|layer| layer.norm_placement = NormPlacement::Post)),
         ("sandwich", with_layer(|layer| layer.norm_placement = NormPlacement::Sandwich)),
         ("norms on outputs", with_layer(|layer| layer.norm_placement = NormPlacement::Output)),
-        ("parallel", with_layer(|layer| layer.arrangement = Arrangement::Parallel)),
+        ("parallel", with_layer(|layer| layer.residual_layout = ResidualLayout::Parallel)),
         ("windows in turn", {
             let mut config = plain().with_logit_softcap(Some(2.0));
             config.decoder.windows = vec![Some(3), None];
@@ -97,7 +96,7 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
             with_layer(|layer| {
                 let rotary = RotaryConfig::new().with_layout(RotaryLayout::Interleaved);
                 let norm = QkNormConfig::new(NormConfig::layer_norm()).with_across_heads(true);
-                layer.arrangement = Arrangement::ParallelSharedNorm;
+                layer.residual_layout = ResidualLayout::ParallelSharedNorm;
                 layer.self_attention = MultiHeadAttentionConfig::new(D_MODEL, 3)
                     .with_rotary(Some(rotary.with_dim(Some(2))))
                     .with_qk_norm(Some(norm))

@@ -11,8 +11,8 @@ use burn_decoder::attention::{
 };
 use burn_decoder::cache::{CacheConfig, KvCache};
 use burn_decoder::decoder::{
-    Activation, Arrangement, Batch, LanguageModel, LanguageModelConfig, NormConfig, NormPlacement,
-    PositionEmbeddingConfig,
+    Activation, Batch, LanguageModel, LanguageModelConfig, NormConfig, NormPlacement,
+    PositionEmbeddingConfig, ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 use burn_decoder::{CacheMisuse, Error};
@@ -191,7 +191,7 @@ fn a_cache_is_for_this_arrangement() {
     let (device, folder) = (any_device(), tempfile::tempdir().unwrap());
     let mut config = plain();
     let model = config.init(&device).unwrap();
-    config.decoder.layer.arrangement = Arrangement::Parallel;
+    config.decoder.layer.residual_layout = ResidualLayout::Parallel;
     let other = with_parameters_of(&model, &config, folder.path());
     assert_refused("arrangement", step(&other, &mut filled(&model)));
 }
@@ -206,7 +206,7 @@ fn a_training_step_is_noticed() {
     let input = input_for(&training, 2);
     let loss = training.forward(all, input).unwrap().logits.powi_scalar(2).mean();
     let gradients = GradientsParams::from_grads(loss.backward(), &training);
-    let trained = SgdConfig::new().init().step(1e-3, training, gradients).valid();
+    let trained = SgdConfig::new().init().step(0.1, training, gradients).valid();
 
     let ids = |model: &LanguageModel| {
         model

@@ -5,8 +5,8 @@ use burn_decoder::attention::{
     RotaryLayout, RotaryScaling,
 };
 use burn_decoder::decoder::{
-    Activation, Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig,
-    LanguageModelConfig, NormConfig, NormPlacement,
+    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
+    NormConfig, NormPlacement, ResidualLayout,
 };
 
 pub const VOCAB_SIZE: usize = 13;
@@ -60,13 +60,16 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post, RMSNorm, GeGLU, one key head", post(rms(layer(3, Some(1), GeGlu)))),
         ("sandwich, RMSNorm, GELU", rms(placed(layer(3, None, Gelu), NormPlacement::Sandwich))),
         ("norms on outputs, SwiGLU", placed(layer(3, None, SwiGlu), NormPlacement::Output)),
-        ("parallel, LayerNorm, GELU", layer(3, None, Gelu).with_arrangement(Arrangement::Parallel)),
+        (
+            "parallel, LayerNorm, GELU",
+            layer(3, None, Gelu).with_residual_layout(ResidualLayout::Parallel),
+        ),
         (
             "parallel, one norm, quiet softmax",
             with_attention(layer(3, None, Gelu), |attention| {
                 attention.with_sinks(AttentionSinks::Quiet)
             })
-            .with_arrangement(Arrangement::ParallelSharedNorm),
+            .with_residual_layout(ResidualLayout::ParallelSharedNorm),
         ),
         (
             "rotary, norms of queries and keys, grouped heads",

@@ -11,7 +11,7 @@ use crate::sequence::{Batch, PositionIds};
 use crate::{Error, Result};
 
 /// What all layers of a pass see, and where its tokens stand.
-pub(super) struct View {
+pub(super) struct PassView {
     /// For each different rule of the stack.
     masks: Vec<LoweredMask>,
     positions: PositionIds,
@@ -20,7 +20,7 @@ pub(super) struct View {
 
 /// Which tokens of the rows a pass is about.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tokens {
+pub(super) struct TokenRange {
     /// Number of rows.
     pub rows: usize,
     /// Number of tokens before them, in each row.
@@ -31,9 +31,9 @@ pub(super) struct Tokens {
 
 impl Decoder {
     /// What a pass without a past sees.
-    pub(super) fn view_of_all(&self, batch: &Batch, [rows, new]: [usize; 2]) -> Result<View> {
+    pub(super) fn view_of_all(&self, batch: &Batch, [rows, new]: [usize; 2]) -> Result<PassView> {
         let grid = Grid::square(rows, new);
-        self.view(batch, batch.mask.as_ref(), Tokens { rows, start: 0, new }, |_| &grid)
+        self.view(batch, batch.mask.as_ref(), TokenRange { rows, start: 0, new }, |_| &grid)
     }
 
     /// What a pass sees of its keys, which stand where `grid(layer)` says, and of its memory. `mask`
@@ -42,9 +42,9 @@ impl Decoder {
         &self,
         batch: &Batch,
         mask: Option<&Mask>,
-        Tokens { rows, start, new }: Tokens,
+        TokenRange { rows, start, new }: TokenRange,
         grid: impl Fn(usize) -> &'a Grid,
-    ) -> Result<View> {
+    ) -> Result<PassView> {
         self.check_memory(batch)?;
         let layer_of = |kind| (0..self.layers.len()).find(|&i| self.masks.kind(i) == kind);
         let masks = self
@@ -53,7 +53,7 @@ impl Decoder {
             .enumerate()
             .map(|(kind, own)| batch.rule(own, mask)?.lower(grid(layer_of(kind).unwrap_or(0))));
         let memory = batch.memory_mask([rows, new], start)?;
-        Ok(View {
+        Ok(PassView {
             masks: masks.collect::<Result<_>>()?,
             positions: batch.positions.ids(rows, start, new)?,
             memory: batch.memory.as_ref().map(|(states, _)| states.clone()).zip(memory),
@@ -63,7 +63,7 @@ impl Decoder {
     /// The parts of a pass, one for each layer; with a past if there is one.
     pub(super) fn parts<'a>(
         &self,
-        view: &'a View,
+        view: &'a PassView,
         past: &'a mut [LayerCache],
     ) -> Vec<LayerPass<'a>> {
         let mut past = past.iter_mut();
@@ -92,7 +92,7 @@ impl Decoder {
     }
 }
 
-impl View {
+impl PassView {
     /// The mask of each different rule.
     pub(super) fn masks(&self) -> &[LoweredMask] {
         &self.masks
