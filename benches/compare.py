@@ -1,6 +1,6 @@
 """Measures this crate, Burn and PyTorch in one run, case by case in turn, and prints a Markdown table of ratios.
 
-    cargo bench --features flex --bench compare --no-run
+    cargo bench -p benches --features flex --bench compare --no-run
     python benches/compare.py [--length 512 1024 2048 4096] [--what op small mha layer copy] [--simd avx2] ...
 
 Needs PyTorch (`pip install torch` in a virtual environment outside of the checkout). Run it with nothing else on the
@@ -51,7 +51,7 @@ def main():
     args.add_argument("--rounds", type=int, default=2)
     args.add_argument("--threads", type=int, default=2)
     args.add_argument(
-        "--rust", nargs="+", default=["cargo", "bench", "-q", "--features", "flex", "--bench", "compare"])
+        "--rust", nargs="+", default=["cargo", "bench", "-q", "-p", "benches", "--features", "flex", "--bench", "compare"])
     args.add_argument("--simd", choices=["avx2"])
     args = args.parse_args()
     if args.simd:

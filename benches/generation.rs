@@ -10,7 +10,7 @@
 //! - `llama`: layers as Llama's, rotary positions too, for benches/generation.py, which runs the same
 //!   in PyTorch.
 //!
-//! `cargo bench --bench generation --features flex`; the name of a model after `--` runs it alone.
+//! `cargo bench -p benches --features flex --bench generation`; the name of a model after `--` runs it alone.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::time::Instant;
@@ -24,6 +24,10 @@ use burn_decoder::decoder::{
 };
 use burn_decoder::generation::{Generation, GenerationConfig};
 use burn_decoder::mask::Mask;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const LAYERS: usize = 4;
 const D_MODEL: usize = 256;

@@ -1,58 +1,64 @@
-//! `cargo bench --features flex --bench layers [FILTER]`: the cases of `cases`, by divan.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
+//! The median in milliseconds of every case of the sweeps below whose text has FILTER in it:
+//!
+//! ```text
+//! cargo bench -p benches --features flex --bench layers [-- FILTER]
+//! ```
 
-mod cases;
+use std::io::Write;
 
-use cases::Case;
+use benches::Case;
+use mimalloc::MiMalloc;
 
-/// Both backends, all authors; what does not exist is left out.
-fn sweep(what: &str, masks: &[&str], lengths: &[usize]) -> Vec<String> {
-    let mut all = Vec::new();
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+type Sweep = (&'static str, &'static [&'static str], &'static [usize]);
+
+/// What, under which masks, at which lengths.
+const SWEEPS: [Sweep; 4] = [
+    (
+        "op",
+        &["causal", "full", "padded", "window", "packed"],
+        &[32, 128, 512, 1024, 2048, 4096, 8192],
+    ),
+    ("mha", &["causal"], &[32, 128, 512, 1024, 2048]),
+    ("layer", &["causal"], &[32, 128, 512, 1024]),
+    ("copy", &["causal"], &[24]),
+];
+
+/// Kernels that store all weights take minutes and gigabytes from here on.
+const LONGEST_WITH_WEIGHTS: usize = 2048;
+
+fn main() {
+    // Cargo adds --bench.
+    let filters: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wanted = |case: &str| filters.is_empty() || filters.iter().any(|part| case.contains(part));
+    for case in SWEEPS.iter().flat_map(sweep).filter(|case| wanted(case)) {
+        // Left out where the author has no such case, or the backend is not compiled in.
+        if let Ok(parsed) = Case::parse(&case) {
+            println!("{case:40} {:10.3} ms", parsed.median());
+            std::io::stdout().flush().expect("an open output");
+        }
+    }
+}
+
+/// All authors on all backends, forward and training.
+fn sweep(&(what, masks, lengths): &Sweep) -> Vec<String> {
+    let mut cases = Vec::new();
     for &length in lengths {
         for mask in masks {
             for pass in ["forward", "training"] {
                 for by in ["fused", "reference", "burn"] {
+                    if by != "fused" && length > LONGEST_WITH_WEIGHTS {
+                        continue;
+                    }
                     for backend in ["flex", "ndarray"] {
-                        // Kernels that store all weights take minutes and gigabytes from here on.
-                        if by != "fused" && length > 2048 {
-                            continue;
-                        }
-                        let case = format!("{by}@{backend}/{what}/{mask}/{pass}/{length}");
-                        all.extend(Case::parse(&case).is_ok().then_some(case));
+                        cases.push(format!("{by}@{backend}/{what}/{mask}/{pass}/{length}"));
                     }
                 }
             }
         }
     }
-    all
-}
-
-#[divan::bench(args = sweep("op", &["causal", "full", "padded", "window", "packed"],
-    &[32, 128, 512, 1024, 2048, 4096, 8192]))]
-fn op(bencher: divan::Bencher, case: &str) {
-    run(bencher, case);
-}
-
-#[divan::bench(args = sweep("mha", &["causal"], &[32, 128, 512, 1024, 2048]))]
-fn mha(bencher: divan::Bencher, case: &str) {
-    run(bencher, case);
-}
-
-#[divan::bench(args = sweep("layer", &["causal"], &[32, 128, 512, 1024]))]
-fn layer(bencher: divan::Bencher, case: &str) {
-    run(bencher, case);
-}
-
-#[divan::bench(args = sweep("copy", &["causal"], &[24]))]
-fn copy(bencher: divan::Bencher, case: &str) {
-    run(bencher, case);
-}
-
-fn run(bencher: divan::Bencher, case: &str) {
-    let step = Case::parse(case).expect("a case of the sweep").prepare();
-    bencher.bench_local(step);
-}
-
-fn main() {
-    divan::main();
+    cases
 }

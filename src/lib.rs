@@ -80,11 +80,10 @@ pub mod decoder;
 mod error;
 pub mod generation;
 pub mod guide;
-mod host;
 pub mod import;
+mod kernels;
 pub mod mask;
 mod norm;
-mod ops;
 mod positions;
 
 pub use error::{CacheMisuse, Error, Result};

@@ -10,7 +10,7 @@ use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor, assert_shape};
 
 use crate::error::check_nonzero;
-use crate::{Error, Result, ops};
+use crate::{Error, Result, kernels};
 
 /// Which normalization, with its settings.
 #[derive(Config, Debug, Copy, PartialEq)]
@@ -142,10 +142,10 @@ impl Norm {
         let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let (x, gamma, beta) = (x.cast(wide), gamma.cast(wide), beta.map(|beta| beta.cast(wide)));
         let normed = match self {
-            Self::LayerNorm(norm) => ops::layer_norm(x, gamma, beta, norm.epsilon),
+            Self::LayerNorm(norm) => kernels::layer_norm(x, gamma, beta, norm.epsilon),
             Self::RmsNorm(norm) => {
                 let scale = if norm.unit_offset { gamma + 1.0 } else { gamma };
-                ops::rms_norm(x, scale, norm.epsilon)
+                kernels::rms_norm(x, scale, norm.epsilon)
             }
         };
         normed.cast(dtype)

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use burn_decoder::generation::{GenerationConfig, SamplingConfig};
 use burn_decoder::import::Precision;
 use clap::{Parser, ValueEnum};
-
-use super::backend::Backend;
+use shared::Backend;
 
 /// Lets a published model speak.
 ///

@@ -1,9 +1,9 @@
 //! Lets a published model speak: loads a Hugging Face folder and goes on from a prompt.
 //!
 //! ```text
-//! cargo run --release --example generate -- --model FOLDER --prompt "Once upon a time"
-//! cargo run --release --example generate -- --model FOLDER --chat --prompt "What is a mask?"
-//! cargo run --release --example generate -- --model FOLDER --parity reference.safetensors
+//! cargo run --release -p generate -- --model FOLDER --prompt "Once upon a time"
+//! cargo run --release -p generate -- --model FOLDER --chat --prompt "What is a mask?"
+//! cargo run --release -p generate -- --model FOLDER --parity reference.safetensors
 //! ```
 //!
 //! `FOLDER` holds `config.json`, `model.safetensors` (or its shards) and `tokenizer.json`, as
@@ -11,20 +11,23 @@
 //! comes to standard output as it is written, all else to standard error.
 
 mod args;
-#[allow(clippy::duplicate_mod)] // The tests compile both examples that share it.
-#[path = "../shared/backend.rs"]
-mod backend;
 mod chat;
 mod load;
 mod speak;
+#[cfg(test)]
+mod tests;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use burn_decoder::import::parity;
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 pub use args::Args;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What the user is told when something is wrong.
 pub type Failure = Box<dyn std::error::Error>;

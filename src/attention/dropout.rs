@@ -3,7 +3,7 @@
 use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
 use super::AttentionOptions;
-use super::dropout_rng::SeededDropout;
+use crate::kernels::SeededDropout;
 
 /// Dropout that takes place.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,6 @@
 mod alibi;
 mod backend_op;
 mod dropout;
-mod dropout_rng;
 mod fused;
 mod multi_head;
 mod multi_head_config;

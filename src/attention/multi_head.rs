@@ -20,9 +20,9 @@ use burn::tensor::{Tensor, assert_shape};
 use super::qk_norm::normalize;
 use super::rotary::{Angles, PassAngles, Rotary, key_angles};
 use super::{Alibi, AttentionOptions, AttentionOutput, HeadMapping, scaled_dot_product_attention};
+use crate::kernels::linear;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
-use crate::ops::linear;
 
 /// Queries, keys and values projected to heads, attention, and the heads projected back.
 ///

@@ -17,8 +17,8 @@ use burn::config::Config;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::rotary_scaling::{RotaryScaling, frequencies};
+use crate::kernels::{self, Turn};
 use crate::mask::Grid;
-use crate::ops::{self, Turn};
 use crate::positions::PositionIds;
 use crate::{Error, Result};
 
@@ -131,7 +131,7 @@ impl Angles {
     /// - x: `[batch, tokens, heads * head_dim]`
     /// - output: the same
     pub(crate) fn turn(&self, x: Tensor<3>, head_dim: usize) -> Tensor<3> {
-        if ops::runs_on(&x) {
+        if kernels::runs_on(&x) {
             let turn = Turn {
                 rows: self.rows,
                 pairs: self.pairs,
@@ -139,7 +139,7 @@ impl Angles {
                 interleaved: self.layout == RotaryLayout::Interleaved,
                 turns: self.turns.clone(),
             };
-            return ops::turn(x, turn);
+            return kernels::turn(x, turn);
         }
         let [batch, tokens, width] = x.dims();
         let x = x.reshape([batch, tokens, width / head_dim, head_dim]); // [batch, tokens, heads, head_dim]

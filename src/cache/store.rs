@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, kind::Basic, s};
 
 use super::layout::{Append, Layout};
 use crate::Result;
-use crate::host::first_keys;
+use crate::kernels::first_keys;
 use crate::mask::{Grid, Past};
 
 /// Keys and values of one layer, `[batch, kv_heads, slots, head_dim]` each.
@@ -218,7 +218,7 @@ fn moved(
 #[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
 mod tests {
     use super::*;
-    use crate::host::address;
+    use crate::kernels::address;
     use burn::tensor::{Device, Distribution};
 
     /// The CPU devices that are compiled in.

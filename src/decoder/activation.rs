@@ -13,7 +13,7 @@
 
 use burn::config::Config;
 
-use crate::ops::Function;
+use crate::kernels::Function;
 
 /// The non-linear function of a [`FeedForward`](super::FeedForward), with its gate if it has one.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::stack::window_rule;
 use super::{LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::cache::{KvCache, LayerPass, Pass};
 use crate::mask::{Grid, LoweredMask, Mask, Past};
-use crate::{Error, Result, host};
+use crate::{Error, Result, kernels};
 
 /// Tokens in a pass whose operations are short.
 const FEW_TOKENS: usize = 64;
@@ -105,8 +105,8 @@ impl LanguageModel {
         let d_model = self.d_model();
         let large = d_model * d_model * self.decoder.layers.len() >= LARGE;
         let embedding = self.embedding.weight.val();
-        if large && host::supports(&embedding.device(), embedding.dtype()) {
-            host::awake(passes)
+        if large && kernels::supports(&embedding.device(), embedding.dtype()) {
+            kernels::awake(passes)
         } else {
             passes()
         }

@@ -17,7 +17,7 @@ use burn::tensor::{Device, Tensor};
 use super::Activation;
 use crate::Result;
 use crate::error::{check_nonzero, check_probability};
-use crate::ops::{activate, activate_gated, linear};
+use crate::kernels::{activate, activate_gated, linear};
 
 /// Configuration of a [`FeedForward`].
 #[derive(Config, Debug)]

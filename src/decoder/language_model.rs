@@ -18,7 +18,7 @@ use super::{
 };
 use crate::cache::LayerPass;
 use crate::mask::{Grid, LoweredMask, Mask};
-use crate::{Error, Result, ops};
+use crate::{Error, Result, kernels};
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -202,10 +202,10 @@ impl LanguageModel {
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
-            Some(head) => ops::linear(head, x),
+            Some(head) => kernels::linear(head, x),
             None => {
                 let bias = self.head_bias.as_ref().map(Param::val);
-                ops::project(x, self.embedding.weight.val().transpose(), bias)
+                kernels::project(x, self.embedding.weight.val().transpose(), bias)
             }
         };
         match self.logit_softcap {

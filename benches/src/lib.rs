@@ -1,0 +1,361 @@
+//! What is measured: attention, the layers around it and a training step of the copy example, by
+//! this crate, by Burn and by burn-nn.
+//!
+//! A case is written `BY@BACKEND/WHAT[/MASK]/PASS/LENGTH`, for example
+//! `fused@flex/op/causal/training/2048`:
+//!
+//! - BY: `fused` and `reference` are this crate's kernels, `burn` is Burn's attention operation or
+//!   burn-nn's module;
+//! - BACKEND: `flex` or `ndarray`;
+//! - WHAT: `op` (8 heads x 64, batch 1), `small` (the same with the copy example's sizes: batch 64,
+//!   4 heads x 16), `mha` (d_model 512, 8 heads), `layer` (the same with cross-attention to a memory
+//!   of the same length and d_ff 2048) or `copy` (the copy example's model with AdamW, 64 sequences);
+//! - MASK: `causal`, `full`, `padded` (causal, the last quarter is padding), `window` (causal, 256
+//!   keys) or `packed` (causal, eight documents); of `copy` always causal;
+//! - PASS: `forward`, or `training` (forward and backward).
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use burn::nn::attention::{MhaInput, generate_autoregressive_mask};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::transformer::{
+    TransformerDecoderConfig, TransformerDecoderInput, TransformerEncoder,
+    TransformerEncoderConfig, TransformerEncoderInput,
+};
+use burn::nn::{self, Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::prelude::*;
+use burn::tensor::{Distribution, ops::AttentionModuleOptions};
+use burn_decoder::attention::{
+    AttentionOptions, Kernel, MultiHeadAttentionConfig, scaled_dot_product_attention,
+};
+use burn_decoder::decoder::{
+    DecoderConfig, DecoderInput, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
+    LanguageModelInput,
+};
+use burn_decoder::mask::{Grid, LoweredMask, Mask};
+
+const HEADS: usize = 8;
+const HEAD_DIM: usize = 64;
+const WIDTH: usize = HEADS * HEAD_DIM;
+const VOCAB: usize = 32;
+const SEQUENCES: usize = 64;
+
+/// Time to spend on a case, once it ran three times.
+const BUDGET: Duration = Duration::from_millis(1500);
+/// The most runs of a case.
+const MOST: usize = 40;
+
+/// One run of what is measured.
+pub type Step = Box<dyn FnMut()>;
+
+/// A case, taken apart. See the module for its text form.
+#[derive(Clone, Debug)]
+pub struct Case {
+    by: By,
+    device: Device,
+    what: String,
+    mask: String,
+    training: bool,
+    length: usize,
+}
+
+/// Whose code runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum By {
+    Ours(Kernel),
+    Burn,
+}
+
+impl Case {
+    /// Reads the text form, or says which part of it is unknown.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let unknown = |part: &str| format!("{text}: unknown {part}");
+        let parts: Vec<&str> = text.split('/').collect();
+        let (whose, what, mask, pass, length) = match parts[..] {
+            [whose, what, mask, pass, length] => (whose, what, mask, pass, length),
+            [whose, what, pass, length] => (whose, what, "causal", pass, length),
+            _ => return Err(unknown("form")),
+        };
+        let (by, backend) = whose.split_once('@').ok_or_else(|| unknown("form"))?;
+        Ok(Self {
+            by: match by {
+                "fused" => By::Ours(Kernel::Auto),
+                "reference" => By::Ours(Kernel::Reference),
+                "burn" => By::Burn,
+                _ => return Err(unknown("author")),
+            },
+            device: device(backend).ok_or_else(|| unknown("backend (is its feature on?)"))?,
+            what: what.into(),
+            mask: mask.into(),
+            training: match pass {
+                "forward" => false,
+                "training" => true,
+                _ => return Err(unknown("pass")),
+            },
+            length: length.parse().map_err(|_| unknown("length"))?,
+        })
+    }
+
+    /// Prepares everything outside of what is measured.
+    pub fn prepare(&self) -> Step {
+        match self.what.as_str() {
+            "op" => self.op([1, HEADS, self.length, HEAD_DIM]),
+            "small" => self.op([SEQUENCES, 4, self.length, 16]),
+            "mha" => self.multi_head(),
+            "layer" => self.layer(),
+            "copy" => self.copy(),
+            other => panic!("{other}: expected op, small, mha, layer or copy"),
+        }
+    }
+
+    /// The median time of a run in milliseconds, after one to warm up. `pytorch.py` has the same rule.
+    pub fn median(&self) -> f64 {
+        let mut step = self.prepare();
+        step();
+        let start = Instant::now();
+        let mut times = Vec::new();
+        while times.len() < 3 || (start.elapsed() < BUDGET && times.len() < MOST) {
+            let begin = Instant::now();
+            step();
+            times.push(begin.elapsed());
+        }
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    }
+
+    fn lowered(&self, batch: usize) -> LoweredMask {
+        let length = self.length;
+        let causal = Mask::look_ahead();
+        let mask = match self.mask.as_str() {
+            "full" => Mask::all_visible(),
+            "causal" => causal,
+            "padded" => causal & Mask::lengths(vec![length - length / 4; batch]),
+            "window" => causal & Mask::window_keys(256).expect("a window"),
+            "packed" => causal & Mask::document_lengths([[length / 8; 8]]),
+            other => panic!("{other}: expected full, causal, padded, window or packed"),
+        };
+        mask.lower(&Grid::square(batch, length)).expect("a mask that fits")
+    }
+
+    /// True = hidden, `[1, length, length]`.
+    fn dense(&self) -> Option<Tensor<3, Bool>> {
+        let hidden = self.lowered(1).hidden(&self.device)?;
+        Some(hidden.expand([1, 1, self.length, self.length]).squeeze_dim(1))
+    }
+
+    fn device(&self) -> Device {
+        if self.training { self.device.clone().autodiff() } else { self.device.clone() }
+    }
+
+    fn random<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let random = Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &self.device);
+        if self.training { random.autodiff().require_grad() } else { random }
+    }
+
+    fn finish<const D: usize>(&self, output: Tensor<D>) {
+        if self.training {
+            black_box(output.sum().backward());
+        } else {
+            black_box(output);
+        }
+    }
+
+    fn op(&self, shape: [usize; 4]) -> Step {
+        let case = self.clone();
+        let [q, k, v] = [0, 1, 2].map(|_| self.random(shape));
+        let mask = self.lowered(shape[0]);
+        match self.by {
+            By::Ours(kernel) => {
+                let options = AttentionOptions::new().with_kernel(kernel);
+                Box::new(move || {
+                    let (q, k, v) = (q.clone(), k.clone(), v.clone());
+                    case.finish(scaled_dot_product_attention(q, k, v, &mask, &options).output);
+                })
+            }
+            By::Burn => {
+                let is_causal = self.mask == "causal";
+                let hidden = if is_causal { None } else { mask.hidden(&self.device) };
+                let options = AttentionModuleOptions { is_causal, ..Default::default() };
+                Box::new(move || {
+                    let (q, k, v) = (q.clone(), k.clone(), v.clone());
+                    case.finish(burn::tensor::module::attention(
+                        q,
+                        k,
+                        v,
+                        hidden.clone(),
+                        None,
+                        options,
+                    ));
+                })
+            }
+        }
+    }
+
+    fn multi_head(&self) -> Step {
+        let case = self.clone();
+        let x = self.random([1, self.length, WIDTH]);
+        match self.by {
+            By::Ours(kernel) => {
+                let attention = MultiHeadAttentionConfig::new(WIDTH, HEADS)
+                    .with_dropout(0.0)
+                    .init(&self.device())
+                    .expect("a configuration that fits");
+                let options = AttentionOptions::new().with_kernel(kernel);
+                let mask = self.lowered(1);
+                Box::new(move || {
+                    let (q, k, v) = (x.clone(), x.clone(), x.clone());
+                    case.finish(attention.forward(q, k, v, &mask, &options).output);
+                })
+            }
+            By::Burn => {
+                let attention = nn::attention::MultiHeadAttentionConfig::new(WIDTH, HEADS)
+                    .with_dropout(0.0)
+                    .init(&self.device());
+                let hidden = self.dense();
+                Box::new(move || {
+                    let mut input = MhaInput::self_attn(x.clone());
+                    if let Some(hidden) = &hidden {
+                        input = input.mask_attn(hidden.clone());
+                    }
+                    case.finish(attention.forward(input).context);
+                })
+            }
+        }
+    }
+
+    fn layer(&self) -> Step {
+        let case = self.clone();
+        let [x, memory] = [0, 1].map(|_| self.random([1, self.length, WIDTH]));
+        match self.by {
+            By::Ours(kernel) => {
+                let attention = MultiHeadAttentionConfig::new(WIDTH, HEADS).with_dropout(0.0);
+                let layer = DecoderLayerConfig::new(
+                    attention.clone(),
+                    FeedForwardConfig::new(WIDTH, 4 * WIDTH),
+                )
+                .with_cross_attention(Some(attention))
+                .init(&self.device())
+                .expect("a configuration that fits");
+                let mask = self.lowered(1);
+                let all = LoweredMask::all_visible(Grid::square(1, self.length));
+                Box::new(move || {
+                    let input = DecoderInput::new(x.clone(), &mask)
+                        .with_memory(&memory, &all)
+                        .with_kernel(kernel);
+                    case.finish(layer.forward(input).output);
+                })
+            }
+            By::Burn => {
+                let layer = TransformerDecoderConfig::new(WIDTH, 4 * WIDTH, HEADS, 1)
+                    .with_dropout(0.0)
+                    .with_norm_first(true)
+                    .init(&self.device());
+                let hidden = self.dense();
+                Box::new(move || {
+                    let mut input = TransformerDecoderInput::new(x.clone(), memory.clone());
+                    if let Some(hidden) = &hidden {
+                        input = input.target_mask_attn(hidden.clone());
+                    }
+                    case.finish(layer.forward(input));
+                })
+            }
+        }
+    }
+
+    fn copy(&self) -> Step {
+        let shape = [SEQUENCES, self.length + 1];
+        let random = Distribution::Uniform(0.0, VOCAB as f64);
+        let ids = Tensor::<2, Int>::random(shape, random, &self.device());
+        match self.by {
+            By::Ours(kernel) => {
+                let layer = DecoderLayerConfig::new(
+                    MultiHeadAttentionConfig::new(64, 4).with_dropout(0.0),
+                    FeedForwardConfig::new(64, 256),
+                );
+                let model = LanguageModelConfig::new(VOCAB, DecoderConfig::new(layer, 2))
+                    .init(&self.device())
+                    .expect("a configuration that fits");
+                let input = LanguageModelInput::new().with_kernel(kernel);
+                self.train(model, ids, move |model, ids| {
+                    model.forward(ids, input.clone()).expect("tokens of the vocabulary").logits
+                })
+            }
+            By::Burn => {
+                let model = BurnCopy::new(self.length, &self.device());
+                let hidden = generate_autoregressive_mask(SEQUENCES, self.length, &self.device());
+                self.train(model, ids, move |model, ids| model.forward(ids, hidden.clone()))
+            }
+        }
+    }
+
+    /// Predicts each next token; in training with a step of AdamW.
+    fn train<M: Module + 'static>(
+        &self,
+        model: M,
+        ids: Tensor<2, Int>,
+        logits: impl Fn(&M, Tensor<2, Int>) -> Tensor<3> + 'static,
+    ) -> Step {
+        let (length, training) = (self.length, self.training);
+        let inputs = ids.clone().slice([0..SEQUENCES, 0..length]);
+        let targets = ids.slice([0..SEQUENCES, 1..length + 1]).reshape([SEQUENCES * length]);
+        let loss = CrossEntropyLossConfig::new().init(&self.device());
+        let mut optimizer = AdamWConfig::new().init();
+        let mut model = Some(model);
+        Box::new(move || {
+            let current = model.take().expect("the model of the last step");
+            let logits = logits(&current, inputs.clone()).reshape([SEQUENCES * length, VOCAB]);
+            let loss = loss.forward(logits, targets.clone());
+            model = Some(if training {
+                let gradients = GradientsParams::from_grads(loss.backward(), &current);
+                optimizer.step(1e-3, current, gradients)
+            } else {
+                black_box(loss);
+                current
+            });
+        })
+    }
+}
+
+/// The copy example's model from burn-nn's modules.
+#[derive(Module, Debug)]
+struct BurnCopy {
+    tokens: Embedding,
+    positions: Embedding,
+    layers: TransformerEncoder,
+    norm: nn::LayerNorm,
+    head: Linear,
+}
+
+impl BurnCopy {
+    fn new(length: usize, device: &Device) -> Self {
+        Self {
+            tokens: EmbeddingConfig::new(VOCAB, 64).init(device),
+            positions: EmbeddingConfig::new(length, 64).init(device),
+            layers: TransformerEncoderConfig::new(64, 256, 4, 2)
+                .with_dropout(0.0)
+                .with_norm_first(true)
+                .init(device),
+            norm: nn::LayerNormConfig::new(64).init(device),
+            head: LinearConfig::new(64, VOCAB).init(device),
+        }
+    }
+
+    fn forward(&self, ids: Tensor<2, Int>, hidden: Tensor<3, Bool>) -> Tensor<3> {
+        let x = self.tokens.forward(ids) + self.positions.weight.val().unsqueeze();
+        let x = self.layers.forward(TransformerEncoderInput::new(x).mask_attn(hidden));
+        self.head.forward(self.norm.forward(x))
+    }
+}
+
+fn device(backend: &str) -> Option<Device> {
+    match backend {
+        #[cfg(feature = "ndarray")]
+        "ndarray" => Some(Device::ndarray()),
+        #[cfg(feature = "flex")]
+        "flex" => Some(Device::flex()),
+        _ => None,
+    }
+}

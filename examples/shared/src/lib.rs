@@ -1,0 +1,5 @@
+//! What the examples have in common.
+
+mod backend;
+
+pub use backend::Backend;

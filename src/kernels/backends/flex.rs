@@ -1,0 +1,49 @@
+//! Burn's flex backend: typed bytes behind a layout of strides.
+
+use burn::backend::{
+    Flex,
+    flex::{FlexTensor, Layout},
+};
+#[cfg(test)]
+use burn::tensor::Tensor;
+use burn::tensor::{Bytes, DType, Shape};
+
+use crate::kernels::cpu::host::{HostFloat, View};
+
+macro_rules! host_float {
+    ($element:ty, $dtype:expr) => {
+        impl HostFloat<$element> for Flex {
+            fn view<const D: usize>(tensor: &FlexTensor) -> Option<View<'_, $element, D>> {
+                let layout = tensor.layout();
+                let mut strides = [0; D];
+                for (stride, &signed) in strides.iter_mut().zip(layout.strides()) {
+                    *stride = usize::try_from(signed).ok()?;
+                }
+                let data = &tensor.storage::<$element>()[layout.start_offset()..];
+                Some(View { data, shape: layout.shape().dims(), strides })
+            }
+
+            fn contiguous(tensor: FlexTensor) -> FlexTensor {
+                tensor.to_contiguous()
+            }
+
+            fn slice(tensor: &FlexTensor) -> Option<&[$element]> {
+                tensor.as_slice()
+            }
+
+            fn tensor(data: Vec<$element>, shape: impl Into<Shape>) -> FlexTensor {
+                FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape.into()), $dtype)
+            }
+        }
+    };
+}
+
+host_float!(f32, DType::F32);
+host_float!(f64, DType::F64);
+
+/// Where the first element lies.
+#[cfg(test)]
+pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
+    let tensor = tensor.try_into_primitive::<Flex>().expect("a tensor of flex's");
+    <Flex as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}

@@ -1,0 +1,95 @@
+//! Burn's ndarray backend: the one file of the crate that names its types.
+#![allow(deprecated)]
+
+use burn::backend::{NdArray, ndarray::NdArrayTensor};
+use burn::tensor::{Shape, Tensor, TensorData};
+
+use crate::kernels::cpu::host::{HostFloat, View};
+
+macro_rules! host_float {
+    ($element:ty, $variant:ident) => {
+        impl HostFloat<$element> for NdArray {
+            fn view<const D: usize>(tensor: &NdArrayTensor) -> Option<View<'_, $element, D>> {
+                let NdArrayTensor::$variant(storage) = tensor else {
+                    panic!("expected a tensor of {}", stringify!($element));
+                };
+                let array = storage.view();
+                let shape = array.shape().try_into().expect("the rank of the view");
+                let mut strides = [0; D];
+                for (stride, &signed) in strides.iter_mut().zip(array.strides()) {
+                    *stride = usize::try_from(signed).ok()?;
+                }
+                let data = match array.to_slice_memory_order() {
+                    Some(data) => data,
+                    // A part of a larger array, as the filled slots of a cache are.
+                    None => {
+                        let steps = array.shape().iter().zip(&strides);
+                        let last: usize = steps.map(|(&len, stride)| (len - 1) * stride).sum();
+                        // SAFETY: without negative strides the array's pointer is its lowest
+                        // element, and `last` the offset of its highest. Both lie in the one
+                        // vector behind the array, so all between them does, initialised. Nobody
+                        // writes to it while `tensor` is borrowed: who shares the vector copies
+                        // it first.
+                        unsafe { std::slice::from_raw_parts(array.as_ptr(), last + 1) }
+                    }
+                };
+                Some(View { data, shape, strides })
+            }
+
+            fn contiguous(tensor: NdArrayTensor) -> NdArrayTensor {
+                match tensor {
+                    NdArrayTensor::$variant(storage) if !storage.view().is_standard_layout() => {
+                        storage.view().as_standard_layout().into_owned().into_shared().into()
+                    }
+                    tensor => tensor,
+                }
+            }
+
+            fn slice(tensor: &NdArrayTensor) -> Option<&[$element]> {
+                let NdArrayTensor::$variant(storage) = tensor else {
+                    panic!("expected a tensor of {}", stringify!($element));
+                };
+                storage.view().to_slice()
+            }
+
+            fn tensor(data: Vec<$element>, shape: impl Into<Shape>) -> NdArrayTensor {
+                NdArrayTensor::from_data(TensorData::new(data, shape))
+            }
+        }
+    };
+}
+
+host_float!(f32, F32);
+host_float!(f64, F64);
+
+/// See [`first_keys`](super::first_keys). Burn's slice copies on this backend, although its arrays can
+/// be parts of each other.
+pub(super) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
+    macro_rules! part {
+        ($storage:ident) => {{
+            let mut array = $storage.into_shared();
+            array.slice_each_axis_inplace(|axis| match axis.axis.index() {
+                2 => (..keys as isize).into(),
+                _ => (..).into(),
+            });
+            array.into()
+        }};
+    }
+    let part = match on_ndarray(tensor) {
+        NdArrayTensor::F32(storage) => part!(storage),
+        NdArrayTensor::F64(storage) => part!(storage),
+        other => unreachable!("a float tensor, not {other:?}"),
+    };
+    Tensor::from_primitive::<NdArray>(part)
+}
+
+/// Where the first element lies.
+#[cfg(test)]
+pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
+    let tensor = on_ndarray(tensor);
+    <NdArray as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}
+
+fn on_ndarray(tensor: Tensor<4>) -> NdArrayTensor {
+    tensor.try_into_primitive::<NdArray>().expect("a tensor of ndarray's")
+}

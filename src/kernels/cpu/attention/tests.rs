@@ -1,0 +1,545 @@
+//! The kernel against the formula, on every instruction set at hand.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::kernels::SeededDropout;
+use crate::kernels::cpu::simd::archs;
+use crate::mask::{Grid, HiddenCells, Span};
+
+/// Small random numbers that any test can make again.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 33) as usize) % end
+    }
+    fn number(&mut self) -> f64 {
+        self.below(1 << 20) as f64 / (1 << 19) as f64 - 1.0
+    }
+    fn numbers<T: Real>(&mut self, len: usize) -> Vec<T> {
+        (0..len).map(|_| T::of_f64(self.number())).collect()
+    }
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A problem with everything it borrows.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) sizes: [usize; 7],
+    pub(super) scale: f64,
+    pub(super) softcap: Option<f64>,
+    pub(super) spans: Option<Vec<Span>>,
+    pub(super) hidden_keys: Option<Vec<bool>>,
+    pub(super) hidden_cells: Option<HiddenCells>,
+    pub(super) bias: Option<[usize; 4]>,
+    pub(super) slopes: Option<Vec<f64>>,
+    pub(super) grid: Grid,
+    pub(super) sinks: Option<Vec<f64>>,
+    pub(super) dropout: Option<SeededDropout>,
+    pub(super) seed: u64,
+}
+
+impl Case {
+    /// Sizes are `[batch, heads, kv_heads, queries, keys, head_dim, value_dim]`.
+    pub(super) fn new(sizes: [usize; 7]) -> Self {
+        let [batch, _, _, queries, keys, head_dim, _] = sizes;
+        Self {
+            sizes,
+            scale: 1.0 / (head_dim as f64).sqrt(),
+            softcap: None,
+            spans: None,
+            hidden_keys: None,
+            hidden_cells: None,
+            bias: None,
+            slopes: None,
+            grid: Grid::bottom_right(batch, queries, keys),
+            sinks: None,
+            dropout: None,
+            seed: 1,
+        }
+    }
+
+    pub(super) fn causal(sizes: [usize; 7]) -> Self {
+        let mut case = Self::new(sizes);
+        let (queries, keys) = (sizes[3] as i64, sizes[4] as i64);
+        let span = |i: i64| Span { start: 0, end: (i + 1 + keys - queries).clamp(0, keys) as u32 };
+        case.spans = Some((0..queries).map(span).collect());
+        case
+    }
+
+    /// Anything the kernel can be asked, decided by the seed.
+    fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let kv_heads = 1 + random.below(3);
+        let heads = kv_heads * (1 + random.below(3));
+        // lengths around the widths of vectors, panels and tiles
+        let mut length = |most: usize| match random.below(4) {
+            0 => random.below(6),
+            1 => 14 + random.below(6),
+            2 => 94 + random.below(6),
+            _ => most - 3 + random.below(6),
+        };
+        let (queries, keys) = (length(60), length(128));
+        let dim = |random: &mut Random| [1, 3, 5, 8, 13, 16, 17, 24][random.below(8)];
+        let (head_dim, value_dim) = (dim(&mut random), dim(&mut random));
+        let batch = 1 + random.below(3);
+        let mut case = Self::new([batch, heads, kv_heads, queries, keys, head_dim, value_dim]);
+        case.seed = seed;
+        let share = |random: &mut Random, full: usize| if random.one_in(2) { 1 } else { full };
+        if random.one_in(2) {
+            let rows = share(&mut random, batch) * queries;
+            let wide = random.one_in(2);
+            case.spans = Some(
+                (0..rows)
+                    .map(|_| {
+                        let start = random.below(if wide { 3 } else { keys + 1 });
+                        let end = random.below(keys + 3);
+                        Span { start: start as u32, end: end as u32 }
+                    })
+                    .collect(),
+            );
+        } else if random.one_in(2) {
+            case.spans = Self::causal(case.sizes).spans;
+        }
+        if random.one_in(3) {
+            let rows = share(&mut random, batch);
+            let kept: Vec<_> = (0..rows).map(|_| random.below(keys + 1)).collect();
+            let scattered = random.one_in(2);
+            case.hidden_keys =
+                Some(
+                    (0..rows * keys)
+                        .map(|at| {
+                            if scattered { random.one_in(3) } else { at % keys >= kept[at / keys] }
+                        })
+                        .collect(),
+                );
+        }
+        let full = [batch, heads, queries, keys];
+        if random.one_in(3) {
+            let shape = full.map(|full| share(&mut random, full));
+            let hidden = (0..shape.iter().product()).map(|_| random.one_in(3)).collect();
+            case.hidden_cells = Some(HiddenCells { shape, hidden });
+        }
+        if random.one_in(3) {
+            case.bias = Some(full.map(|full| share(&mut random, full)));
+        }
+        if random.one_in(4) {
+            case.slopes = Some((0..heads).map(|_| random.number().abs()).collect());
+        }
+        if random.one_in(4) {
+            case.softcap = Some(0.5 + random.number().abs());
+        }
+        if random.one_in(4) {
+            case.sinks = Some((0..heads).map(|_| random.number()).collect());
+        }
+        if random.one_in(4) {
+            case.dropout = Some(SeededDropout { probability: 0.3, seed });
+        }
+        if random.one_in(4) {
+            case.scale = random.number();
+        }
+        case
+    }
+
+    pub(super) fn problem(&self) -> Problem<'_> {
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = self.sizes;
+        let grid = &self.grid;
+        Problem {
+            batch,
+            heads,
+            kv_heads,
+            queries,
+            keys,
+            head_dim,
+            value_dim,
+            scale: self.scale,
+            softcap: self.softcap,
+            spans: self.spans.as_deref(),
+            hidden_keys: self.hidden_keys.as_deref(),
+            hidden_cells: self.hidden_cells.as_ref(),
+            alibi: self.slopes.as_deref().map(|slopes| Alibi { slopes, grid }),
+            sinks: self.sinks.as_deref(),
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// The tensors of a case.
+#[derive(Clone, Debug)]
+pub(super) struct Data<T> {
+    pub(super) query: Vec<T>,
+    pub(super) key: Vec<T>,
+    pub(super) value: Vec<T>,
+    pub(super) bias: Vec<T>,
+    pub(super) d_out: Vec<T>,
+}
+
+/// Everything the kernel returns.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Results<T> {
+    pub(super) out: Vec<T>,
+    pub(super) query: Vec<T>,
+    pub(super) key: Vec<T>,
+    pub(super) value: Vec<T>,
+    pub(super) bias: Vec<T>,
+    pub(super) sinks: Vec<f64>,
+}
+
+impl<T: Real> Data<T> {
+    pub(super) fn of(case: &Case) -> Self {
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+        let mut random = Random::new(case.seed ^ 0xABCD);
+        Self {
+            query: random.numbers(batch * heads * queries * head_dim),
+            key: random.numbers(batch * kv_heads * keys * head_dim),
+            value: random.numbers(batch * kv_heads * keys * value_dim),
+            bias: random.numbers(case.bias.map_or(0, |shape| shape.iter().product())),
+            d_out: random.numbers(batch * heads * queries * value_dim),
+        }
+    }
+
+    fn inputs<'a>(&'a self, case: &Case) -> Inputs<'a, T> {
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+        // queries with heads inside, as a projection leaves them
+        let strides = [queries * heads * head_dim, head_dim, heads * head_dim, 1];
+        Inputs {
+            query: Strided::new(&self.query, [batch, heads, queries, head_dim], strides),
+            key: Strided::contiguous(&self.key, [batch, kv_heads, keys, head_dim]),
+            value: Strided::contiguous(&self.value, [batch, kv_heads, keys, value_dim]),
+            bias: case.bias.map(|shape| {
+                let full = [batch, heads, queries, keys];
+                Strided::new(&self.bias, full, problem::broadcast_strides(&shape))
+            }),
+        }
+    }
+
+    /// Forward and backward; `arch` is `None` for the formula.
+    pub(super) fn run(&self, case: &Case, arch: Option<Arch>) -> Results<T> {
+        let problem = case.problem();
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+        let inputs = self.inputs(case);
+        let junk = T::of_f64(777.0);
+        let mut statistics = vec![T::of_f64(777.0); statistics_len(&problem)];
+        let mut results = Results {
+            out: vec![junk; batch * queries * heads * value_dim],
+            query: vec![T::ZERO; batch * queries * heads * head_dim],
+            key: vec![T::ZERO; batch * keys * kv_heads * head_dim],
+            value: vec![T::ZERO; batch * keys * kv_heads * value_dim],
+            bias: vec![T::ZERO; self.bias.len()],
+            sinks: vec![0.0; heads],
+        };
+        match arch {
+            None => naive::forward(&problem, &inputs, &mut results.out, &mut statistics),
+            Some(arch) => {
+                let len = results.out.len();
+                results.out.clear();
+                let out = &mut results.out.spare_capacity_mut()[..len];
+                forward_on(arch, &problem, &inputs, out, &mut statistics);
+                // SAFETY: what the kernel has not written is the junk from before.
+                unsafe { results.out.set_len(len) };
+            }
+        }
+        let shape = [batch, heads, queries, value_dim];
+        let strides = [queries * heads * value_dim, value_dim, heads * value_dim, 1];
+        let gradients = Gradients {
+            query: Some(&mut results.query),
+            key: Some(&mut results.key),
+            value: Some(&mut results.value),
+            bias: case.bias.map(|shape| BiasGradient { data: &mut results.bias, shape }),
+            sinks: Some(&mut results.sinks),
+        };
+        let out = Strided::new(&results.out, shape, strides);
+        let d_out = Strided::contiguous(&self.d_out, shape);
+        match arch {
+            None => naive::backward(&problem, &inputs, d_out, gradients),
+            Some(arch) => backward_on(arch, &problem, &inputs, out, &statistics, d_out, gradients),
+        }
+        results
+    }
+}
+
+/// The largest difference, relative to the largest entry or `floor`.
+fn difference<T: Real>(got: &[T], expected: &[f64], floor: f64) -> f64 {
+    let largest = expected.iter().fold(floor, |largest, x| x.abs().max(largest));
+    got.iter().zip(expected).fold(0.0, |worst, (got, &expected)| {
+        let got = got.to_f64();
+        let difference = if got == expected { 0.0 } else { (got - expected).abs() / largest };
+        if difference <= worst { worst } else { difference } // NaN stays
+    })
+}
+
+fn agrees<T: Real>(case: &Case, output: f64, gradient: f64) {
+    let data = Data::<T>::of(case);
+    let wide = |numbers: &[T]| numbers.iter().map(|x| x.to_f64()).collect();
+    let expected = Data::<f64> {
+        query: wide(&data.query),
+        key: wide(&data.key),
+        value: wide(&data.value),
+        bias: wide(&data.bias),
+        d_out: wide(&data.d_out),
+    }
+    .run(case, None);
+    for arch in archs() {
+        let got = data.run(case, Some(arch));
+        for (name, difference, allowed) in [
+            ("out", difference(&got.out, &expected.out, 0.1), output),
+            // gradients are sums of numbers of order one that may cancel: where a query sees one
+            // key, nothing is left of them
+            ("dq", difference(&got.query, &expected.query, 1.0), gradient),
+            ("dk", difference(&got.key, &expected.key, 1.0), gradient),
+            ("dv", difference(&got.value, &expected.value, 1.0), gradient),
+            ("dbias", difference(&got.bias, &expected.bias, 1.0), gradient),
+            ("dsinks", difference(&got.sinks, &expected.sinks, 1.0), gradient),
+        ] {
+            assert!(difference <= allowed, "{name} differs by {difference:e}, {arch:?}: {case:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn agrees_with_the_formula_f64(seed in any::<u64>()) {
+        agrees::<f64>(&Case::random(seed), 1e-12, 1e-12);
+    }
+
+    #[test]
+    fn agrees_with_the_formula_f32(seed in any::<u64>()) {
+        let case = Case::random(seed);
+        // ALiBi makes scores of 30 and more here, of which f32 keeps 2e-6
+        let alibi = if case.slopes.is_some() { 4.0 } else { 1.0 };
+        agrees::<f32>(&case, alibi * 2e-6, alibi * 1e-5);
+    }
+}
+
+/// Look-ahead at lengths on, before and after every edge of vectors, panels and tiles.
+#[test]
+fn lengths_around_every_edge() {
+    for length in [1, 2, 7, 8, 9, 15, 16, 17, 95, 96, 97, 127, 128, 129, 191, 193, 257] {
+        agrees::<f32>(&Case::causal([1, 2, 1, length, length, 5, 3]), 2e-6, 1e-5);
+        agrees::<f64>(&Case::new([1, 1, 1, 3, length, 4, 8]), 1e-12, 1e-12);
+        agrees::<f64>(&Case::causal([1, 1, 1, length, 5, 9, 2]), 1e-12, 1e-12);
+    }
+}
+
+#[test]
+fn nothing_to_do() {
+    for sizes in [
+        [0, 2, 1, 3, 3, 4, 4],
+        [1, 2, 1, 0, 3, 4, 4],
+        [1, 2, 1, 3, 0, 4, 4],
+        [2, 2, 2, 0, 0, 4, 4],
+        [1, 1, 1, 2, 3, 0, 4],
+        [1, 1, 1, 2, 3, 4, 0],
+    ] {
+        agrees::<f32>(&Case { scale: 1.0, ..Case::causal(sizes) }, 2e-6, 1e-5);
+    }
+}
+
+/// Scores of -20,000 that differ by little: a rounded log-sum-exp would lose the weights.
+#[test]
+fn large_scores_keep_their_weights() {
+    let case = Case { scale: 0.25, ..Case::causal([1, 1, 1, 40, 40, 16, 4]) };
+    let mut data = Data::<f32>::of(&case);
+    for (at, q) in data.query.iter_mut().enumerate() {
+        *q = if at % 16 == 0 { 256.0 } else { (*q * 8.0).round() / 8.0 };
+    }
+    for (at, k) in data.key.iter_mut().enumerate() {
+        *k = if at % 16 == 0 { -320.0 } else { (*k * 8.0).round() / 8.0 };
+    }
+    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let exact = Data::<f64> {
+        query: wide(&data.query),
+        key: wide(&data.key),
+        value: wide(&data.value),
+        bias: vec![],
+        d_out: wide(&data.d_out),
+    }
+    .run(&case, None);
+    for arch in archs() {
+        let got = data.run(&case, Some(arch));
+        assert!(difference(&got.out, &exact.out, 0.1) < 2e-6);
+        assert!(difference(&got.value, &exact.value, 1.0) < 1e-5);
+        assert!(difference(&got.query, &exact.query, 1.0) < 1e-5);
+        assert!(difference(&got.key, &exact.key, 1.0) < 1e-5);
+    }
+}
+
+/// The bits depend neither on the number of threads nor on which of them was faster.
+#[test]
+fn same_bits_on_any_number_of_threads() {
+    let mut shared_bias = Case::causal([2, 4, 2, 300, 300, 16, 16]);
+    shared_bias.bias = Some([1, 1, 300, 300]);
+    let mut row_bias = Case::causal([2, 2, 2, 200, 260, 8, 16]);
+    row_bias.bias = Some([1, 2, 1, 1]);
+    let one_head = Case::causal([1, 1, 1, 700, 700, 32, 32]);
+    let few = Case::causal([1, 4, 2, 2, 3000, 32, 16]);
+    for case in [shared_bias, row_bias, one_head, few] {
+        let data = Data::<f32>::of(&case);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| data.run(&case, Some(arch())))
+        };
+        let expected = run(1);
+        for threads in [2, 2, 3, 5, 1] {
+            assert!(run(threads) == expected, "{threads} threads, {:?}", case.sizes);
+        }
+    }
+}
+
+/// NaN and infinity where nobody can see them: the bits of every result stay.
+fn hidden_cannot_be_felt(case: &Case, spoil: f32) {
+    let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+    let problem = case.problem();
+    let data = Data::<f32>::of(case);
+    let mut spoilt = data.clone();
+    let group = heads / kv_heads;
+    let mut any = false;
+    for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+        for i in 0..queries {
+            if (0..keys).all(|j| !problem.is_visible(b, h, i, j)) {
+                any = true;
+                let at = ((b * queries + i) * heads + h) * head_dim;
+                spoilt.query[at..][..head_dim].fill(spoil);
+                let at = ((b * heads + h) * queries + i) * value_dim;
+                spoilt.d_out[at..][..value_dim].fill(spoil);
+            }
+        }
+    }
+    for (b, kv) in (0..batch).flat_map(|b| (0..kv_heads).map(move |h| (b, h))) {
+        for j in 0..keys {
+            let mut cells = (0..group).flat_map(|h| (0..queries).map(move |i| (kv * group + h, i)));
+            if cells.all(|(h, i)| !problem.is_visible(b, h, i, j)) {
+                any = true;
+                let at = (b * kv_heads + kv) * keys + j;
+                spoilt.key[at * head_dim..][..head_dim].fill(spoil);
+                spoilt.value[at * value_dim..][..value_dim].fill(spoil);
+            }
+        }
+    }
+    assert!(any, "nothing hidden in {:?}", case.sizes);
+    for arch in archs() {
+        let (clean, spoilt) = (data.run(case, Some(arch)), spoilt.run(case, Some(arch)));
+        assert!(clean.out.iter().all(|x| x.is_finite()));
+        assert!(clean == spoilt, "{spoil} was felt, {arch:?}, {:?}", case.sizes);
+    }
+}
+
+#[test]
+fn nan_in_padding_and_dead_rows_cannot_be_felt() {
+    for spoil in [f32::NAN, f32::INFINITY, f32::MAX] {
+        for (queries, keys) in [(40, 40), (1, 300), (130, 150), (3, 20)] {
+            // right padding under look-ahead, left padding, scattered
+            for hidden in [|j: usize, keys: usize| j + 7 >= keys, |j, _| j < 5, |j, _| j % 3 == 1] {
+                let mut case = Case::causal([2, 4, 2, queries, keys, 9, 8]);
+                case.hidden_keys = Some((0..keys).map(|j| hidden(j, keys)).collect());
+                hidden_cannot_be_felt(&case, spoil);
+                let mut case = Case::new([1, 2, 2, queries, keys, 8, 16]);
+                let hidden = (0..keys).map(|j| hidden(j, keys)).collect();
+                case.hidden_cells = Some(HiddenCells { shape: [1, 1, 1, keys], hidden });
+                case.dropout = Some(SeededDropout { probability: 0.2, seed: 5 });
+                hidden_cannot_be_felt(&case, spoil);
+            }
+        }
+    }
+}
+
+/// NaN in key, value, query or upstream gradient `at` reaches exactly those who see it.
+#[test]
+fn nan_reaches_those_who_see_it_and_nobody_else() {
+    let (queries, keys, dim) = (150, 150, 8);
+    let case = Case::causal([1, 1, 1, queries, keys, dim, dim]);
+    let data = Data::<f32>::of(&case);
+    for at in [0, 5, 16, 95, 96, 127, 128, 149] {
+        for arch in archs() {
+            let clean = data.run(&case, Some(arch));
+            let row = |rows: &[f32], i: usize| rows[i * dim..][..dim].to_vec();
+            let mut future = data.clone();
+            future.key[at * dim + 1] = f32::NAN;
+            future.value[at * dim] = f32::INFINITY;
+            let got = future.run(&case, Some(arch));
+            for i in 0..queries {
+                let felt = row(&got.out, i).iter().all(|x| x.is_nan());
+                assert_eq!(felt, i >= at, "query {i}, key {at}");
+                if i < at {
+                    assert_eq!(row(&got.out, i), row(&clean.out, i), "query {i}, key {at}");
+                    assert_eq!(row(&got.query, i), row(&clean.query, i), "query {i}, key {at}");
+                }
+            }
+            let mut past = data.clone();
+            past.query[at * dim + 1] = f32::NAN;
+            past.d_out[at * dim] = f32::NEG_INFINITY;
+            let got = past.run(&case, Some(arch));
+            for j in 0..keys {
+                let felt = row(&got.key, j).iter().all(|x| x.is_nan());
+                assert_eq!(felt, j <= at, "key {j}, query {at}");
+                if j > at {
+                    let (key, value) = (row(&got.key, j), row(&got.value, j));
+                    assert_eq!(key, row(&clean.key, j), "key {j}, query {at}");
+                    assert_eq!(value, row(&clean.value, j), "value {j}, query {at}");
+                }
+            }
+        }
+    }
+}
+
+/// The vectors' `2^x` against the library's, in units in the last place.
+#[test]
+fn exponentials_are_within_two_ulps() {
+    struct Exp<'a, T>(&'a mut [T]);
+    impl<T: Real> pulp::WithSimd for Exp<'_, T> {
+        type Output = ();
+        fn with_simd<S: pulp::Simd>(self, simd: S) {
+            T::vectors_mut::<S>(self.0).iter_mut().for_each(|x| *x = real::exp2::<T, S>(simd, *x));
+        }
+    }
+    for arch in archs() {
+        let xs: Vec<f32> = (0..1 << 16).map(|i| -(i as f32) / 512.0).collect();
+        let mut got = xs.clone();
+        arch.dispatch(Exp(&mut got));
+        for (x, got) in xs.iter().zip(got) {
+            let exact = f64::from(*x).exp2();
+            let error = (f64::from(got) - exact).abs();
+            assert!(error <= 1.2e-7 * exact + 2.4e-38, "2^{x} = {got:e}, not {exact:e}");
+            assert!(*x > -127.0 || got == 0.0, "2^{x} = {got:e}");
+        }
+        let xs: Vec<f64> = (0..1 << 16).map(|i| -(i as f64) / 60.0).collect();
+        let mut got = xs.clone();
+        arch.dispatch(Exp(&mut got));
+        for (x, got) in xs.iter().zip(got) {
+            let error = (got - x.exp2()).abs();
+            assert!(error <= 4.5e-16 * x.exp2() + 4.5e-308, "2^{x} = {got:e}");
+            assert!(*x > -1023.0 || got == 0.0, "2^{x} = {got:e}");
+        }
+        // as many as the widest vector has lanes
+        let mut special = [0.0; 16];
+        special[..8].copy_from_slice(&[
+            f32::NAN,
+            f32::NEG_INFINITY,
+            -127.0,
+            0.0,
+            -1e30,
+            f32::MIN,
+            -126.9,
+            -126.5,
+        ]);
+        arch.dispatch(Exp(&mut special));
+        assert!(special[0].is_nan());
+        assert_eq!(special[1..6], [0.0, 0.0, 1.0, 0.0, 0.0]);
+        assert!(special[6..8].iter().all(|&x| (0.0..1e-37).contains(&x)));
+    }
+}

@@ -1,0 +1,317 @@
+//! Layer norm and RMS norm over the last axis, one pass forward and one backward.
+//!
+//! ```text
+//! n = (x - mean(x)) / √(var(x) + ε)      layer norm (Ba et al. 2016)
+//! n = x / √(mean(x²) + ε)                RMS norm (Zhang and Sennrich 2019)
+//! y = n γ + β
+//! ```
+//!
+//! With `g = dy γ`, one over the root called `r`, and the means taken over the last axis:
+//!
+//! ```text
+//! dx = r (g - mean(g) - n mean(g n))     RMS norm: without mean(g)
+//! dγ = Σ dy n,  dβ = Σ dy                over all rows
+//! ```
+// The list of backends names ndarray, which Burn deprecates.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+use burn::backend::{
+    Backend, Dispatch,
+    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
+    backend_extension,
+    tensor::FloatTensor,
+};
+use burn::tensor::{Tensor, module};
+
+use super::arithmetic::{BLOCK, sum, vectorized};
+use super::host::{Flat, Host};
+use super::memory::in_blocks;
+use super::runs_on;
+use crate::kernels::autodiff::{Operation, record};
+
+/// Layer norm of the last axis.
+pub(crate) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    epsilon: f64,
+) -> Tensor<D> {
+    if !runs_on(&x) {
+        return module::layer_norm(x, gamma, beta, epsilon);
+    }
+    let norm = Norm { centered: true, epsilon };
+    let (x, gamma) = (x.into_dispatch(), gamma.into_dispatch());
+    Tensor::from_dispatch(match beta {
+        None => Dispatch::normalize(x, gamma, norm),
+        Some(beta) => Dispatch::normalize_shifted(x, gamma, beta.into_dispatch(), norm),
+    })
+}
+
+/// RMS norm of the last axis.
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    if !runs_on(&x) {
+        let mean_square = x.clone().square().mean_dim(D - 1); // [..., 1]
+        return x / (mean_square + epsilon).sqrt() * gamma.unsqueeze();
+    }
+    let norm = Norm { centered: false, epsilon };
+    Tensor::from_dispatch(Dispatch::normalize(x.into_dispatch(), gamma.into_dispatch(), norm))
+}
+
+/// Which norm.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    /// Whether the mean is taken off: layer norm, not RMS norm.
+    centered: bool,
+    epsilon: f64,
+}
+
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Autodiff
+)]
+pub(crate) trait Normalize: Backend {
+    fn normalize(x: FloatTensor<Self>, gamma: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self>;
+
+    fn normalize_shifted(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        norm: Norm,
+    ) -> FloatTensor<Self>;
+}
+
+impl<B: Host> Normalize for B {
+    fn normalize(x: FloatTensor<B>, gamma: FloatTensor<B>, norm: Norm) -> FloatTensor<B> {
+        norm.forward::<B>([x, gamma]).0
+    }
+
+    fn normalize_shifted(
+        x: FloatTensor<B>,
+        gamma: FloatTensor<B>,
+        beta: FloatTensor<B>,
+        norm: Norm,
+    ) -> FloatTensor<B> {
+        norm.forward::<B>([x, gamma, beta]).0
+    }
+}
+
+impl<B: Host, C: CheckpointStrategy> Normalize for Autodiff<B, C> {
+    fn normalize(x: FloatTensor<Self>, gamma: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self> {
+        record::<B, C, _, _>(norm, [x, gamma])
+    }
+
+    fn normalize_shifted(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        norm: Norm,
+    ) -> FloatTensor<Self> {
+        record::<B, C, _, _>(norm, [x, gamma, beta])
+    }
+}
+
+/// `x`, `gamma` and, with `N = 3`, `beta`.
+impl<const N: usize> Operation<N> for Norm {
+    const CHEAP: bool = true;
+
+    fn forward<B: Host>(
+        &self,
+        inputs: [FloatTensor<B>; N],
+    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let inputs = inputs.map(Flat::<B>::new);
+        let (x, gamma) = (inputs[0].data(), inputs[1].data());
+        let beta = inputs.get(2).map(|beta| beta.data());
+        (inputs[0].like(self.apply(x, gamma, beta)), vec![])
+    }
+
+    fn backward<B: Host>(
+        &self,
+        inputs: [FloatTensor<B>; N],
+        _: Vec<FloatTensor<B>>,
+        d_output: FloatTensor<B>,
+        _: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N] {
+        let inputs = inputs.map(Flat::<B>::new);
+        let d_output = Flat::<B>::new(d_output);
+        let (d_x, d_gamma, d_beta) =
+            self.gradients(inputs[0].data(), inputs[1].data(), d_output.data());
+        let mut gradients = [d_x, d_gamma, d_beta].into_iter().zip(&inputs);
+        std::array::from_fn(|_| gradients.next().map(|(data, input)| input.like(data)))
+    }
+}
+
+impl Norm {
+    /// The mean that is taken off `row`, and one over its root.
+    #[inline(always)]
+    fn statistics(self, row: &[f32]) -> (f32, f32) {
+        let len = row.len() as f32;
+        let mean = if self.centered { sum(row.len(), |i| row[i]) / len } else { 0.0 };
+        let square = |i: usize| (row[i] - mean) * (row[i] - mean);
+        (mean, 1.0 / (sum(row.len(), square) / len + self.epsilon as f32).sqrt())
+    }
+
+    fn apply(self, x: &[f32], gamma: &[f32], beta: Option<&[f32]>) -> Vec<f32> {
+        let width = gamma.len();
+        let fill = |start: usize, output: &mut [f32]| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let x = x[start..start + output.len()].chunks_exact(width);
+                    for (x, y) in x.zip(output.chunks_exact_mut(width)) {
+                        let (mean, root) = self.statistics(x);
+                        let normed = x.iter().zip(gamma).map(|(x, g)| (x - mean) * root * g);
+                        match beta {
+                            None => y.iter_mut().zip(normed).for_each(|(y, n)| *y = n),
+                            Some(beta) => {
+                                let shifted = normed.zip(beta).map(|(n, b)| n + b);
+                                y.iter_mut().zip(shifted).for_each(|(y, n)| *y = n);
+                            }
+                        }
+                    }
+                },
+            );
+        };
+        in_blocks(x.len(), rows_of(width) * width, fill).0
+    }
+
+    fn gradients(self, x: &[f32], gamma: &[f32], d_y: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let width = gamma.len();
+        let fill = |start: usize, d_x: &mut [f32]| {
+            let [x, d_y] = [x, d_y].map(|data| &data[start..start + d_x.len()]);
+            let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = x.chunks_exact(width).zip(d_y.chunks_exact(width));
+                    for ((x, d_y), d_x) in rows.zip(d_x.chunks_exact_mut(width)) {
+                        self.row_gradients(x, gamma, d_y, d_x, &mut d_gamma, &mut d_beta);
+                    }
+                },
+            );
+            (d_gamma, d_beta)
+        };
+        let (d_x, sums) = in_blocks(x.len(), rows_of(width) * width, fill);
+        let (mut d_gamma, mut d_beta) = (vec![0.0; width], vec![0.0; width]);
+        // In the order of the blocks, whoever computed them.
+        for (gamma, beta) in &sums {
+            d_gamma.iter_mut().zip(gamma).for_each(|(total, part)| *total += part);
+            d_beta.iter_mut().zip(beta).for_each(|(total, part)| *total += part);
+        }
+        (d_x, d_gamma, d_beta)
+    }
+
+    #[inline(always)]
+    fn row_gradients(
+        self,
+        x: &[f32],
+        gamma: &[f32],
+        d_y: &[f32],
+        d_x: &mut [f32],
+        d_gamma: &mut [f32],
+        d_beta: &mut [f32],
+    ) {
+        let width = x.len();
+        let (gamma, d_y, d_x) = (&gamma[..width], &d_y[..width], &mut d_x[..width]);
+        let (d_gamma, d_beta) = (&mut d_gamma[..width], &mut d_beta[..width]);
+        let (mean, root) = self.statistics(x);
+        let normed = |i: usize| (x[i] - mean) * root;
+        let mean_g =
+            if self.centered { sum(width, |i| d_y[i] * gamma[i]) / width as f32 } else { 0.0 };
+        let mean_gn = sum(width, |i| d_y[i] * gamma[i] * normed(i)) / width as f32;
+        for i in 0..width {
+            let n = normed(i);
+            d_x[i] = root * (d_y[i] * gamma[i] - mean_g - n * mean_gn);
+            d_gamma[i] += d_y[i] * n;
+            d_beta[i] += d_y[i];
+        }
+    }
+}
+
+/// Rows that one task works on.
+fn rows_of(width: usize) -> usize {
+    (BLOCK / width).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+    use crate::kernels::cpu::tests::{cpus, gradient, numbers, scattered};
+
+    /// By tensor operations.
+    fn formula(
+        centered: bool,
+        x: Tensor<3>,
+        gamma: Tensor<1>,
+        beta: Option<Tensor<1>>,
+    ) -> Tensor<3> {
+        let x = if centered { x.clone() - x.mean_dim(2) } else { x };
+        let root = (x.clone().square().mean_dim(2) + 1e-5).sqrt();
+        let y = x / root * gamma.unsqueeze();
+        match beta {
+            Some(beta) => y + beta.unsqueeze(),
+            None => y,
+        }
+    }
+
+    fn inputs(device: &Device, [batch, rows, width]: [usize; 3]) -> [Tensor<3>; 4] {
+        let x = scattered([batch, rows, width], device) * 3.0 + 0.5;
+        let [gamma, beta] = [0.5, 1.5].map(|shift| scattered([1, 1, width], device) + shift);
+        [x, gamma, beta, scattered([batch, rows, width], device)]
+    }
+
+    /// Output and gradients in f32 against the formula in f64, to 2e-6 of the largest entry or 1; the
+    /// gradients of the parameters sum over all rows.
+    #[test]
+    fn norms_agree_with_the_formula_in_f64() {
+        // One row, widths around the vector length, and more rows than one block has.
+        let shapes = [[1, 1, 3], [2, 3, 7], [2, 5, 16], [3, 1, 17], [2, 37, 64], [5, 11, 1024]];
+        for (device, shape) in cpus().into_iter().flat_map(|d| shapes.map(|s| (d.clone(), s))) {
+            for (centered, shifted) in [(true, true), (true, false), (false, false)] {
+                let narrow = inputs(&device, shape);
+                let wide = narrow.each_ref().map(|x| x.clone().cast(DType::F64));
+                let fused = |[x, gamma, beta, weight]: [Tensor<3>; 4]| {
+                    let (gamma, beta) = (gamma.flatten(0, 2), beta.flatten(0, 2));
+                    let y = match centered {
+                        true => layer_norm(x, gamma, shifted.then_some(beta), 1e-5),
+                        false => rms_norm(x, gamma, 1e-5),
+                    };
+                    y * weight
+                };
+                let expected = |[x, gamma, beta, weight]: [Tensor<3>; 4]| {
+                    let (gamma, beta) = (gamma.flatten(0, 2), beta.flatten(0, 2));
+                    formula(centered, x, gamma, shifted.then_some(beta)) * weight
+                };
+                let mut got = gradient(narrow.clone(), fused);
+                let mut want = gradient(wide.clone(), expected);
+                got.push(numbers(fused(narrow)));
+                want.push(numbers(expected(wide)));
+                assert_eq!(got.len(), want.len());
+                for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                    let largest = want.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+                    for (got, want) in got.iter().zip(want) {
+                        let close = (got - want).abs() <= 2e-6 * largest;
+                        assert!(close, "{shape:?}, {centered}, {shifted}, {i}: {got}, {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        for device in cpus() {
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let fused = |[x, gamma, beta, weight]: [Tensor<3>; 4]| {
+                    let (gamma, beta) = (gamma.flatten(0, 2), beta.flatten(0, 2));
+                    layer_norm(x, gamma, Some(beta), 1e-5) * weight
+                };
+                pool.install(|| gradient(inputs(&device, [7, 61, 100]), fused))
+            };
+            assert_eq!(run(1), run(2));
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Products of matrices on the CPU, cut into blocks for the threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::gemv;
+use super::host::View;
+use super::memory::room;
+
+/// A matrix by strides.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub columns: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    pub fn of(view: View<'a, f32, 2>) -> Self {
+        let ([rows, columns], [row_stride, column_stride]) = (view.shape, view.strides);
+        Self { data: view.data, rows, columns, row_stride, column_stride }
+    }
+
+    /// `data`, row-major.
+    pub fn rows(data: &'a [f32], columns: usize) -> Self {
+        let rows = data.len() / columns.max(1);
+        Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    pub fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    /// A row whose elements lie together.
+    pub fn row(self, row: usize) -> &'a [f32] {
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+
+    /// The rows of a range.
+    pub fn rows_of(self, range: &Range<usize>) -> Self {
+        // An empty matrix has no element to start from.
+        let start = (range.start * self.row_stride).min(self.data.len());
+        Self { data: &self.data[start..], rows: range.len(), ..self }
+    }
+
+    /// The columns of a range.
+    pub fn columns_of(self, range: &Range<usize>) -> Self {
+        self.transposed().rows_of(range).transposed()
+    }
+
+    /// Panics if an element lies outside of the data.
+    fn check(self) {
+        if self.rows > 0 && self.columns > 0 {
+            let last = (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride;
+            assert!(last < self.data.len(), "a matrix beyond its data");
+        }
+    }
+}
+
+/// Rows and columns of a block: its factors are packed once for many products, and stay in a core's
+/// cache.
+const BLOCK_SIZE: [usize; 2] = [512, 256];
+/// Blocks that keep a few threads busy.
+const ENOUGH_BLOCKS: usize = 4;
+/// Multiplications that are worth a task.
+const TASK: usize = 1 << 20;
+
+/// Into how many rows and columns of blocks a product is cut: by its sizes alone, so that the result
+/// does not depend on the number of threads. Powers of two, which threads share evenly.
+fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
+    let mut blocks = [1, 1];
+    loop {
+        let number = blocks[0] * blocks[1];
+        // rows and columns of a block, as multiples of `BLOCK_SIZE`
+        let excess =
+            [0, 1].map(|axis| size[axis] as f64 / (blocks[axis] * BLOCK_SIZE[axis]) as f64);
+        let fits = number >= ENOUGH_BLOCKS && excess[0] <= 1.0 && excess[1] <= 1.0;
+        if fits || size[0] * size[1] * inner / (2 * number) < TASK {
+            return blocks;
+        }
+        blocks[usize::from(excess[0] < excess[1])] *= 2;
+    }
+}
+
+/// `a b`, row-major, plus `bias` in each row.
+pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+    assert!(b.rows == inner, "matrices that do not fit");
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
+    a.check();
+    b.check();
+    if rows == 0 || columns == 0 || inner == 0 || gemv::fit(a, b) {
+        let mut sum = bias.map_or_else(|| vec![0.0; rows * columns], |bias| bias.repeat(rows));
+        if !sum.is_empty() && inner > 0 {
+            gemv::add_product(a, b, &mut sum);
+        }
+        return sum;
+    }
+    let blocks = blocks([rows, columns], inner);
+    let part = |size: usize, blocks: usize, index: usize| {
+        // Whole vectors, but for the last one.
+        let length = size.div_ceil(blocks).next_multiple_of(16);
+        size.min(index * length)..size.min((index + 1) * length)
+    };
+    // Not filled before: each task does that for its block.
+    let mut sum = room(rows * columns);
+    let shared = Shared(sum.as_mut_ptr());
+    (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
+        let rows = part(rows, blocks[0], block / blocks[1]);
+        let of_columns = part(columns, blocks[1], block % blocks[1]);
+        if rows.is_empty() || of_columns.is_empty() {
+            return; // whole vectors left nothing for the last blocks
+        }
+        let a = a.rows_of(&rows);
+        let b = b.columns_of(&of_columns);
+        let bias = bias.map(|bias| &bias[of_columns.clone()]);
+        // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
+        // `a.rows` rows of `b.columns` numbers from its block's first on, within the room of `sum`,
+        // and blocks do not overlap.
+        unsafe {
+            let first = shared.at(rows.start * columns + of_columns.start);
+            write_product(a, b, bias, first, columns);
+        }
+    });
+    // SAFETY: the blocks cover all rows and columns, and each was written.
+    unsafe { sum.set_len(rows * columns) };
+    sum
+}
+
+/// The output, of which each task writes its own block.
+struct Shared(*mut f32);
+
+// SAFETY: tasks write disjoint elements, and the vector behind it outlives them.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    ///
+    /// `offset` lies within the vector's room.
+    unsafe fn at(&self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// Writes `a b`, plus `bias` in each row, to the matrix at `to` with rows `stride` apart.
+///
+/// # Safety
+///
+/// All elements of `a` and `b` lie in their data, and `bias` has `b.columns`; `to` is valid for
+/// writing `a.rows` rows of `b.columns` elements, `stride` apart, which nobody else touches.
+unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise; what `gemm` adds to has been written here.
+    unsafe {
+        if let Some(bias) = bias {
+            for row in 0..a.rows {
+                to.add(row * stride).copy_from_nonoverlapping(bias.as_ptr(), b.columns);
+            }
+        }
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            to,
+            1,
+            stride as isize,
+            bias.is_some(),
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::awake;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        let number = |i: usize| ((i * 31 + seed) as f32 * 12.9898).sin() * 43758.547 % 1.0;
+        (0..len).map(number).collect()
+    }
+
+    /// The same matrix, its columns in one piece each.
+    fn by_columns(b: Matrix) -> Vec<f32> {
+        let column = |j: usize| (0..b.rows).map(move |k| b.data[k * b.columns + j]);
+        (0..b.columns).flat_map(column).collect()
+    }
+
+    #[test]
+    fn products_agree_with_a_loop_in_every_layout() {
+        // Less than a vector, over several tasks between rows or columns, wider than the widest
+        // matrix that is cut between its rows.
+        let sizes = [[1, 1], [7, 3], [64, 96], [1031, 67], [139, 577], [37, 4099]];
+        for ([inner, columns], rows) in sizes
+            .into_iter()
+            .flat_map(|size| [1, 2, 3, 4, 5, 7, 8, 9, 16, 17].map(move |r| (size, r)))
+        {
+            let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
+            let bias = numbers(columns, 3);
+            let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
+            let transposed = by_columns(b);
+            let transposed = Matrix::rows(&transposed, inner).transposed();
+            // A part of rows that lie further apart.
+            let wide: Vec<f32> =
+                (0..inner).flat_map(|k| [b.row(k), &[f32::NAN; 5]].concat()).collect();
+            let wide = Matrix { columns, ..Matrix::rows(&wide, columns + 5) };
+            let layouts = [("rows", b), ("columns", transposed), ("part", wide)];
+            for ((layout, b_as), bias) in
+                layouts.into_iter().flat_map(|l| [(l, None), (l, Some(&bias[..]))])
+            {
+                let got = product(a, b_as, bias);
+                let helped = awake(|| product(a, b_as, bias));
+                assert_eq!(got, helped, "{layout} {rows} x {inner} x {columns}: helpers");
+                for (at, &got) in got.iter().enumerate() {
+                    let (i, j) = (at / columns, at % columns);
+                    let term = |k: usize| a.row(i)[k] as f64 * b.row(k)[j] as f64;
+                    let start = bias.map_or(0.0, |bias| bias[j] as f64);
+                    let expected = start + (0..inner).map(term).sum::<f64>();
+                    // Some roundings of sums that are no larger than √inner.
+                    let tolerance = 1e-6 * (inner as f64).sqrt();
+                    assert!(
+                        (got as f64 - expected).abs() <= tolerance,
+                        "{layout} {rows} x {inner} x {columns} at {i}, {j}: \
+                         {got}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_of_few_rows_has_the_same_bits_with_any_number_of_threads() {
+        for (rows, inner, columns) in [(1, 1031, 67), (3, 139, 577), (2, 37, 4099), (16, 139, 577)]
+        {
+            let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
+                let product = || product(a, b, None);
+                pool.install(|| [product(), awake(product)])
+            };
+            assert_eq!(with(1), with(3));
+            let [plain, helped] = with(2);
+            assert_eq!(plain, helped);
+        }
+    }
+}
