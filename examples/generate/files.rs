@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::failure::Failure;
+use crate::failure::Failure;
 
 /// The text of a file; nothing if there is none.
 pub fn text(path: &Path) -> Result<Option<String>, Failure> {

@@ -6,12 +6,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
 /// Calls the method `name` of `value`.
-pub fn call(
-    state: &mut State,
-    value: &Value,
-    name: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
+pub fn call(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
         ValueKind::String => string(value.as_str().unwrap_or_default(), name, args)?,
         ValueKind::Seq => list(value, name, args)?,
@@ -36,7 +31,8 @@ fn string(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error
         "split" | "rsplit" => {
             let (separator, most, options): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
             let separator = separator.or(options.get("sep")?).filter(|sep| !sep.is_none());
-            let most = most.or(options.get("maxsplit")?).and_then(|most| usize::try_from(most).ok());
+            let most =
+                most.or(options.get("maxsplit")?).and_then(|most| usize::try_from(most).ok());
             options.assert_all_used()?;
             let separator = match &separator {
                 None => None,

@@ -10,4 +10,7 @@ mod methods;
 mod template;
 mod to_json;
 
+#[cfg(test)]
+mod tests;
+
 pub use template::{ChatTemplate, Conversation};

@@ -9,9 +9,9 @@ use chrono::{Local, NaiveDateTime};
 use minijinja::{Value, context};
 use serde_json::{Map, Value as Json};
 
-use super::super::failure::Failure;
-use super::super::files;
 use super::jinja::{self, Raised};
+use crate::failure::Failure;
+use crate::files;
 
 const FILE: &str = "chat_template.jinja";
 const FOLDER: &str = "chat_templates";
@@ -132,10 +132,7 @@ fn in_files(folder: &Path) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// The templates in `tokenizer_config.json`.
-fn in_config(
-    path: &Path,
-    config: &Map<String, Json>,
-) -> Result<BTreeMap<String, String>, Failure> {
+fn in_config(path: &Path, config: &Map<String, Json>) -> Result<BTreeMap<String, String>, Failure> {
     let list = match config.get("chat_template") {
         None | Some(Json::Null) => return Ok(BTreeMap::new()),
         Some(Json::String(text)) => return Ok([(DEFAULT.to_string(), text.clone())].into()),
