@@ -25,24 +25,22 @@ pub fn encode(
             None => (prompt.clone(), true),
         };
         let encoding = tokenizer.encode(text, special);
-        let encoding = encoding.map_err(|error| format!("--prompt {prompt:?}: {error}"))?;
+        let encoding =
+            encoding.map_err(|error| format!("--prompt, number {}: {error}", row + 1))?;
         let tokens = encoding.get_ids().to_vec();
-        check(&tokens, row, prompt, model)?;
+        check(&tokens, row, model)?;
         prompts.push(tokens);
     }
     Ok(prompts)
 }
 
-fn check(
-    tokens: &[u32],
-    row: usize,
-    prompt: &str,
-    model: &LanguageModelConfig,
-) -> Result<(), Failure> {
+/// An error unless the model has vectors and positions for the tokens of this row.
+fn check(tokens: &[u32], row: usize, model: &LanguageModelConfig) -> Result<(), Failure> {
+    let refuse = |expected: String, got: String| {
+        Err(format!("--prompt, number {}: expected {expected}, got {got}", row + 1).into())
+    };
     if tokens.is_empty() {
-        let message =
-            format!("--prompt {prompt:?}: expected at least one token to go on from, got none");
-        return Err(message.into());
+        return refuse("at least one token to go on from".into(), "none".into());
     }
     let vocab_size = model.vocab_size;
     if let Some(index) = tokens.iter().position(|&token| token as usize >= vocab_size) {
@@ -51,12 +49,8 @@ fn check(
     }
     match model.positions {
         Some(PositionEmbeddingConfig::Learned { capacity, .. }) if tokens.len() > capacity => {
-            Err(format!(
-                "--prompt {prompt:?}: expected at most {capacity} tokens, as the model has \
-                 positions for no more, got {}",
-                tokens.len()
-            )
-            .into())
+            let expected = format!("at most {capacity} tokens, one for each position of the model");
+            refuse(expected, tokens.len().to_string())
         }
         _ => Ok(()),
     }

@@ -55,11 +55,11 @@ impl Voice {
             let token = token?;
             first.get_or_insert_with(Instant::now);
             count += 1;
+            if token.finish == Some(Finish::Stop) {
+                continue;
+            }
             texts[token.row].push(token.token);
-            if single
-                && token.finish != Some(Finish::Stop)
-                && let Some(text) = stream.step(token.token).map_err(|e| e.to_string())?
-            {
+            if single && let Some(text) = stream.step(token.token).map_err(|e| e.to_string())? {
                 out.print(format_args!("{text}"))?;
                 shown.push_str(&text);
             }

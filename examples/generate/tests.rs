@@ -86,6 +86,28 @@ fn the_model_says_what_the_original_says() {
     }
 }
 
+/// A character that the last token leaves unfinished is shown as such, and not left out.
+#[test]
+fn a_text_is_written_to_its_end() {
+    let folder = folder();
+    let (prompt, expected) = (&words("input_ids")[0], &words("greedy_ids")[0]);
+    let last = expected.split(' ').next_back().unwrap();
+    // The first of the two bytes of an é, as byte-level tokenizers write it.
+    let mut tokenizer = tokenizer(|vocab| {
+        let id = vocab.remove(last)?;
+        vocab.insert("Ã".into(), id)
+    });
+    tokenizer["decoder"] = json!({ "type": "ByteLevel", "add_prefix_space": false,
+        "trim_offsets": true, "use_regex": true });
+    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let arguments = ["--prompt", prompt, "--max-new-tokens", "12"];
+    let (_, alone) = generate(folder.path(), &arguments).unwrap();
+    assert!(alone.ends_with("\u{fffd}\n"), "{alone:?}");
+    let twice = [&arguments[..], &["--prompt", prompt]].concat();
+    let (_, batch) = generate(folder.path(), &twice).unwrap();
+    assert!(batch.contains(&alone), "{alone:?} is not in {batch:?}");
+}
+
 /// A message goes through the template of the folder, wherever that is.
 #[test]
 fn a_chat_goes_through_the_template() {
@@ -135,7 +157,7 @@ fn bad_input_is_refused_before_the_weights_are_read() {
     let prompt = ["--prompt", "w1"];
     refused(&prompt, &["model.safetensors"]);
     refused(&["--prompt", "w1", "--top-k", "3"], &["--top-k 3", "--temperature"]);
-    refused(&["--prompt", "w1", "--prompt", " "], &["--prompt \" \"", "at least one token"]);
+    refused(&["--prompt", "w1", "--prompt", " "], &["number 2", "at least one token"]);
     refused(&["--prompt", "w1", "--chat"], &["the model's chat template: never"]);
     refused(&["--prompt", "w1", "--parity", "nothing.safetensors"], &["nothing.safetensors"]);
     let write = |name: &str, value: &Value| {
