@@ -53,10 +53,10 @@ fn string(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error
             if start.is_none() && end.is_none() {
                 return Ok(None);
             }
-            let part = slice(text, start, end).map_or("", |(_, part)| part);
+            let part = slice(text, start, end).map(|(_, part)| part);
             let has = |what: &str| match name {
-                "startswith" => part.starts_with(what),
-                _ => part.ends_with(what),
+                "startswith" => part.is_some_and(|part| part.starts_with(what)),
+                _ => part.is_some_and(|part| part.ends_with(what)),
             };
             let any = match what.as_str() {
                 Some(what) => has(what),
@@ -82,6 +82,9 @@ fn string(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error
         }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
+            if separator.is_empty() {
+                return refuse(format!("{name}: expected a separator, got none"));
+            }
             let parts = match name {
                 "partition" => text.split_once(separator).map(|(a, b)| [a, separator, b]),
                 _ => text.rsplit_once(separator).map(|(a, b)| [a, separator, b]),

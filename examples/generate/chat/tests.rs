@@ -102,7 +102,7 @@ fn the_templates_of_models_give_the_text_of_transformers() {
 #[test]
 fn python_and_jinja_are_those_of_transformers() {
     let snippets = list(&expected(), "snippets");
-    assert_eq!(snippets.len(), 63);
+    assert_eq!(snippets.len(), 67);
     for snippet in snippets {
         let got = with_tokens(field(&snippet, "source").to_string(), &one_message());
         assert!(agrees(&got, &snippet), "got {got:?}\nexpected {snippet}");

@@ -3,6 +3,7 @@
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+use serde_json::Value as Json;
 
 /// `value | tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`.
 pub fn to_json(
@@ -170,14 +171,16 @@ fn number(value: &Value) -> String {
     if float.is_infinite() {
         return if float > 0.0 { "Infinity" } else { "-Infinity" }.into();
     }
+    // Of two that are as short and as near, serde_json takes the even one, as Python does.
+    let shortest = Json::from(float).to_string();
     if float == 0.0 || (1e-4..1e16).contains(&float.abs()) {
-        return format!("{float:?}");
+        return shortest;
     }
-    let written = format!("{float:e}");
+    let written = if shortest.contains('e') { shortest } else { format!("{float:e}") };
     let (digits, exponent) = written.split_once('e').unwrap_or((&written, "0"));
     let (sign, exponent) = match exponent.strip_prefix('-') {
         Some(exponent) => ('-', exponent),
-        None => ('+', exponent),
+        None => ('+', exponent.trim_start_matches('+')),
     };
     format!("{digits}e{sign}{exponent:0>2}")
 }
