@@ -68,11 +68,14 @@ impl Voice {
             }
         }
         for (row, tokens) in texts.iter().enumerate() {
-            let text = self.tokenizer.decode(tokens, true).map_err(|e| e.to_string())?;
-            match single {
+            if single {
                 // The stream holds back what may still become another character.
-                true => out.print(format_args!("{}\n", text.strip_prefix(&shown).unwrap_or("")))?,
-                false => out.print(format_args!("[{row}] {}{text}\n\n", args.prompt[row]))?,
+                let text = self.decode(tokens)?;
+                out.print(format_args!("{}\n", text.strip_prefix(&shown).unwrap_or("")))?;
+            } else {
+                let between = if args.chat { "\n" } else { "" };
+                let text = self.behind(row, tokens)?;
+                out.print(format_args!("[{row}] {}{between}{text}\n\n", args.prompt[row]))?;
             }
         }
         let read: usize = self.prompts.iter().map(Vec::len).sum();
@@ -83,5 +86,18 @@ impl Voice {
             count.saturating_sub(self.prompts.len()) as f64 / writing.max(1e-9)
         ));
         Ok(())
+    }
+    fn decode(&self, tokens: &[u32]) -> Result<String, Failure> {
+        Ok(self.tokenizer.decode(tokens, true).map_err(|error| error.to_string())?)
+    }
+
+    /// The text of new tokens behind a prompt. Alone, many tokenizers leave out the space before it.
+    fn behind(&self, row: usize, tokens: &[u32]) -> Result<String, Failure> {
+        let prompt = self.decode(&self.prompts[row])?;
+        let whole = self.decode(&[&self.prompts[row], tokens].concat())?;
+        match whole.strip_prefix(&prompt) {
+            Some(text) => Ok(text.to_string()),
+            None => self.decode(tokens),
+        }
     }
 }

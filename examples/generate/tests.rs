@@ -81,8 +81,8 @@ fn the_model_says_what_the_original_says() {
     let both = ["--prompt", &prompts[0], "--prompt", &prompts[1], "--max-new-tokens", "12"];
     let (_, printed) = generate(folder.path(), &both).unwrap();
     for (row, (prompt, expected)) in prompts.iter().zip(&expected).enumerate() {
-        assert!(printed.contains(&format!("[{row}] {prompt}")), "{printed}");
-        assert!(printed.contains(expected), "{expected} is not in {printed}");
+        let line = format!("[{row}] {prompt} {expected}\n");
+        assert!(printed.contains(&line), "{line:?} is not in {printed:?}");
     }
 }
 
