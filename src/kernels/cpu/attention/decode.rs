@@ -1,0 +1,226 @@
+//! The forward pass for one or two queries against many keys, as in decoding with a cache.
+//!
+//! Most lanes of a panel would be empty here, and reading keys and values is what takes the time.
+//! So vectors run along the rows of keys and values, a task is a stretch of keys (not of queries),
+//! and the heads of a group share what they read. The stretches' results are merged in order.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use pulp::{Arch, Scalar, Simd, WithSimd};
+
+use super::panel::{KEY_TILE, MOST_LANES, Panel};
+use super::real::exp2;
+use super::row_product::{add_weighted, dots};
+use super::rows::Rows;
+use super::score::ScoreRule;
+use super::strided::result_row;
+use super::tasks::{SharedSlice, Workspace, for_each};
+use super::{Inputs, Real};
+use crate::kernels::Plan;
+use crate::kernels::tiles::key_bounds;
+
+/// Up to this many queries this way is faster.
+pub(super) const MOST_QUERIES: usize = 2;
+/// Keys in a task.
+const STRETCH: usize = 8 * KEY_TILE;
+
+pub(super) fn forward<T: Real>(
+    arch: Arch,
+    plan: &Plan,
+    inputs: &Inputs<T>,
+    out: &mut [MaybeUninit<T>],
+    statistics: &mut [T],
+) {
+    let Plan { batch, heads, kv_heads, queries, keys, value_dim, .. } = *plan;
+    let rule = ScoreRule::new(plan, inputs);
+    let rows = batch * heads * queries;
+    let stretches = keys.div_ceil(STRETCH).max(1);
+    let row = value_dim + 2;
+    // `[batch, kv_heads, stretches, heads of the group, queries, value_dim + 2]`
+    let mut parts = vec![T::ZERO; rows * stretches * row];
+    let of_task = heads / kv_heads * queries * row;
+    let shared = SharedSlice::new(&mut parts);
+    let work = rows * keys * (plan.head_dim + value_dim);
+    for_each(batch * kv_heads * stretches, work, |workspace, task| {
+        let (of_head, stretch) = (task / stretches, task % stretches);
+        let keys = stretch * STRETCH..keys.min((stretch + 1) * STRETCH);
+        // SAFETY: every task has a part of its own.
+        let parts = unsafe { shared.slice(task * of_task, of_task) };
+        let (batch, kv_head) = (of_head / kv_heads, of_head % kv_heads);
+        arch.dispatch(Stretch { plan, inputs, rule, batch, kv_head, keys, parts, workspace });
+    });
+
+    let keep = plan.dropout.map_or(1.0, |dropout| dropout.scale());
+    let (maxima, sums) = statistics.split_at_mut(rows);
+    for at in 0..rows {
+        let (of_head, query) = (at / queries, at % queries);
+        let (batch, head) = (of_head / heads, of_head % heads);
+        let (kv, of_group) = (plan.kv_head(head), head % (heads / kv_heads));
+        let part = |stretch: usize| {
+            let task = (batch * kv_heads + kv) * stretches + stretch;
+            &parts[task * of_task + (of_group * queries + query) * row..][..row]
+        };
+        // a sink is a part of its own, which adds no value
+        let sink = rule.sink(head).map(T::of_f64);
+        let dead = (0..stretches).all(|stretch| part(stretch)[1] == T::ZERO);
+        let max = (0..stretches).fold(sink.unwrap_or(T::NEG_INFINITY), |max, stretch| {
+            if max < part(stretch)[0] { part(stretch)[0] } else { max }
+        });
+        let factor = |part_max: T| ((part_max.to_f64() - max.to_f64()) * rule.factor).exp2();
+        let mut sum = if dead { 0.0 } else { sink.map_or(0.0, factor) };
+        let out = &mut out[result_row([heads, queries, value_dim], [batch, head, query])..];
+        let out = &mut out[..value_dim];
+        let mut total = vec![0.0; value_dim];
+        for part in (0..stretches).map(part).filter(|part| part[1] != T::ZERO) {
+            let factor = factor(part[0]);
+            sum += factor * part[1].to_f64();
+            for (total, value) in total.iter_mut().zip(&part[2..]) {
+                *total += factor * value.to_f64();
+            }
+        }
+        let inverse = if dead { 0.0 } else { keep / sum };
+        for (out, total) in out.iter_mut().zip(total) {
+            out.write(T::of_f64(total * inverse));
+        }
+        maxima[at] = max;
+        sums[at] = T::of_f64(sum);
+    }
+}
+
+/// All queries of a group of heads against a stretch of keys.
+struct Stretch<'a, T: Real> {
+    plan: &'a Plan,
+    inputs: &'a Inputs<'a, T>,
+    rule: ScoreRule<'a, T>,
+    batch: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+    /// For each query of each head of the group: maximum, sum, and the values' weighted sum.
+    parts: &'a mut [T],
+    workspace: &'a mut Workspace<T>,
+}
+
+impl<T: Real> WithSimd for Stretch<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Plan { heads, kv_heads, queries, head_dim, value_dim, .. } = *self.plan;
+        let group = heads / kv_heads;
+        let [query, scores, key_copy, value_copy] = self.workspace.slices([
+            group * queries * head_dim,
+            KEY_TILE,
+            KEY_TILE * head_dim,
+            KEY_TILE * value_dim,
+        ]);
+        let bounds = key_bounds(self.plan, self.batch);
+        let panels: Vec<_> = (0..group * queries)
+            .map(|at| {
+                let (head, query) = (self.kv_head * group + at / queries, at % queries);
+                Panel::new(self.plan, [self.batch, head, query], 1, &bounds)
+            })
+            .collect();
+        if head_dim > 0 {
+            for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
+                let row = self.inputs.query.row([self.batch, panel.head, panel.first]);
+                row.copy_to(head_dim, query, T::ONE);
+            }
+        }
+        for part in self.parts.chunks_exact_mut(value_dim + 2) {
+            part.fill(T::ZERO);
+            part[0] = T::NEG_INFINITY;
+        }
+        let mut start = self.keys.start;
+        while start < self.keys.end {
+            let tile = start..self.keys.end.min(start + KEY_TILE);
+            start = tile.end;
+            if panels.iter().all(|panel| panel.bounds.within(&tile).is_empty()) {
+                continue;
+            }
+            let at = [self.batch, self.kv_head, tile.start];
+            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
+            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
+            for (at, panel) in panels.iter().enumerate() {
+                let seen = panel.bounds.within(&tile);
+                if seen.is_empty() || panel.is_hidden(seen.clone()) {
+                    continue;
+                }
+                let skip = seen.start - tile.start;
+                let query = &query[at * head_dim..][..head_dim];
+                let scores = &mut scores[..seen.len()];
+                dots(simd, query, key.skip(skip), scores);
+                // one query is a tile of width one
+                self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
+                let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
+                let part = &mut self.parts[at * (value_dim + 2)..][..value_dim + 2];
+                let factor = T::of_f64(self.rule.factor);
+                let (rescale, sum) = update_row(simd, factor, scores, part);
+                part[1] *= rescale;
+                part[1] += sum;
+                if let Some(dropout) = &self.plan.dropout {
+                    panel.drop_some(dropout, seen.clone(), 1, scores);
+                }
+                part[2..].iter_mut().for_each(|x| *x *= rescale);
+                // what is hidden may be anything, also NaN
+                add_weighted(simd, scores, value.skip(skip), partial, &mut part[2..]);
+            }
+        }
+    }
+}
+
+/// Scores of one query to weights relative to the new maximum, `part[0]`; returns what older
+/// weights are multiplied by, and the sum of the new ones.
+#[inline(always)]
+fn update_row<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]) -> (T, T) {
+    let max = largest(simd, part[0], scores);
+    let base = if max < T::LEAST { T::ZERO } else { max };
+    let weight = |score: T| exponential(Scalar, factor, base, score);
+    let rescale = weight(part[0]);
+    part[0] = max;
+    let mut sum = T::ZERO;
+    let rest = scores.len() / T::lanes::<S>() * T::lanes::<S>();
+    let mut sums = T::splat(simd, T::ZERO);
+    let (factors, bases) = (T::splat(simd, factor), T::splat(simd, base));
+    for score in T::vectors_mut::<S>(scores) {
+        let exponent = T::mul(simd, T::sub(simd, *score, bases), factors);
+        *score = exp2::<T, S>(simd, exponent);
+        sums = T::add(simd, sums, *score);
+    }
+    for score in &mut scores[rest..] {
+        *score = weight(*score);
+        sum += *score;
+    }
+    sum += T::sum(simd, sums);
+    (rescale, sum)
+}
+
+/// The largest of `least` and `scores`, apart from NaN.
+#[inline(always)]
+fn largest<T: Real, S: Simd>(simd: S, least: T, scores: &[T]) -> T {
+    let vectors = T::vectors::<S>(scores);
+    let rest = &scores[vectors.len() * T::lanes::<S>()..];
+    let mut lanes = [least; MOST_LANES];
+    let mut max = T::splat(simd, least);
+    for &score in vectors {
+        max = T::if_less(simd, max, score, score, max);
+    }
+    T::vectors_mut::<S>(&mut lanes)[0] = max;
+    let mut half = MOST_LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            if lanes[lane] < lanes[lane + half] {
+                lanes[lane] = lanes[lane + half];
+            }
+        }
+        half /= 2;
+    }
+    rest.iter().fold(lanes[0], |max, &score| if max < score { score } else { max })
+}
+
+#[inline(always)]
+fn exponential<T: Real>(simd: Scalar, factor: T, base: T, score: T) -> T {
+    let [factor, base, score] = [factor, base, score].map(|x| T::splat(simd, x));
+    let exponent = T::mul(simd, T::sub(simd, score, base), factor);
+    T::sum(simd, exp2::<T, Scalar>(simd, exponent))
+}
