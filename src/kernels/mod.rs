@@ -6,6 +6,9 @@
 //! - `cpu`: the kernels for the CPU;
 //! - `backends`: one small file for each backend that they run on.
 
+// All of the crate's unsafe code stands in this room.
+#![allow(unsafe_code)]
+
 mod autodiff;
 mod backends;
 mod cpu;

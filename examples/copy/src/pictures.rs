@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::args::{Architecture, Settings};
 use super::batch::{self, Rows};
@@ -26,8 +27,12 @@ const LOOKS_AT: RGBColor = RGBColor(8, 48, 107);
 const HIDDEN: RGBAColor = RGBAColor(200, 60, 40, 0.25);
 const FIRST: RGBColor = RGBColor(202, 0, 32);
 const COPIED: RGBColor = RGBColor(5, 113, 176);
-/// Width and height of the picture of one head.
-const PANEL: u32 = 300;
+/// Size of the labels, and about how wide one character of them is, in pixels.
+const FONT: u32 = 9;
+const CHARACTER: u32 = 6;
+/// Room for the title of a panel, and around it.
+const TITLE: u32 = 24;
+const MARGIN: u32 = 6;
 
 /// Draws all pictures of a run into the folder.
 pub fn draw(
@@ -80,7 +85,11 @@ fn draw_attention(
     keys: &[String],
 ) -> Drawn {
     let heads = layers.first().map_or(0, |weights| weights.dims()[1]);
-    let size = (PANEL * heads as u32, PANEL * layers.len() as u32);
+    let cell = cell(queries.iter().chain(keys));
+    // A cell on the left for the labels of the queries, one below for those of the keys.
+    let width = cell * (keys.len() as u32 + 1) + 2 * MARGIN;
+    let height = cell * (queries.len() as u32 + 1) + 2 * MARGIN + TITLE;
+    let size = (width * heads as u32, height * layers.len() as u32);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE)?;
     let panels = area.split_evenly((layers.len(), heads));
@@ -95,6 +104,12 @@ fn draw_attention(
     Ok(area.present()?)
 }
 
+/// The width of a cell in which the longest of the labels has room.
+fn cell<'a>(labels: impl Iterator<Item = &'a String>) -> u32 {
+    let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
+    (CHARACTER * longest as u32 + 4).max(14)
+}
+
 /// One grid of queries, from above, and keys, from the left: weights and the mask over them.
 fn draw_panel(
     area: &Drawing,
@@ -107,9 +122,8 @@ fn draw_panel(
     let (rows, columns) = (queries.len(), keys.len());
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 14))
-        .margin(6)
-        // With room for the labels, on the left and below.
-        .build_cartesian_2d(-2.0..columns as f64, rows as f64 + 1.0..0.0)?;
+        .margin(MARGIN)
+        .build_cartesian_2d(-1.0..columns as f64, rows as f64 + 1.0..0.0)?;
     let cells = |row: usize, keys: Range<usize>, style: ShapeStyle| {
         let corner = (keys.start as f64, row as f64);
         Rectangle::new([corner, (keys.end as f64, row as f64 + 1.0)], style)
@@ -124,16 +138,15 @@ fn draw_panel(
         let hidden = hidden_runs(mask, row, columns).into_iter();
         chart.draw_series(hidden.map(|keys| cells(row, keys, HIDDEN.filled())))?;
     }
-    let text = ("sans-serif", 9).into_font();
-    for (at, label) in queries.iter().enumerate() {
-        let style = text.clone().color(&BLACK);
-        chart.draw_series([Text::new(label.clone(), (-1.8, at as f64 + 0.1), style)])?;
-    }
-    for (at, label) in keys.iter().enumerate() {
-        let style = text.clone().color(&BLACK);
-        let place = (at as f64 + 0.1, rows as f64 + 0.2);
-        chart.draw_series([Text::new(label.clone(), place, style)])?;
-    }
+    let style =
+        ("sans-serif", FONT).into_font().color(&BLACK).pos(Pos::new(HPos::Center, VPos::Center));
+    let text = |label: &String, at: (f64, f64)| Text::new(label.clone(), at, style.clone());
+    let left = queries.iter().enumerate().map(|(at, label)| text(label, (-0.5, at as f64 + 0.5)));
+    chart.draw_series(left)?;
+    let below = rows as f64 + 0.5;
+    chart.draw_series(
+        keys.iter().enumerate().map(|(at, label)| text(label, (at as f64 + 0.5, below))),
+    )?;
     let frame = Rectangle::new([(0.0, 0.0), (columns as f64, rows as f64)], BLACK);
     chart.draw_series([frame])?;
     Ok(())
@@ -167,6 +180,8 @@ fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
         .configure_mesh()
         .x_desc("step")
         .y_desc("nats per token")
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .light_line_style(WHITE)
         .draw()?;
     let mut line = |name: String, color: RGBColor, points: Vec<(f64, f64)>| -> Drawn {
@@ -187,6 +202,12 @@ fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
     }
     chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
     Ok(area.present()?)
+}
+
+/// A number beside an axis, with no more digits than it needs: 200, 3.5.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// A token as short text: a bar for SEP, a byte's character, or the symbol's number.
