@@ -6,21 +6,14 @@
 //! cargo run --release -p check -- run --svg influence.svg --json report.json
 //! ```
 
-mod checks;
-
-use std::fmt::Display;
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use burn::module::Module;
-use burn::tensor::Device;
 use burn_decoder::causality::Report;
-use burn_decoder::decoder::{LanguageModel, LanguageModelConfig};
+use check::{Failure, checks, load};
 use clap::Parser;
 use mimalloc::MiMalloc;
-use serde::Deserialize;
 use shared::{Backend, Output, check_writable, replace_file, say};
 
 #[global_allocator]
@@ -46,38 +39,6 @@ struct Args {
     /// Writes the report on the tokens path as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-/// What this command needs to know of the run's config.json.
-#[derive(Deserialize)]
-struct RunConfig {
-    model: LanguageModelConfig,
-}
-
-/// Why there is no answer.
-enum Failure {
-    /// Something that the user gave cannot be used.
-    Input(String),
-    /// What was found could not be written.
-    Output(String),
-}
-
-impl Failure {
-    fn input(path: &Path, error: impl Display) -> Self {
-        Self::Input(format!("{}: {error}", path.display()))
-    }
-}
-
-impl From<burn_decoder::Error> for Failure {
-    fn from(error: burn_decoder::Error) -> Self {
-        Self::Input(error.to_string())
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(format!("standard output: {error}"))
-    }
 }
 
 fn main() -> ExitCode {
@@ -108,16 +69,6 @@ fn run(args: &Args, out: &mut impl Write) -> Result<bool, Failure> {
     writeln!(out, "From embeddings to logits, by gradients too.\n{embeddings}")?;
     out.flush()?;
     kept.map(|()| tokens.is_causal() && embeddings.is_causal())
-}
-
-fn load(folder: &Path, device: &Device) -> Result<LanguageModel, Failure> {
-    let path = folder.join("config.json");
-    let json = fs::read_to_string(&path).map_err(|error| Failure::input(&path, error))?;
-    let config: RunConfig =
-        serde_json::from_str(&json).map_err(|error| Failure::input(&path, error))?;
-    let model = config.model.init(device).map_err(|error| Failure::input(&path, error))?;
-    let path = folder.join("model.bpk");
-    model.try_load_file(&path).map_err(|error| Failure::input(&path, error))
 }
 
 /// Writes the files that were asked for.
