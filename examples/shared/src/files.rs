@@ -11,7 +11,7 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 /// replaced. A pipe or a device is written to.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if is_stream(path) {
-        return fs::write(path, bytes);
+        return File::options().append(true).open(path)?.write_all(bytes);
     }
     let path = target(path)?;
     let (mut file, folder) = beside(&path)?;
@@ -36,9 +36,11 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
     beside(&path).map(drop)
 }
 
-/// Whether a pipe or a device is there, which can't be replaced.
+/// Whether a pipe or a device is there, which can't be replaced; or a name of something that is open
+/// already, such as /dev/stdout, which must not be.
 fn is_stream(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+    let is_open = std::path::absolute(path).is_ok_and(|path| path.starts_with("/dev"));
+    is_open || fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
 /// The file itself, behind all links, as an absolute path.
