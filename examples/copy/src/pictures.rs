@@ -43,7 +43,7 @@ pub fn draw(
     settings: &Settings,
     device: &Device,
 ) -> Result<(), Failure> {
-    let failed = |error: Box<dyn std::error::Error>| Failure::file("--out", folder, error);
+    let failed = |error: Box<dyn std::error::Error>| Failure::Output(format!("pictures: {error}"));
 
     // The longest of the first unseen strings.
     let Some(sample) = task.unseen().iter().take(50).max_by_key(|one| one.source.len()) else {
