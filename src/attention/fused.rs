@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{AttentionOptions, AttentionOutput, Dropout};
+use super::{AttentionOutput, Score, dropout::Dropout};
 use crate::kernels::{self, FusedAttention, Optional, Plan};
 use crate::mask::LoweredMask;
 
@@ -20,23 +20,23 @@ pub(super) fn attention(
     key: Tensor<4>,
     value: Tensor<4>,
     mask: &LoweredMask,
-    options: &AttentionOptions,
+    score: &Score,
     dropout: Option<Dropout>,
 ) -> AttentionOutput<4> {
     let plan = Plan {
         mask: mask.clone(),
-        scale: options.scale_for(query.dims()[3]),
-        softcap: options.softcap,
-        alibi: options.alibi.clone(),
+        scale: score.scale_for(query.dims()[3]),
+        softcap: score.softcap,
+        alibi: score.alibi.clone(),
         dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
-        biased: options.bias.is_some(),
+        biased: score.bias.is_some(),
     };
     let output = Tensor::from_dispatch(Dispatch::fused_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        Optional::of(options.bias.clone()),
-        Optional::of(options.sinks.clone()),
+        Optional::of(score.bias.clone()),
+        Optional::of(score.sinks.clone()),
         plan,
     ));
     AttentionOutput { output, weights: None }

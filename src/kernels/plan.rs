@@ -44,9 +44,9 @@ impl Plan {
             value_dim,
             scale: self.scale,
             softcap: self.softcap,
-            spans: self.mask.spans(),
+            spans: self.mask.one_span.0.as_deref(),
             hidden_keys: self.mask.hidden_keys(),
-            hidden_cells: self.mask.hidden_cells(),
+            hidden_cells: self.mask.one_span.1.as_ref(),
             alibi: self
                 .alibi
                 .as_ref()

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use super::{Grid, LoweredMask, Mask, Span};
+use super::{Grid, LoweredMask, Mask, RowSpans, Span};
 use crate::Result;
 
 /// The dense mask built last, with its device. Clones of a lowered mask share it, so that a stack
@@ -98,7 +98,15 @@ impl LoweredMask {
     }
 
     fn build(&self, device: &Device) -> Tensor<4, Bool> {
-        let spans = self.spans().map(|spans| self.outside(spans, device));
+        let spans = self.spans().map(|spans| {
+            let firsts: Vec<Span> = spans.iter().map(RowSpans::first).collect();
+            let seconds: Vec<Span> = spans.iter().map(RowSpans::second).collect();
+            let outside = self.outside(&firsts, device);
+            match seconds.iter().all(Span::is_empty) {
+                true => outside,
+                false => outside.bool_and(self.outside(&seconds, device)),
+            }
+        });
         let keys = self.hidden_keys().map(|hidden| {
             let keys = self.grid.keys();
             flags(hidden.to_vec(), [hidden.len() / keys, 1, 1, keys], device)

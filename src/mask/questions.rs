@@ -163,11 +163,12 @@ impl LoweredMask {
     /// The hidden flags of one query.
     pub(super) fn hidden_row(&self, batch: usize, head: usize, query: usize, hidden: &mut [bool]) {
         let keys = hidden.len();
-        hidden.fill(false);
+        hidden.fill(self.spans.is_some());
         if let Some(spans) = self.spans() {
-            let span = spans[(batch * self.grid.queries() + query) % spans.len()];
-            hidden[..span.start as usize].fill(true);
-            hidden[span.end as usize..].fill(true);
+            let spans = spans[(batch * self.grid.queries() + query) % spans.len()];
+            for span in [spans.first(), spans.second()] {
+                hidden[span.start as usize..span.end as usize].fill(false);
+            }
         }
         if let Some(flags) = self.hidden_keys() {
             let row = &flags[batch * keys % flags.len()..][..keys];

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::Result;
 use burn_decoder::attention::Kernel;
 use burn_decoder::causality::{CausalityCheck, Report};
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput, Positions};
+use burn_decoder::decoder::{Batch, LanguageModel, LanguageModelOutput, Positions, Request};
 use burn_decoder::mask::Mask;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -54,16 +54,17 @@ fn forward(
     weights: bool,
     kernel: Kernel,
 ) -> Result<LanguageModelOutput> {
-    let mut input = LanguageModelInput::new().with_weights(weights).with_kernel(kernel);
+    let request = Request::new().with_weights(weights).with_kernel(kernel);
+    let mut batch = Batch::new();
     if model.decoder.layers.iter().any(|layer| layer.cross_attention.is_some()) {
         const STATES: usize = 5;
-        let [batch, _, width] = embedded.dims();
+        let [rows, _, width] = embedded.dims();
         let states = (0..STATES * width).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
         let states = TensorData::new(states, [1, STATES, width]);
         let states = Tensor::<3>::from_data(states, &embedded.device());
-        input = input.with_memory(states.expand([batch, STATES, width]), Mask::all_visible());
+        batch = batch.with_memory(states.expand([rows, STATES, width]), Mask::all_visible());
     }
-    model.forward_embedded(embedded, input)
+    model.forward_embedded(embedded, batch.asking(request))
 }
 
 /// Runs a check with a progress bar on standard error.

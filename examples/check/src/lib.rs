@@ -9,13 +9,14 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_decoder::config::from_json;
 use burn_decoder::decoder::{LanguageModel, LanguageModelConfig};
 use serde::Deserialize;
 
 /// What this package needs to know of the run's config.json.
 #[derive(Deserialize)]
 struct RunConfig {
-    model: LanguageModelConfig,
+    model: serde_json::Value,
 }
 
 /// Why there is no answer.
@@ -51,7 +52,9 @@ pub fn load(folder: &Path, device: &Device) -> Result<LanguageModel, Failure> {
     let json = fs::read_to_string(&path).map_err(|error| Failure::input(&path, error))?;
     let config: RunConfig =
         serde_json::from_str(&json).map_err(|error| Failure::input(&path, error))?;
-    let model = config.model.init(device).map_err(|error| Failure::input(&path, error))?;
+    let config: LanguageModelConfig = from_json(&config.model.to_string())
+        .map_err(|error| Failure::input(&path, format!("model: {error}")))?;
+    let model = config.init(device).map_err(|error| Failure::input(&path, error))?;
     let path = folder.join("model.bpk");
     model.try_load_file(&path).map_err(|error| Failure::input(&path, error))
 }

@@ -12,8 +12,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use burn_decoder::config;
 use burn_decoder::decoder::LanguageModelConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::{new_folder, say, sync_all, sync_folder};
 
 use super::args::Settings;
@@ -34,10 +35,17 @@ const HISTORY: &str = "history.csv";
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     pub settings: Settings,
+    /// As `burn_decoder::config` reads it: older runs too.
+    #[serde(deserialize_with = "model_config")]
     pub model: LanguageModelConfig,
     /// Tells whether the text is still what the model was trained on.
     #[serde(default)]
     pub text: Option<TextChecksum>,
+}
+
+fn model_config<'de, D: Deserializer<'de>>(json: D) -> Result<LanguageModelConfig, D::Error> {
+    let json = serde_json::Value::deserialize(json)?;
+    config::from_json(&json.to_string()).map_err(serde::de::Error::custom)
 }
 
 /// What is kept of a run.

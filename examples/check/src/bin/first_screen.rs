@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use burn_decoder::causality::CausalityCheck;
-use burn_decoder::decoder::LanguageModelInput;
+use burn_decoder::decoder::Batch;
 use burn_decoder::mask::{Grid, Mask};
 use check::{Failure, load};
 use clap::Parser;
@@ -54,7 +54,7 @@ fn draw(args: &Args) -> Result<(), Failure> {
     let device = args.backend.device("check --bin first_screen").map_err(Failure::Input)?;
     let model = load(&args.run, &device)?;
     let report = CausalityCheck::tokens(model.vocab_size(), LENGTH, &device, |tokens| {
-        let output = model.forward(tokens, LanguageModelInput::default());
+        let output = model.forward(tokens, Batch::new());
         output.expect("tokens of the vocabulary").logits
     })
     .run()?;

@@ -166,10 +166,10 @@ fn a_run_is_kept_whole_and_proved_again() {
             copy(&format!("{TINY} --architecture {architecture} --out {out}")).unwrap();
         assert_eq!(verdict, Verdict::NotProved, "{printed}");
 
-        let mut expected = vec!["attention.svg", "config.json", "history.csv", "loss.svg"];
+        let mut expected = vec!["attention_1.svg", "config.json", "history.csv", "loss.svg"];
         expected.extend(["mask.svg", "model.bpk"]);
         if architecture == "cross" {
-            expected.insert(2, "cross_attention.svg");
+            expected.insert(2, "cross_attention_1.svg");
         }
         assert_eq!(names(&folder.path().join("deep/run")), expected);
         assert_eq!(names(&folder.path().join("deep")), ["run"]);
