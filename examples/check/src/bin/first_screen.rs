@@ -21,9 +21,9 @@ use shared::{Backend, replace_file, say};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Queries and keys of each mask.
-const TOKENS: usize = 9;
+const TOKENS: usize = 7;
 /// Tokens whose influence on each other is drawn.
-const LENGTH: usize = 17;
+const LENGTH: usize = 13;
 /// Between the parts, in pixels.
 const GAP: f64 = 12.0;
 
@@ -63,9 +63,9 @@ fn draw(args: &Args) -> Result<(), Failure> {
     let grid = Grid::square(1, TOKENS);
     let causal = Mask::look_ahead();
     let masks = [
-        causal.clone() & Mask::lengths([TOKENS - 3]),
+        causal.clone() & Mask::lengths([TOKENS - 2]),
         causal.clone() & Mask::window_keys(3)?,
-        causal & Mask::document_lengths([[4, 5]]),
+        causal & Mask::document_lengths([[3, 4]]),
     ];
     let drawn = masks.iter().map(|mask| Ok(mask.draw(&grid)?.to_svg()));
     let drawn = drawn.collect::<Result<Vec<_>, burn_decoder::Error>>()?;
