@@ -19,7 +19,7 @@
 //! behind a cache. Only flags of tensors go by index. Position 0 is the first place of a row; for
 //! rows that begin with padding, [`Mask::left_padded`] lets it be the first token.
 //!
-//! A new leaf is a file with its constructor and its [`Predicate`], and its lines here.
+//! A new leaf is a file with its constructor and its `Predicate`, and its lines here.
 
 mod all_visible;
 mod behind_pads;
