@@ -1,13 +1,10 @@
 """Measures this crate, Burn and PyTorch in one run, case by case in turn, and prints a Markdown table of ratios.
 
     cargo bench -p benches --features flex --bench compare --no-run
-    python benches/compare.py [--length 512 1024 2048 4096] [--what op small mha layer copy] [--simd avx2] ...
+    python benches/compare.py [--length 512 1024 2048 4096] [--what op small mha layer copy] ...
 
 Needs PyTorch (`pip install torch` in a virtual environment outside of the checkout). Run it with nothing else on the
 machine. A time is the least of the medians of `--rounds` rounds, in which all authors take turns.
-
-On a machine with AVX-512, `--simd avx2` keeps attention to AVX2 on both sides (`op` and `small`; the projections of the
-others are the gemm crate's, which takes what it finds).
 """
 
 import argparse
@@ -52,20 +49,14 @@ def main():
     args.add_argument("--threads", type=int, default=2)
     args.add_argument(
         "--rust", nargs="+", default=["cargo", "bench", "-q", "-p", "benches", "--features", "flex", "--bench", "compare"])
-    args.add_argument("--simd", choices=["avx2"])
     args = args.parse_args()
-    if args.simd:
-        os.environ |= {
-            "BURN_DECODER_SIMD": args.simd, "ATEN_CPU_CAPABILITY": args.simd,
-            "MKL_ENABLE_INSTRUCTIONS": args.simd.upper(), "ONEDNN_MAX_CPU_ISA": args.simd.upper()}
-    import torch  # reads the environment
+    import torch
 
     import pytorch
 
     torch.set_num_threads(args.threads)
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
-    # Each author in a process of its own, as its users have it: this crate changes what glibc does with freed memory,
-    # which makes Burn's operations in the same process faster, too.
+    # Each author in a process of its own, as its users have it.
     measure_rust = {by: rust_program(args.rust) for by in args.by}
 
     print(f"Milliseconds, and in brackets the ratio to PyTorch {torch.__version__}, {args.threads} threads.\n")

@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparison: the cases of cases.rs, one JSON line each with the median in milliseconds.
+"""PyTorch's side of the comparison: the cases of src/lib.rs, one JSON line each with the median in milliseconds.
 
     python pytorch.py CASE...        for example: python pytorch.py op/causal/training/2048 copy/training/24
 
@@ -20,7 +20,7 @@ WIDTH = HEADS * HEAD_DIM
 
 
 def median_ms(step, budget=1.5, least=3, most=40):
-    """One warm-up, then runs until the budget in seconds is spent; the same rule as cases.rs."""
+    """One warm-up, then runs until the budget in seconds is spent; the same rule as src/lib.rs."""
     step()
     times, start = [], time.perf_counter()
     while len(times) < least or (time.perf_counter() - start < budget and len(times) < most):

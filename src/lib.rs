@@ -78,6 +78,7 @@
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
 #![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attention;
 pub mod cache;

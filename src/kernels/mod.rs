@@ -11,6 +11,9 @@
 //!
 //! All `unsafe` of the crate stands here.
 
+// All of the crate's unsafe code stands in this room.
+#![allow(unsafe_code)]
+
 mod autodiff;
 mod backends;
 mod cpu;

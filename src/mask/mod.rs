@@ -4,7 +4,7 @@
 //! [`Grid`] says how many queries and keys there are and where they stand. A rule on a grid is
 //! lowered, once for a batch, to a [`LoweredMask`], which is what attention takes.
 //!
-//! The [leaves](leaves) in a table, and how to add one: there.
+//! The [leaves] in a table, and how to add one: there.
 //!
 //! A rule answers for itself, without a model: is it [causal](Mask::is_causal), which queries see
 //! [nothing](Mask::dead_rows), [how much](Mask::density) is visible, do two rules [mean the

@@ -15,16 +15,18 @@ use super::failure::Failure;
 /// symbols, or the future has leaked. The second half can be predicted perfectly by a model that
 /// has learned to look back.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "copy", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 all proofs hold; 1 a proof does not hold (not learned); \
-                        2 bad input; 3 a leak was caught (as with --mask none).")]
+#[command(name = "copy", version, max_term_width = 100, args_override_self = true)]
+#[command(after_help = "Exit codes: 0 all proofs hold; 1 a proof does not hold (not learned), or \
+                        training went wrong; 2 bad input; 3 a leak was caught (as with --mask \
+                        none); 4 what was learned or found could not be written.")]
 pub struct Args {
     /// What the tensors live on.
-    #[arg(long, value_enum, default_value_t = Backend::Ndarray)]
+    #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
     #[command(flatten)]
     pub settings: Settings,
-    /// Folder for the run: config.json, model.bpk, history.csv, pictures. It must be new or empty.
+    /// Folder for the run: config.json, model.bpk, history.csv, pictures. It must be new or empty;
+    /// a link to an empty folder is followed.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Trains nothing: loads the run that --out saved, and proves it again. All settings come from

@@ -7,6 +7,7 @@ use burn_decoder::causality::{CausalityCheck, ModelInput, Report};
 use burn_decoder::decoder::{self, LanguageModelOutput, Request};
 use burn_decoder::mask::Mask;
 use serde::Serialize;
+use shared::say;
 
 use super::args::{Architecture, Settings};
 use super::batch::{Batch, Rows};
@@ -215,7 +216,7 @@ fn report<I: ModelInput>(
     name: &'static str,
     check: CausalityCheck<'_, I>,
 ) -> Result<Finding, Failure> {
-    eprintln!("checking {name}: {} forward passes", check.cost()?.total());
+    say(format_args!("checking {name}: {} forward passes", check.cost()?.total()));
     Ok(Finding::of(name, &check.run()?))
 }
 

@@ -11,28 +11,41 @@ pub enum Failure {
     /// Something that the user gave, a file or an argument, cannot be used.
     #[error("{0}")]
     Input(String),
-    /// Training went wrong.
+    /// Training went wrong, or a proof could not be carried out.
     #[error("{0}")]
-    Training(String),
+    Run(String),
+    /// What was learned or found could not be written.
+    #[error("{0}")]
+    Output(String),
 }
 
 impl Failure {
-    /// A file or folder that cannot be read or written.
+    /// A file or folder of the user's that cannot be used.
     pub fn file(what: &str, path: &Path, error: impl Display) -> Self {
         Self::Input(format!("{what} {}: {error}", path.display()))
     }
-}
 
-impl From<burn_decoder::Error> for Failure {
-    fn from(error: burn_decoder::Error) -> Self {
-        Self::Input(error.to_string())
+    /// The exit code of the run.
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Run(_) => 1,
+            Failure::Input(_) => 2, // as clap has it for arguments that it cannot read
+            Failure::Output(_) => 4,
+        }
     }
 }
 
-/// Standard output closed, or full.
+/// Whatever the settings can be blamed for is found when the model is built.
+impl From<burn_decoder::Error> for Failure {
+    fn from(error: burn_decoder::Error) -> Self {
+        Self::Run(error.to_string())
+    }
+}
+
+/// Standard output, full.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::Input(format!("standard output: {error}"))
+        Self::Output(format!("standard output: {error}"))
     }
 }
 
@@ -55,16 +68,6 @@ impl Verdict {
             Verdict::Proved => 0,
             Verdict::NotProved => 1,
             Verdict::Leak => 3,
-        }
-    }
-}
-
-impl Failure {
-    /// The exit code of the run.
-    pub fn code(&self) -> u8 {
-        match self {
-            Failure::Training(_) => 1,
-            Failure::Input(_) => 2, // as clap has it for arguments that it cannot read
         }
     }
 }

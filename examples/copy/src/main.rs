@@ -1,20 +1,20 @@
 //! The copy task, from the command line.
 
-use std::io::stdout;
 use std::process::ExitCode;
 
 use clap::Parser;
 use copy::{Args, run};
 use mimalloc::MiMalloc;
+use shared::{Output, say};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    match run(Args::parse(), &mut stdout().lock()) {
+    match run(Args::parse(), &mut Output::stdout()) {
         Ok(verdict) => verdict.code().into(),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            say(format_args!("error: {failure}"));
             failure.code().into()
         }
     }

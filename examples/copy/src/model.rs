@@ -49,7 +49,8 @@ impl CopyModel {
         architecture: Architecture,
         device: &Device,
     ) -> Result<Self, Failure> {
-        Ok(Self { language: config.init(device)?, architecture })
+        let language = config.init(device).map_err(|error| Failure::Input(error.to_string()))?;
+        Ok(Self { language, architecture })
     }
 
     /// Scores of the next token at each place of the input, `[batch, queries, vocab_size]`.

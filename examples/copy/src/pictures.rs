@@ -2,12 +2,10 @@
 //! curves with their floor.
 
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::args::{Architecture, Settings};
@@ -17,17 +15,10 @@ use super::model::{self, CopyModel};
 use super::task::Task;
 use super::train::Look;
 
-type Drawing<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Full weight.
-const LOOKS_AT: RGBColor = RGBColor(8, 48, 107);
-/// Lies over what is hidden: where a weight shines through, the mask has failed.
-const HIDDEN: RGBAColor = RGBAColor(200, 60, 40, 0.25);
 const FIRST: RGBColor = RGBColor(202, 0, 32);
 const COPIED: RGBColor = RGBColor(5, 113, 176);
-/// Width and height of the picture of one head.
-const PANEL: u32 = 300;
 
 /// Draws all pictures of a run into the folder.
 pub fn draw(
@@ -38,7 +29,7 @@ pub fn draw(
     settings: &Settings,
     device: &Device,
 ) -> Result<(), Failure> {
-    let failed = |error: Box<dyn std::error::Error>| Failure::file("--out", folder, error);
+    let failed = |error: Box<dyn std::error::Error>| Failure::Output(format!("pictures: {error}"));
 
     // The longest of the first unseen strings.
     let Some(sample) = task.unseen().iter().take(50).max_by_key(|one| one.source.len()) else {
@@ -55,14 +46,14 @@ pub fn draw(
     let mask = model::mask(settings.mask).lower(&Grid::square(1, length))?;
     let drawing = mask.draw().with_title("the mask").with_labels(labels.clone());
     fs::write(folder.join("mask.svg"), drawing.to_svg()).map_err(|error| failed(error.into()))?;
-    let path = folder.join("attention.svg");
-    draw_attention(&path, &output.self_weights, &mask, &labels, &labels).map_err(failed)?;
+    draw_attention(folder, "attention", &output.self_weights, &mask, &labels, &labels)
+        .map_err(failed)?;
     if settings.architecture == Architecture::Cross {
         let keys: Vec<String> =
             sample.source.iter().map(|&token| label(token, task, settings)).collect();
         let mask = Mask::all_visible().lower(&Grid::top_left(1, length, keys.len()))?;
-        let path = folder.join("cross_attention.svg");
-        draw_attention(&path, &output.cross_weights, &mask, &labels, &keys).map_err(failed)?;
+        draw_attention(folder, "cross_attention", &output.cross_weights, &mask, &labels, &keys)
+            .map_err(failed)?;
     }
     if !looks.is_empty() {
         let floor = task.is_noise().then(|| task.floor());
@@ -71,84 +62,22 @@ pub fn draw(
     Ok(())
 }
 
-/// A row of panels for each layer, in it a panel for each head.
+/// A picture for each layer, in it a panel for each head: the weights over the mask.
 fn draw_attention(
-    path: &Path,
+    folder: &Path,
+    name: &str,
     layers: &[Tensor<4>],
     mask: &LoweredMask,
     queries: &[String],
     keys: &[String],
 ) -> Drawn {
-    let heads = layers.first().map_or(0, |weights| weights.dims()[1]);
-    let size = (PANEL * heads as u32, PANEL * layers.len() as u32);
-    let area = SVGBackend::new(path, size).into_drawing_area();
-    area.fill(&WHITE)?;
-    let panels = area.split_evenly((layers.len(), heads));
     for (layer, weights) in layers.iter().enumerate() {
-        let weights: Vec<f64> = weights.to_data().iter::<f64>().collect(); // [1, heads, queries, keys]
-        let heads_of_layer = weights.chunks(queries.len() * keys.len());
-        for (head, (weights, panel)) in heads_of_layer.zip(&panels[layer * heads..]).enumerate() {
-            let title = format!("layer {}, head {}", layer + 1, head + 1);
-            draw_panel(panel, &title, weights, mask, queries, keys)?;
-        }
+        let drawing = mask.draw().with_title(format!("{name}, layer {}", layer + 1));
+        let drawing = drawing.with_query_labels(queries.to_vec()).with_key_labels(keys.to_vec());
+        let svg = drawing.with_weights(weights).to_svg();
+        fs::write(folder.join(format!("{name}_{}.svg", layer + 1)), svg)?;
     }
-    Ok(area.present()?)
-}
-
-/// One grid of queries, from above, and keys, from the left: weights and the mask over them.
-fn draw_panel(
-    area: &Drawing,
-    title: &str,
-    weights: &[f64],
-    mask: &LoweredMask,
-    queries: &[String],
-    keys: &[String],
-) -> Drawn {
-    let (rows, columns) = (queries.len(), keys.len());
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 14))
-        .margin(6)
-        // With room for the labels, on the left and below.
-        .build_cartesian_2d(-2.0..columns as f64, rows as f64 + 1.0..0.0)?;
-    let cells = |row: usize, keys: Range<usize>, style: ShapeStyle| {
-        let corner = (keys.start as f64, row as f64);
-        Rectangle::new([corner, (keys.end as f64, row as f64 + 1.0)], style)
-    };
-    for (row, weights) in weights.chunks(columns).enumerate() {
-        let seen = weights.iter().enumerate().filter(|&(_, &weight)| weight >= 0.005);
-        chart.draw_series(
-            seen.map(|(key, &weight)| cells(row, key..key + 1, LOOKS_AT.mix(weight).filled())),
-        )?;
-    }
-    for row in 0..rows {
-        let hidden = hidden_runs(mask, row, columns).into_iter();
-        chart.draw_series(hidden.map(|keys| cells(row, keys, HIDDEN.filled())))?;
-    }
-    let text = ("sans-serif", 9).into_font();
-    for (at, label) in queries.iter().enumerate() {
-        let style = text.clone().color(&BLACK);
-        chart.draw_series([Text::new(label.clone(), (-1.8, at as f64 + 0.1), style)])?;
-    }
-    for (at, label) in keys.iter().enumerate() {
-        let style = text.clone().color(&BLACK);
-        let place = (at as f64 + 0.1, rows as f64 + 0.2);
-        chart.draw_series([Text::new(label.clone(), place, style)])?;
-    }
-    let frame = Rectangle::new([(0.0, 0.0), (columns as f64, rows as f64)], BLACK);
-    chart.draw_series([frame])?;
     Ok(())
-}
-
-/// The runs of hidden keys of one query.
-fn hidden_runs(mask: &LoweredMask, query: usize, keys: usize) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for key in (0..keys).filter(|&key| !mask.is_visible(0, 0, query, key)) {
-        match runs.last_mut() {
-            Some(run) if run.end == key => run.end += 1,
-            _ => runs.push(key..key + 1),
-        }
-    }
-    runs
 }
 
 /// Both losses over the steps.
@@ -167,6 +96,8 @@ fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
         .configure_mesh()
         .x_desc("step")
         .y_desc("nats per token")
+        .x_label_formatter(&tick)
+        .y_label_formatter(&tick)
         .light_line_style(WHITE)
         .draw()?;
     let mut line = |name: String, color: RGBColor, points: Vec<(f64, f64)>| -> Drawn {
@@ -187,6 +118,12 @@ fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
     }
     chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
     Ok(area.present()?)
+}
+
+/// A number beside an axis, with no more digits than it needs: 200, 3.5.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// A token as short text: a bar for SEP, a byte's character, or the symbol's number.

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::Instant;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use shared::say;
 
 use super::train::Look;
 
@@ -50,12 +51,12 @@ impl Progress {
             None if look.step * LINES >= self.steps * self.lines => {
                 let left = self.started.elapsed().mul_f64((self.steps - look.step) as f64)
                     / look.step as u32;
-                eprintln!(
+                say(format_args!(
                     "step {:>5} of {}, {message}, {} left",
                     look.step,
                     self.steps,
                     HumanDuration(left)
-                );
+                ));
                 self.lines = look.step * LINES / self.steps + 1;
             }
             None => {}

@@ -10,12 +10,14 @@
 //! can't be the source: the memory shows the source to a causal model, too.)
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Display};
 use std::fs;
 use std::path::Path;
 
 use burn_decoder::causality::LossAlarm;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use super::args::{Architecture, Settings};
 use super::failure::Failure;
@@ -39,7 +41,27 @@ enum Sources {
     /// Each symbol below this number is equally likely at each place.
     Random(usize),
     /// Pieces of a file. Its last quarter is kept from training.
-    Text { training: Vec<u8>, unseen: Vec<u8> },
+    Text { training: Vec<u8>, unseen: Vec<u8>, checksum: TextChecksum },
+}
+
+/// Tells a text from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextChecksum {
+    bytes: usize,
+    crc32: u32,
+}
+
+impl TextChecksum {
+    fn of(text: &[u8]) -> Self {
+        Self { bytes: text.len(), crc32: crc32fast::hash(text) }
+    }
+}
+
+impl Display for TextChecksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, CRC-32 {:08x}", self.bytes, self.crc32)
+    }
 }
 
 /// The strings of one run.
@@ -121,6 +143,14 @@ impl Task {
     /// Whether the first half of the task's own strings is noise. A text is not.
     pub fn is_noise(&self) -> bool {
         matches!(self.sources, Sources::Random(_)) || self.architecture == Architecture::Cross
+    }
+
+    /// That of the text, if there is one.
+    pub fn text_checksum(&self) -> Option<TextChecksum> {
+        match self.sources {
+            Sources::Random(_) => None,
+            Sources::Text { checksum, .. } => Some(checksum),
+        }
     }
 
     /// The strings that training never sees. Their sources are all different.
@@ -241,8 +271,9 @@ fn read_text(path: &Path, settings: &Settings) -> Result<Sources, Failure> {
             training.len()
         )));
     }
+    let checksum = TextChecksum::of(&training);
     let unseen = training.split_off(training.len() * 3 / 4);
-    Ok(Sources::Text { training, unseen })
+    Ok(Sources::Text { training, unseen, checksum })
 }
 
 fn too_few_strings() -> Failure {

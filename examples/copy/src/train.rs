@@ -101,7 +101,7 @@ pub fn train(
                 seconds: started.elapsed().as_secs_f64(),
             };
             if !(look.first.is_finite() && look.copied.is_finite()) {
-                return Err(Failure::Training(format!(
+                return Err(Failure::Run(format!(
                     "training diverged: the loss of step {step} is not a finite number; lower \
                      --learning-rate, now {}",
                     settings.learning_rate

@@ -16,6 +16,17 @@ pub enum Backend {
     Wgpu,
 }
 
+/// The first that is compiled in.
+impl Default for Backend {
+    fn default() -> Self {
+        match (cfg!(feature = "ndarray"), cfg!(feature = "flex"), cfg!(feature = "wgpu")) {
+            (false, true, _) => Self::Flex,
+            (false, false, true) => Self::Wgpu,
+            _ => Self::Ndarray,
+        }
+    }
+}
+
 impl Backend {
     /// A device of the backend, or why there is none; `example` is the package that runs.
     pub fn device(self, example: &str) -> Result<Device, String> {

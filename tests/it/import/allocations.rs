@@ -1,4 +1,5 @@
 //! What a thread allocates: an allocator that counts, over the system's.
+#![allow(unsafe_code)] // as an allocator is
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

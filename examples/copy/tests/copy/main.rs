@@ -1,19 +1,29 @@
 //! The copy example, run in small: what it refuses, what it keeps, what it catches.
 
+mod kept;
+mod process;
+
 use std::fs;
 use std::path::Path;
 
+use burn::tensor::Device;
 use clap::Parser;
+use copy::args::MaskChoice;
 use copy::loss::Estimate;
 use copy::task::Task;
 use copy::{Args, Failure, Verdict, run};
 use serde_json::Value;
+use shared::Backend;
 
 /// Small enough for a second: it learns nothing.
 const TINY: &str = "--steps 2 --batch 4 --unseen 20 --d-model 8 --heads 2 --d-ff 8 --layers 1";
 
 fn backend() -> &'static str {
     if cfg!(feature = "ndarray") { "ndarray" } else { "flex" }
+}
+
+fn device() -> Device {
+    parse("").unwrap().backend.device("copy").unwrap()
 }
 
 fn parse(arguments: &str) -> Result<Args, clap::Error> {
@@ -60,6 +70,15 @@ fn arguments_that_cannot_be_read_are_refused() {
         let error = parse(arguments).expect_err(arguments);
         assert_eq!(error.exit_code(), 2, "{error}");
     }
+}
+
+#[test]
+fn an_option_that_is_given_twice_takes_the_last() {
+    let args = parse("--steps 7 --mask none --backend wgpu --steps 8 --mask look-ahead").unwrap();
+    assert_eq!(args.settings.steps, 8);
+    assert_eq!(args.settings.mask, MaskChoice::LookAhead);
+    assert_eq!(args.backend, Backend::Wgpu);
+    assert_eq!(parse("--prove a --prove b").unwrap().prove.unwrap(), Path::new("b"));
 }
 
 #[test]
@@ -147,10 +166,10 @@ fn a_run_is_kept_whole_and_proved_again() {
             copy(&format!("{TINY} --architecture {architecture} --out {out}")).unwrap();
         assert_eq!(verdict, Verdict::NotProved, "{printed}");
 
-        let mut expected = vec!["attention.svg", "config.json", "history.csv", "loss.svg"];
+        let mut expected = vec!["attention_1.svg", "config.json", "history.csv", "loss.svg"];
         expected.extend(["mask.svg", "model.bpk"]);
         if architecture == "cross" {
-            expected.insert(2, "cross_attention.svg");
+            expected.insert(2, "cross_attention_1.svg");
         }
         assert_eq!(names(&folder.path().join("deep/run")), expected);
         assert_eq!(names(&folder.path().join("deep")), ["run"]);
@@ -245,7 +264,7 @@ fn a_training_that_sees_the_future_is_stopped() {
 fn a_text_is_copied_by_the_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("text");
-    fs::write(&path, include_str!("copy.rs")).unwrap();
+    fs::write(&path, include_str!("main.rs")).unwrap();
     let (verdict, printed, _) = copy(&format!("{TINY} --text {}", path.display())).unwrap();
     assert_eq!(verdict, Verdict::NotProved, "{printed}");
     assert_says(&printed, &["loss of the first half, on noise"]);
@@ -272,6 +291,32 @@ fn an_estimate_is_the_mean_and_its_standard_error() {
     assert_eq!(estimate.mean, 3.0);
     // variance (4 + 1 + 0 + 9) / 3, over 4 values
     assert!((estimate.standard_error - (14.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+}
+
+#[test]
+fn a_text_that_was_changed_is_no_longer_proved() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, run] = ["text", "run"].map(|name| folder.path().join(name));
+    let text = include_str!("main.rs");
+    fs::write(&path, text).unwrap();
+    copy(&format!("{TINY} --text {} --out {}", path.display(), run.display())).unwrap();
+    let prove = format!("--prove {}", run.display());
+    copy(&prove).unwrap();
+
+    // The same length, and yet what was unseen is now what was trained on.
+    let half = text.len() / 2;
+    let turned = [&text.as_bytes()[half..], &text.as_bytes()[..half]].concat();
+    fs::write(&path, turned).unwrap();
+    assert_says(&refused(&prove), &["--text", "the text of the training", "got another"]);
+    fs::write(&path, text).unwrap();
+    copy(&prove).unwrap();
+
+    // A run from before there was a checksum.
+    let config = run.join("config.json");
+    let mut json: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    assert!(json.as_object_mut().unwrap().remove("text").is_some());
+    fs::write(&config, json.to_string()).unwrap();
+    copy(&prove).unwrap();
 }
 
 /// The files in a folder, sorted.
