@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::promise::Flags;
+use super::receptive_field::BitMatrix;
 use crate::picture::{Heatmap, LegendEntry, Paint, Picture, Raster};
 
 /// Most cells along an axis of an SVG, and most for which each says something under the pointer.
@@ -74,9 +74,9 @@ impl CellState {
 }
 
 impl Influence {
-    pub(super) fn new(row: Option<usize>, promised: &Flags, moved: &Flags) -> Self {
+    pub(super) fn new(row: Option<usize>, promised: &BitMatrix, moved: &BitMatrix) -> Self {
         let length = promised.length();
-        let list = |flags: &Flags| {
+        let list = |flags: &BitMatrix| {
             (0..length * length).map(|cell| flags.get(cell / length, cell % length)).collect()
         };
         Self { row, length, promised: list(promised), moved: list(moved) }

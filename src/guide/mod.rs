@@ -5,6 +5,7 @@
     feature = "import",
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
+//! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -13,3 +14,6 @@ pub mod from_a_paper {}
 #[cfg(feature = "import")]
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
+
+#[doc = include_str!("generate_by_hand.md")]
+pub mod generate_by_hand {}

@@ -6,7 +6,6 @@ mod backends;
 mod attention;
 mod cache;
 mod causality;
-mod causality_bits;
 mod config_files;
 mod decoder;
 mod feed_forward;
