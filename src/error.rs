@@ -270,3 +270,8 @@ pub(crate) fn check_probability(field: &'static str, value: f64) -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether f32, in which a setting is used, holds it: within its range, and 0 only if it is 0.
+pub(crate) fn fits_f32(value: f64) -> bool {
+    value == 0.0 || (value as f32).is_normal()
+}

@@ -56,9 +56,8 @@ impl<'a> Driver<'a> {
         };
         let LanguageModelInput { batch, request } = input;
         let request = request.with_unchecked_tokens().with_last_logits_only();
-        let limit = cache.limit;
-        let driver =
-            Self { model, cache: cache.init()?, batch, request, positions, limit, longest };
+        let (limit, cache) = (cache.limit, cache.init()?);
+        let driver = Self { model, cache, batch, request, positions, limit, longest };
         driver.check_lengths(prompts)?;
         Ok(driver)
     }

@@ -57,8 +57,8 @@ pub struct GeneratedToken {
     /// Set on the last token of a row.
     pub finish: Option<Finish>,
     /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
-    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key is the token before; left
-    /// padding is not among the keys.
+    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key
+    /// is the token before; left padding is not among the keys.
     pub weights: Vec<Tensor<2>>,
 }
 

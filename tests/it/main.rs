@@ -20,6 +20,7 @@ mod multi_head;
 mod naive;
 mod pytorch;
 mod rotary;
+mod settings;
 mod simd;
 mod sinks;
 mod switching;

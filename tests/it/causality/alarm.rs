@@ -127,7 +127,7 @@ fn a_leak_shows_under_a_known_entropy_too() {
 }
 
 /// With the probabilities of a source that is not uniform at hand, nothing is lost to luck: a model
-/// that knows the source is not accused, and one that sees every tenth token is.
+/// that knows the source is not accused, and one that sees some of the tokens is.
 #[test]
 fn a_known_source_has_no_price() {
     let mut rng = StdRng::seed_from_u64(2);
@@ -144,7 +144,7 @@ fn a_known_source_has_no_price() {
     for _ in 0..1000 {
         alarm.observe_excess(excess(0), 100).expect("the truth is not below the truth");
     }
-    let caught = (1..=10).find(|_| alarm.observe_excess(excess(10), 100).is_err());
+    let caught = (1..=10).find(|_| alarm.observe_excess(excess(3), 100).is_err());
     assert!(caught.is_some_and(|steps| steps > 1), "{caught:?}");
 }
 
