@@ -47,7 +47,7 @@ mod tests {
             hash.bytes(bytes);
             hash.finish()
         };
-        let bytes: Vec<u8> = (0..61).map(|i| i * 7).collect();
+        let bytes: Vec<u8> = (0..61u8).map(|i| i.wrapping_mul(7)).collect();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();

@@ -7,7 +7,7 @@ use super::pass_view::TokenRange;
 use super::{DecoderLayer, LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::attention::{MultiHeadAttention, Request};
 use crate::cache::{CachedModel, CachedPass, KeyShape, KvCache};
-use crate::mask::{LoweredMask, Past};
+use crate::mask::{Grid, LoweredMask, Past};
 use crate::sequence::Batch;
 use crate::{Error, Result, kernels};
 
@@ -77,7 +77,10 @@ impl LanguageModel {
         let pass = cache.begin(self, [rows, new], &tokens.device(), batch)?;
         let known = cache.known(&pass);
         let place = TokenRange { rows, start: pass.start, new };
-        let view = self.decoder.view(known, pass.mask.as_ref(), place, |i| &pass.grids[i])?;
+        // A model without layers keeps no keys, and its mask hides nothing from anyone.
+        let whole = Grid::with_offset(rows, new, pass.start + new, pass.start as i64);
+        let grid = |layer: usize| pass.grids.get(layer).unwrap_or(&whole);
+        let view = self.decoder.view(known, pass.mask.as_ref(), place, grid)?;
         self.check_own_keys(&pass, known, view.masks())?;
         let embedded = self.embed_from(pass.start, tokens.clone(), &known.positions)?;
 

@@ -18,11 +18,9 @@ pub(super) fn settings(config: &LanguageModelConfig) -> u64 {
     let layer = &mut config.decoder.layer;
     layer.dropout = 0.0;
     layer.feed_forward.dropout = 0.0;
-    for attention in [Some(&mut layer.self_attention), layer.cross_attention.as_mut()] {
-        if let Some(attention) = attention {
-            attention.dropout = 0.0;
-            attention.initializer = Initializer::Zeros;
-        }
+    for attention in [&mut layer.self_attention].into_iter().chain(&mut layer.cross_attention) {
+        attention.dropout = 0.0;
+        attention.initializer = Initializer::Zeros;
     }
     let mut hash = Hash::new();
     hash.bytes(config.to_string().as_bytes());

@@ -43,8 +43,8 @@ on_each_backend! {
                 run([q, k, v], grid(), score().with_sinks(Tensor::zeros([2], &device)), any()),
                 "sinks: expected 4 scores, one a head, got 2",
             ),
-            (run([q, k, v], grid(), score().with_softcap(0.0), any()), "above 0, got 0"),
-            (run([q, k, v], grid(), score().with_scale(f64::NAN), any()), "finite number, got NaN"),
+            (run([q, k, v], grid(), score().with_softcap(0.0), any()), "above 0, in the range of f32, got 0"),
+            (run([q, k, v], grid(), score().with_scale(f64::NAN), any()), "number in the range of f32, got NaN"),
             (run([q, k, v], grid(), score().with_dropout(1.0), any()), "[0, 1), got 1"),
             (
                 run([q, k, v], grid(), score(), by(Kernel::Backend).with_weights(true)),

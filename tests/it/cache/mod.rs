@@ -263,6 +263,20 @@ on_each_backend! {
     }
 }
 
+/// Nothing is kept where there is no layer, and nothing is missed.
+#[test]
+fn a_model_without_layers() {
+    let device = any_device();
+    let mut model = plain().init(&device).unwrap();
+    model.decoder.layers.clear();
+    let all = two_rows(&device);
+    let full = model.forward(all.clone(), Batch::new()).unwrap().logits;
+    let mut cache = small_cache();
+    let logits = cached(&model, &all, Batch::new().with_pad_counts([0, 0]), 3, &mut cache);
+    assert_same("no layers", logits, full);
+    assert_eq!((cache.tokens(), cache.bytes()), (TOKENS, 0));
+}
+
 /// The check passes while the cache is right, and finds out that the model was changed.
 #[test]
 fn the_self_check_finds_a_changed_model() {
