@@ -41,7 +41,7 @@ fn ready_made_hooks_keep_their_word() {
     let prompts = prompts();
     let free = generate(&model, &prompts, &GenerationConfig::new(12));
     let banned = free[0].tokens[0];
-    let stop = (banned + 1) % 17;
+    let stop = (0..17).find(|token| !free[1].tokens.contains(token) && *token != banned).unwrap();
     let config = GenerationConfig::new(12).with_stop_tokens(vec![stop]);
     let rows = Generation::new(&model, &prompts, &config)
         .unwrap()

@@ -372,11 +372,11 @@ fn no_room_is_reserved_for_what_may_never_come() {
     let device = any_device();
     let model = decided(plain(), &device);
     let prompts = [vec![1, 2], vec![3]];
-    let stop = |row: usize, tokens: RowTokens, logits: &mut [f32]| {
-        hooks::banned_tokens([7])(row, tokens, logits);
-        if tokens.written().len() == 4 + row {
-            hooks::forced_tokens([7; 6])(row, tokens, logits);
-        }
+    let stop = |row: usize, tokens: RowTokens, logits: &mut [f32]| match tokens.written().len()
+        == 4 + row
+    {
+        true => hooks::forced_tokens([7; 6])(row, tokens, logits),
+        false => hooks::banned_tokens([7])(row, tokens, logits),
     };
     for most in [100_000_000, usize::MAX] {
         let config = GenerationConfig::new(most).with_stop_tokens(vec![7]);
