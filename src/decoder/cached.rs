@@ -10,13 +10,7 @@ use super::stack::window_rule;
 use super::{LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::cache::{KvCache, LayerPass, Pass};
 use crate::mask::{Grid, LoweredMask, Mask, Past};
-use crate::{Error, Result, kernels};
-
-/// Tokens in a pass whose operations are short.
-const FEW_TOKENS: usize = 64;
-/// Size of a projection times the number of layers from which on waking threads up once a pass is a
-/// small part of its time.
-const LARGE: usize = 1 << 18;
+use crate::{Error, Result};
 
 impl LanguageModel {
     /// Scores what comes after each new token, behind the tokens that the cache has seen.
@@ -89,27 +83,13 @@ impl LanguageModel {
         let all_visible = || LoweredMask::all_visible(Grid::square(batch, new));
         let mask = masks.first().cloned().unwrap_or_else(all_visible);
         let view = View { mask, positions, memory };
-        let decode = || self.decode(embedded, &view, &input, Some(layers));
-        let output = if batch * new <= FEW_TOKENS { self.awake(decode) } else { decode() };
+        let output = self.decode(embedded, &view, &input, Some(layers));
         let checked = match cache.history_with(&tokens) {
             Some(all) => self.check_against_full(all, input, &output.logits),
             None => Ok(()),
         };
         cache.leave(tokens, checked.is_ok());
         checked.map(|()| output)
-    }
-
-    /// Runs passes of a few tokens; on the CPU with threads that stay awake for their short
-    /// operations, if the model is large enough to have parts for them.
-    pub(crate) fn awake<R: Send>(&self, passes: impl FnOnce() -> R + Send) -> R {
-        let d_model = self.d_model();
-        let large = d_model * d_model * self.decoder.layers.len() >= LARGE;
-        let embedding = self.embedding.weight.val();
-        if large && kernels::supports(&embedding.device(), embedding.dtype()) {
-            kernels::awake(passes)
-        } else {
-            passes()
-        }
     }
 
     /// What each layer sees of the keys that it has kept. Layers with the same window share one mask,

@@ -6,12 +6,14 @@
 //!
 //! - [`SamplingConfig`]: how the next token is chosen;
 //! - [`Generation`]: batched generation;
+//! - [`Threads`]: what the CPU's threads do meanwhile;
 //! - [`beam_search`]: the likeliest continuations as a whole.
 
 mod beam;
 mod sampling;
 mod stream;
 
+pub use crate::kernels::Threads;
 pub use beam::{BeamConfig, Hypothesis, beam_search};
 pub use sampling::SamplingConfig;
 pub use stream::{Finish, Generated, GeneratedToken, Generation, GenerationConfig};

@@ -12,6 +12,7 @@ use crate::Result;
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
 use crate::error::check_nonzero;
+use crate::kernels::Threads;
 
 /// Configuration of a [`Generation`].
 #[derive(Config, Debug)]
@@ -26,6 +27,9 @@ pub struct GenerationConfig {
     pub stop_tokens: Vec<u32>,
     /// The cache, whose room is made to fit the prompts and `max_new_tokens` if this is not given.
     pub cache: Option<CacheConfig>,
+    /// What the CPU's threads do between two operations of a pass; [`Threads::Global`] by default.
+    #[config(default = "Threads::Global")]
+    pub threads: Threads,
 }
 
 /// Why a row ended.
@@ -166,15 +170,15 @@ impl<'a> Generation<'a> {
 
     /// Runs to the end and returns what was written behind each prompt.
     ///
-    /// On the CPU, if the model is not small, this runs on one of rayon's threads, and up to seven
-    /// others do nothing but look for parts of it. To iterate costs a wake-up of them each step.
+    /// Threads that [`Threads::Spinning`] asks for are woken up once; to iterate wakes them up in each
+    /// step.
     ///
     /// # Errors
     ///
     /// The first that the model gives.
     pub fn finish(self) -> Result<Vec<Generated>> {
-        let model = self.driver.model;
-        model.awake(|| self.collect_all())
+        let threads = self.config.threads;
+        threads.run(|| self.collect_all())
     }
 
     fn collect_all(self) -> Result<Vec<Generated>> {
@@ -255,9 +259,10 @@ impl Iterator for Generation<'_> {
     type Item = Result<GeneratedToken>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let threads = self.config.threads;
         if self.ready.is_empty()
             && !self.live.is_empty()
-            && let Err(error) = self.advance()
+            && let Err(error) = threads.run(|| self.advance())
         {
             self.live.clear();
             self.ready.clear();

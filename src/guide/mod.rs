@@ -2,6 +2,7 @@
 //!
 //! - [`from_a_paper`]: from a paper's table of sizes and options to a configuration;
 //! - [`from_a_checkpoint`]: from a published checkpoint to a running model;
+//! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -9,3 +10,6 @@ pub mod from_a_paper {}
 
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
+
+#[doc = include_str!("for_speed.md")]
+pub mod for_speed {}

@@ -21,6 +21,5 @@ mod multi_head;
 mod naive;
 mod pytorch;
 mod rotary;
-mod simd;
 mod sinks;
 mod switching;

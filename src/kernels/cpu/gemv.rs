@@ -98,7 +98,7 @@ fn in_tasks<'a>(
     let tasks = sums.len().div_ceil(of_task);
     // Neighbours in memory go to one thread.
     let work = tasks * LARGEST_TASK * rows.div_ceil(ROWS_WHILE_READING);
-    let least = if threads::is_awake() || work >= WORTH_WAKING {
+    let least = if threads::has_helpers() || work >= WORTH_WAKING {
         tasks.div_ceil(4 * rayon::current_num_threads())
     } else {
         tasks

@@ -45,12 +45,16 @@ impl<'a> Panel<'a> {
     ) -> Self {
         let bounds = TileBounds::new(plan, batch, first..first + queries, key_bounds);
         let mut ranges = [LaneRanges { starts: [0; MOST_LANES], ends: [0; MOST_LANES] }; 2];
-        let used = if bounds.two_ranges() { 2 } else { 1 };
-        for lane in 0..MOST_LANES {
-            let of_lane = plan.ranges(batch, first + lane.min(queries - 1));
-            for (lanes, (start, end)) in ranges.iter_mut().zip(of_lane).take(used) {
+        for lane in 0..queries {
+            for (lanes, (start, end)) in ranges.iter_mut().zip(plan.ranges(batch, first + lane)) {
                 (lanes.starts[lane], lanes.ends[lane]) = (start as u32, end as u32);
             }
+        }
+        let last = queries - 1;
+        for lanes in &mut ranges {
+            let (start, end) = (lanes.starts[last], lanes.ends[last]);
+            lanes.starts[queries..].fill(start);
+            lanes.ends[queries..].fill(end);
         }
         Self { plan, batch, head, first, queries, bounds, ranges }
     }

@@ -5,7 +5,7 @@ use pulp::Arch;
 
 use super::slices::{backward_on, forward_on, statistics_len};
 use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, real, strided};
-use crate::kernels::cpu::simd::{arch, archs};
+use crate::kernels::cpu::simd::{arch, tests::archs};
 use crate::kernels::naive::{self, Array};
 use crate::kernels::{
     HiddenCells, Plan, RowSpans, Scoring, SeededDropout, Slopes, Span, Visibility,
