@@ -29,18 +29,19 @@ impl TileBounds {
         queries: Range<usize>,
         key_bounds: &Range<usize>,
     ) -> Self {
-        let mut visible = [usize::MAX..0, usize::MAX..0];
-        let mut full = [0..usize::MAX, 0..usize::MAX];
+        // (start, end) of the hulls, and of what all rows see
+        let (mut hulls, mut full) = ([(usize::MAX, 0); 2], [(0, usize::MAX); 2]);
         for query in queries {
             for (range, (start, end)) in plan.ranges(batch, query).into_iter().enumerate() {
-                let (visible, full) = (&mut visible[range], &mut full[range]);
-                *full = full.start.max(start)..full.end.min(end);
+                let (hull, full) = (&mut hulls[range], &mut full[range]);
+                *full = (full.0.max(start), full.1.min(end));
                 if start < end {
-                    *visible = visible.start.min(start)..visible.end.max(end);
+                    *hull = (hull.0.min(start), hull.1.max(end));
                 }
             }
         }
-        let [first, second] = visible;
+        let [first, second] = hulls.map(|(start, end)| start..end);
+        let full = full.map(|(start, end)| start..end);
         let two_ranges = !second.is_empty();
         let clip = |keys: Range<usize>| {
             let keys = keys.start.max(key_bounds.start)..keys.end.min(key_bounds.end);
@@ -194,8 +195,8 @@ mod tests {
     #[test]
     fn keys_hidden_from_all_at_the_ends_are_not_visited() {
         let mut plan = plan(100, &[[[0, 4], [60, 70]], [[0, 4], [61, 71]]]);
-        let hidden = (0..100).map(|key| key < 20 || key >= 65).collect();
-        plan.visibility.hidden_keys = Some(hidden);
+        let hidden = (0..100).map(|key| !(20..65).contains(&key));
+        plan.visibility.hidden_keys = Some(hidden.collect());
         let bounds = TileBounds::new(&plan, 0, 0..2, &key_bounds(&plan, 0));
         assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [6]);
         assert_eq!(bounds.within(&(60..70)), 60..65);

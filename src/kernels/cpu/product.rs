@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemv;
-use super::host::View;
+use super::host::HostView;
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    pub fn of(view: View<'a, f32, 2>) -> Self {
+    pub fn of(view: HostView<'a, f32, 2>) -> Self {
         let ([rows, columns], [row_stride, column_stride]) = (view.shape, view.strides);
         Self { data: view.data, rows, columns, row_stride, column_stride }
     }

@@ -18,7 +18,7 @@ pub(super) type KeySet = u128;
 
 /// The visible keys of the queries of one panel, one query a lane. Lanes behind the last query
 /// repeat it.
-pub(super) struct Panel<'a> {
+pub(super) struct QueryPanel<'a> {
     plan: &'a Plan,
     pub(super) batch: usize,
     pub(super) head: usize,
@@ -36,7 +36,7 @@ struct LaneRanges {
     ends: [u32; MOST_LANES],
 }
 
-impl<'a> Panel<'a> {
+impl<'a> QueryPanel<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         [batch, head, first]: [usize; 3],

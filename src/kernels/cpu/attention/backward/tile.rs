@@ -6,13 +6,13 @@ use pulp::{Simd, WithSimd};
 
 use super::super::Real;
 use super::super::ordered_sum::TaskPlace;
-use super::super::panel::{KEY_TILE, KeySet, Panel};
-use super::super::rows::{Rows, is_finite, transpose};
+use super::super::panel::{KEY_TILE, KeySet, QueryPanel};
+use super::super::rows::{TensorRows, is_finite, transpose};
 use super::super::strided::{offset, result_row};
 use super::super::tasks::Workspace;
 use super::super::tile_product::Right;
 use super::non_finite::NonFinite;
-use super::scores::Scores;
+use super::scores::ScoreTile;
 use super::step::PanelStep;
 use super::{BackwardPass, QUERY_TILE, QuerySet};
 use crate::kernels::Plan;
@@ -51,7 +51,7 @@ struct Queries<'a, T> {
     /// Panels of `[head_dim][panel]`, and of `[value_dim][panel]` times `scale / sum`.
     columns: &'a mut [T],
     d_out_columns: &'a mut [T],
-    /// `[count][key_pad]`, and `[count][value_pad]` times `1 / sum`; non_finite ones are zero.
+    /// `[count][key_pad]`, and `[count][value_pad]` times `1 / sum`; non-finite ones are zero.
     rows: &'a mut [T],
     d_out_rows: &'a mut [T],
     /// `[width]` each: the maximum, `delta / sum`, `1 / sum`, `scale / sum`.
@@ -174,7 +174,7 @@ impl<T: Real> WithSimd for QueryTask<'_, T> {
             .step_by(panel)
             .map(|start| {
                 let at = [batch, head, first + start];
-                Panel::new(pass.plan, at, sizes.panel_at(start).0, &pass.bounds[batch])
+                QueryPanel::new(pass.plan, at, sizes.panel_at(start).0, &pass.bounds[batch])
             })
             .collect();
         let visited = pass.visited_by(batch, tile);
@@ -265,7 +265,7 @@ impl<T: Real> Queries<'_, T> {
 struct Visit<'a, T: Real> {
     pass: &'a BackwardPass<'a, T>,
     sizes: TaskSizes,
-    panels: &'a [Panel<'a>],
+    panels: &'a [QueryPanel<'a>],
     /// For each panel what it sees of the tile, counted from the tile's first key.
     seen: &'a [Range<usize>],
     keys: Range<usize>,
@@ -293,9 +293,9 @@ impl<T: Real> Visit<'_, T> {
         let at = [batch, kv_head, self.keys.start];
         let readers = self.panels.len();
         let copy = &mut *buffers.key_copy;
-        let key = Rows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
+        let key = TensorRows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
         let copy = &mut *buffers.value_copy;
-        let value = Rows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
+        let value = TensorRows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
         if self.seen.iter().any(|seen| seen.len() < count_keys) {
             weights[..count_keys * width].fill(T::ZERO);
             d_scores[..count_keys * width].fill(T::ZERO);
@@ -335,7 +335,7 @@ impl<T: Real> Visit<'_, T> {
             };
             partial |= hidden << seen.start;
         }
-        let scores = Scores {
+        let scores = ScoreTile {
             data: d_scores,
             row: width,
             keys: count_keys,
@@ -343,7 +343,7 @@ impl<T: Real> Visit<'_, T> {
             seen: self.seen,
             panel,
         };
-        let kept = Scores { data: weights, ..scores };
+        let kept = ScoreTile { data: weights, ..scores };
         scores.by_key(simd, Right { data: queries.rows, step: key_pad }, key_pad, d_key);
         kept.by_key(simd, Right { data: queries.d_out_rows, step: value_pad }, value_pad, d_value);
         let non_finite_keys = key.non_finite(simd, partial, head_dim);
@@ -383,7 +383,7 @@ impl<T: Real> Visit<'_, T> {
                 if let Some(sum) = sum {
                     let at = result_row([kv_heads, keys, dim], [batch, kv_head, key]);
                     // SAFETY: only tasks of this batch row and key/value head touch this row, and
-                    // it is the next in order.
+                    // it is its place in the order.
                     let row = unsafe { sum.slice(at, dim) };
                     row.iter_mut().zip(&part[index * pad..]).for_each(|(to, &x)| *to += x);
                 }
@@ -394,7 +394,7 @@ impl<T: Real> Visit<'_, T> {
                 for (lane, &d_score) in row[..count].iter().enumerate() {
                     let at = offset(&bias.strides, [batch, head, first + lane, key]);
                     // SAFETY: a bias of its own for each batch row and head is touched by tasks of
-                    // this key/value head alone; else all tasks take order.
+                    // this key/value head alone; else all tasks wait for each other.
                     let sum = unsafe { bias.sum.slice(at, 1) };
                     sum[0] += d_score;
                 }
