@@ -19,8 +19,8 @@ use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
 use burn::tensor::{Device, Tensor};
 use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig};
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, LanguageModelInput, NormConfig,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, NormConfig,
 };
 use burn_decoder::generation::{Generation, GenerationConfig};
 use burn_decoder::mask::Mask;
@@ -96,7 +96,7 @@ fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
 /// Seconds for `tokens` tokens behind prompts of one token.
 fn generate(model: &LanguageModel, batch: usize, tokens: usize) -> f64 {
     let device = model.embedding.weight.device();
-    let mut input = LanguageModelInput::new();
+    let mut input = Batch::new();
     if model.decoder.layers[0].cross_attention.is_some() {
         input = input.with_memory(Tensor::ones([batch, 1, D_MODEL], &device), Mask::all_visible());
     }

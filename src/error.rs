@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::import::WeightsMismatch;
+use crate::weights_mismatch::WeightsMismatch;
 
 /// Everything that data or a configuration can get wrong.
 ///
@@ -154,9 +154,10 @@ pub enum Error {
         got: String,
     },
 
-    /// Another program's configuration of a model that this crate can't build.
+    /// A field of a configuration file: of this crate's own, or of another program's for a model that
+    /// this crate can't build.
     #[error("{path}, {field}: expected {expected}, got {got}")]
-    ForeignConfig {
+    ConfigFile {
         /// The file.
         path: String,
         /// The field, with those it stands in: `rope_parameters.rope_type`.

@@ -21,7 +21,7 @@
 //! );
 //! let model = LanguageModelConfig::new(100, DecoderConfig::new(layer, 2)).init(&device)?;
 //! let tokens = Tensor::<2, Int>::from_ints([[5, 3, 8, 1], [7, 2, 0, 0]], &device);
-//! let padded = LanguageModelInput::new().with_lengths([4, 2]); // the second row has 2 tokens
+//! let padded = Batch::new().with_lengths([4, 2]); // the second row has 2 tokens
 //! assert_eq!(model.forward(tokens, padded)?.logits.dims(), [2, 4, 100]);
 //! # }
 //! # Ok::<(), burn_decoder::Error>(())
@@ -55,11 +55,16 @@
 //! # Reading order
 //!
 //! - [`mask`]: which keys a query may see. Rules, combined, asked, drawn.
+//! - [`sequence`]: what else is known of the rows of a batch: positions, padding, a memory.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
-//! - [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back.
+//! - [`config`]: configurations from JSON files, old ones too.
+#![cfg_attr(
+    feature = "import",
+    doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
+)]
 //!
 //! The [`guide`] leads from a paper's table, or from a published checkpoint, to a running model.
 //!
@@ -68,6 +73,7 @@
 //! - `ndarray` (default): Burn's ndarray CPU backend.
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
 //! - `wgpu`: Burn's wgpu GPU backend.
+//! - `import`: weights from checkpoints of other programs, and back.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -76,14 +82,21 @@
 pub mod attention;
 pub mod cache;
 pub mod causality;
+pub mod config;
 pub mod decoder;
 mod error;
+mod file;
 pub mod generation;
 pub mod guide;
+mod hash;
+#[cfg(feature = "import")]
 pub mod import;
 mod kernels;
 pub mod mask;
-mod norm;
-mod positions;
+pub mod norm;
+mod picture;
+pub mod sequence;
+mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+pub use weights_mismatch::{WeightsMismatch, WrongShape};

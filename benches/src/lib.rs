@@ -29,11 +29,10 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::prelude::*;
 use burn::tensor::{Distribution, ops::AttentionModuleOptions};
 use burn_decoder::attention::{
-    AttentionOptions, Kernel, MultiHeadAttentionConfig, scaled_dot_product_attention,
+    Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::decoder::{
-    DecoderConfig, DecoderInput, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
-    LanguageModelInput,
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, LayerContext, Memory,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
@@ -169,10 +168,13 @@ impl Case {
         let mask = self.lowered(shape[0]);
         match self.by {
             By::Ours(kernel) => {
-                let options = AttentionOptions::new().with_kernel(kernel);
+                let request = Request::new().with_kernel(kernel);
                 Box::new(move || {
                     let (q, k, v) = (q.clone(), k.clone(), v.clone());
-                    case.finish(scaled_dot_product_attention(q, k, v, &mask, &options).output);
+                    case.finish(
+                        scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &request)
+                            .output,
+                    );
                 })
             }
             By::Burn => {
@@ -203,11 +205,11 @@ impl Case {
                     .with_dropout(0.0)
                     .init(&self.device())
                     .expect("a configuration that fits");
-                let options = AttentionOptions::new().with_kernel(kernel);
+                let request = Request::new().with_kernel(kernel);
                 let mask = self.lowered(1);
                 Box::new(move || {
                     let (q, k, v) = (x.clone(), x.clone(), x.clone());
-                    case.finish(attention.forward(q, k, v, &mask, &options).output);
+                    case.finish(attention.forward(q, k, v, &mask, &request).output);
                 })
             }
             By::Burn => {
@@ -241,11 +243,11 @@ impl Case {
                 .expect("a configuration that fits");
                 let mask = self.lowered(1);
                 let all = LoweredMask::all_visible(Grid::square(1, self.length));
+                let request = Request::new().with_kernel(kernel);
                 Box::new(move || {
-                    let input = DecoderInput::new(x.clone(), &mask)
-                        .with_memory(&memory, &all)
-                        .with_kernel(kernel);
-                    case.finish(layer.forward(input).output);
+                    let memory = Some(Memory { states: &memory, mask: &all });
+                    let context = LayerContext { memory, ..LayerContext::new(&mask) };
+                    case.finish(layer.forward(x.clone(), &context, &request).output);
                 })
             }
             By::Burn => {
@@ -278,9 +280,9 @@ impl Case {
                 let model = LanguageModelConfig::new(VOCAB, DecoderConfig::new(layer, 2))
                     .init(&self.device())
                     .expect("a configuration that fits");
-                let input = LanguageModelInput::new().with_kernel(kernel);
+                let request = Request::new().with_kernel(kernel);
                 self.train(model, ids, move |model, ids| {
-                    model.forward(ids, input.clone()).expect("tokens of the vocabulary").logits
+                    model.forward(ids, request).expect("tokens of the vocabulary").logits
                 })
             }
             By::Burn => {

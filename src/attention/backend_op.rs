@@ -8,18 +8,22 @@ use burn::tensor::Tensor;
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
 
-use super::AttentionOptions;
+use super::{Request, Score};
 use crate::mask::LoweredMask;
 
 /// What keeps Burn's operation from serving this request, if anything does.
-pub(super) fn obstacle(query: &Tensor<4>, options: &AttentionOptions) -> Option<&'static str> {
+pub(super) fn obstacle(
+    query: &Tensor<4>,
+    score: &Score,
+    request: &Request,
+) -> Option<&'static str> {
     [
         (query.device().is_autodiff(), "tensors on an autodiff device"),
-        (options.weights, "a request for weights"),
-        (options.softcap.is_some(), "a softcap"),
-        (options.bias.is_some(), "a bias"),
-        (options.alibi.is_some(), "ALiBi"),
-        (options.sinks.is_some(), "sinks"),
+        (request.weights, "a request for weights"),
+        (score.softcap.is_some(), "a softcap"),
+        (score.bias.is_some(), "a bias"),
+        (score.alibi.is_some(), "ALiBi"),
+        (score.sinks.is_some(), "sinks"),
     ]
     .into_iter()
     .find_map(|(applies, what)| applies.then_some(what))
@@ -32,13 +36,13 @@ pub(super) fn attention(
     key: Tensor<4>,
     value: Tensor<4>,
     mask: &LoweredMask,
-    options: &AttentionOptions,
+    scale: Option<f64>,
 ) -> Tensor<4> {
     let [batch, heads, queries, head_dim] = query.dims();
     let keys = key.dims()[2];
 
     // Burn multiplies by 1 / sqrt(head_dim) itself.
-    let query = match options.scale {
+    let query = match scale {
         Some(scale) => query.mul_scalar(scale * (head_dim as f64).sqrt()),
         None => query,
     };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 
-use super::AttentionOptions;
+use super::Score;
 use crate::kernels::SeededDropout;
 
 /// Dropout that takes place.
@@ -19,12 +19,12 @@ pub(super) enum Dropout {
 
 impl Dropout {
     /// None unless asked for, and on an autodiff device: elsewhere there is nothing to train.
-    pub(super) fn of(options: &AttentionOptions, query: &Tensor<4>) -> Option<Self> {
-        let probability = options.dropout;
+    pub(super) fn of(score: &Score, query: &Tensor<4>) -> Option<Self> {
+        let probability = score.dropout;
         if probability == 0.0 || !query.device().is_autodiff() {
             return None;
         }
-        Some(match options.dropout_seed {
+        Some(match score.dropout_seed {
             Some(seed) => Self::Seeded(SeededDropout { probability, seed }),
             None => Self::Random { probability },
         })

@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
-use super::{AttentionOptions, AttentionOutput, Dropout};
+use super::{AttentionOutput, Score, dropout::Dropout};
 use crate::kernels::{self, Extra, FusedAttention, Optional, Plan, Scoring, Slopes};
 use crate::mask::LoweredMask;
 
@@ -20,12 +20,12 @@ pub(super) fn attention(
     key: Tensor<4>,
     value: Tensor<4>,
     mask: &LoweredMask,
-    options: &AttentionOptions,
+    score: &Score,
     dropout: Option<Dropout>,
 ) -> AttentionOutput<4> {
     let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (query.dims(), key.dims());
     let grid = mask.grid();
-    let slopes = options.alibi.as_ref().map(|alibi| Slopes {
+    let slopes = score.alibi.as_ref().map(|alibi| Slopes {
         slopes: alibi.shared_slopes(),
         first_query: grid.query_position(0),
         key_positions: grid.listed_key_positions(),
@@ -39,13 +39,11 @@ pub(super) fn attention(
         head_dim,
         value_dim: value.dims()[3],
         visibility: mask.visibility.clone(),
-        scoring: Scoring { scale: options.scale_for(head_dim), softcap: options.softcap, slopes },
+        scoring: Scoring { scale: score.scale_for(head_dim), softcap: score.softcap, slopes },
         dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
     };
-    let extra = Extra {
-        bias: Optional::of(options.bias.clone()),
-        sinks: Optional::of(options.sinks.clone()),
-    };
+    let extra =
+        Extra { bias: Optional::of(score.bias.clone()), sinks: Optional::of(score.sinks.clone()) };
     let (output, _) = Dispatch::attention_forward(
         query.into_dispatch(),
         key.into_dispatch(),

@@ -22,200 +22,21 @@ mod dropout;
 mod fused;
 mod multi_head;
 mod multi_head_config;
-mod options;
 mod qk_norm;
 mod reference;
+mod request;
 mod rotary;
 mod rotary_scaling;
-
-use burn::tensor::{Tensor, assert_shape};
+mod scaled_dot_product;
+mod score;
 
 pub use alibi::Alibi;
 pub use multi_head::{MultiHeadAttention, MultiHeadOutput};
 pub use multi_head_config::{AttentionSinks, HeadMapping, MultiHeadAttentionConfig};
-pub use options::{AttentionOptions, Kernel};
 pub use qk_norm::QkNormConfig;
-pub(crate) use rotary::PassAngles;
+pub use request::{Kernel, Request};
+pub(crate) use rotary::{Angles, PassAngles};
 pub use rotary::{RotaryConfig, RotaryLayout};
 pub use rotary_scaling::RotaryScaling;
-
-use crate::mask::LoweredMask;
-use dropout::Dropout;
-
-/// What attention gives back.
-#[derive(Clone, Debug)]
-pub struct AttentionOutput<const D: usize> {
-    /// `[batch, heads, queries, value_dim]`, or `[batch, queries, value_dim]` for rank 3.
-    pub output: Tensor<D>,
-    /// The weights before dropout, where asked for: `[batch, heads, queries, keys]`, or
-    /// `[batch, queries, keys]` for rank 3. Each row sums to 1 over its visible keys (to less with
-    /// sinks, which keep their share), or to 0 if it is dead.
-    pub weights: Option<Tensor<D>>,
-}
-
-/// `softmax(Q Kᵀ · scale) V` over the keys that each query may see.
-///
-/// # Shapes
-///
-/// Rank 4:
-/// - query: `[batch, heads, queries, head_dim]`
-/// - key: `[batch, kv_heads, keys, head_dim]`, where `kv_heads` divides `heads`
-/// - value: `[batch, kv_heads, keys, value_dim]`
-/// - output: `[batch, heads, queries, value_dim]`
-///
-/// Rank 3, one head without its axis:
-/// - query `[batch, queries, head_dim]`, key `[batch, keys, head_dim]`, value
-///   `[batch, keys, value_dim]`, output `[batch, queries, value_dim]`
-///
-/// Any axis but `head_dim` may be empty. Without keys every row is dead, and no gradient reaches the
-/// inputs.
-///
-/// # Panics
-///
-/// If the shapes do not fit each other, the mask's grid or the options (the bias, the number of
-/// ALiBi slopes or of sinks); if an option is out of its range; or if a kernel was named that cannot do what is
-/// asked, see [`Kernel`].
-///
-/// # Example
-///
-/// ```
-/// use burn::tensor::{Device, Distribution, Tensor};
-/// use burn_decoder::attention::{AttentionOptions, scaled_dot_product_attention};
-/// use burn_decoder::mask::{Grid, Mask};
-///
-/// # #[cfg(feature = "ndarray")] {
-/// # #[allow(deprecated)]
-/// let device = Device::ndarray();
-/// let random = || Tensor::<4>::random([2, 3, 5, 4], Distribution::Default, &device);
-/// let mask = Mask::look_ahead().lower(&Grid::square(2, 5))?;
-/// let options = AttentionOptions::new().with_weights(true);
-///
-/// let attended = scaled_dot_product_attention(random(), random(), random(), &mask, &options);
-/// assert_eq!(attended.output.dims(), [2, 3, 5, 4]);
-/// assert_eq!(attended.weights.unwrap().dims(), [2, 3, 5, 5]);
-/// # }
-/// # Ok::<(), burn_decoder::Error>(())
-/// ```
-pub fn scaled_dot_product_attention<const D: usize>(
-    query: Tensor<D>,
-    key: Tensor<D>,
-    value: Tensor<D>,
-    mask: &LoweredMask,
-    options: &AttentionOptions,
-) -> AttentionOutput<D> {
-    const { assert!(D == 3 || D == 4, "attention takes tensors of rank 3 or 4") };
-    let [query, key, value] = [query, key, value].map(with_heads);
-    let attended = attend(query, key, value, mask, options);
-    AttentionOutput {
-        output: without_heads(attended.output),
-        weights: attended.weights.map(without_heads),
-    }
-}
-
-/// The function above, rank 4 only: checks the request and picks the kernel.
-fn attend(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    mask: &LoweredMask,
-    options: &AttentionOptions,
-) -> AttentionOutput<4> {
-    let [batch, heads, queries, _] = query.dims();
-    let [_, _, keys, value_dim] = value.dims();
-    check(&query, &key, &value, mask, options);
-
-    let output = [batch, heads, queries, value_dim];
-    let weights = [batch, heads, queries, keys];
-    if output.contains(&0) || keys == 0 {
-        // Backends differ in what they make of empty sums; this is their value.
-        let zeros = |shape| Tensor::zeros(shape, (&query.device(), query.dtype()));
-        return AttentionOutput {
-            output: zeros(output),
-            weights: options.weights.then(|| zeros(weights)),
-        };
-    }
-
-    let dropout = Dropout::of(options, &query);
-    let fused = !options.weights && fused::supports(&query.device(), query.dtype());
-    match options.kernel {
-        Kernel::Auto if fused => fused::attention(query, key, value, mask, options, dropout),
-        Kernel::Auto | Kernel::Reference => {
-            reference::attention(query, key, value, mask, options, dropout)
-        }
-        Kernel::Fused => {
-            assert!(
-                fused,
-                "Kernel::Fused: expected a CPU device and no weights asked for, got {:?}, \
-                 weights {}",
-                query.device(),
-                options.weights
-            );
-            fused::attention(query, key, value, mask, options, dropout)
-        }
-        Kernel::Backend => {
-            if let Some(got) = backend_op::obstacle(&query, options) {
-                panic!(
-                    "Kernel::Backend: expected a request that Burn's operation serves, got {got}"
-                );
-            }
-            let output = backend_op::attention(query, key, value, mask, options);
-            AttentionOutput { output, weights: None }
-        }
-    }
-}
-
-/// Panics, with expected and got, unless everything fits.
-fn check(
-    query: &Tensor<4>,
-    key: &Tensor<4>,
-    value: &Tensor<4>,
-    mask: &LoweredMask,
-    options: &AttentionOptions,
-) {
-    let [batch, heads, queries, head_dim] = query.dims();
-    let [_, kv_heads, keys, _] = key.dims();
-    assert_shape!(key, [batch, kv_heads, keys, head_dim]);
-    assert_shape!(value, [batch, kv_heads, keys, _]);
-    assert!(head_dim > 0, "query: expected a head_dim of at least 1, got 0");
-    assert!(
-        if kv_heads == 0 { heads == 0 } else { heads.is_multiple_of(kv_heads) },
-        "key: expected a number of kv_heads that divides the {heads} heads, got {kv_heads}"
-    );
-
-    let grid = mask.grid();
-    assert!(
-        [grid.batch(), grid.queries(), grid.keys()] == [batch, queries, keys],
-        "mask: expected a grid of batch {batch}, {queries} queries, {keys} keys, \
-         got batch {}, {} queries, {} keys",
-        grid.batch(),
-        grid.queries(),
-        grid.keys()
-    );
-    if let Some(cells) = mask.hidden_cells() {
-        assert!(
-            [1, heads].contains(&cells.shape[1]),
-            "mask: expected 1 head or {heads}, got {}",
-            cells.shape[1]
-        );
-    }
-    options.check([batch, heads, queries, keys]);
-}
-
-/// `[batch, heads, rows, width]` of either rank.
-fn with_heads<const D: usize>(tensor: Tensor<D>) -> Tensor<4> {
-    if D == 4 {
-        // The same tensor under a rank the compiler knows; a reshape would be recorded.
-        Tensor::from_bridge(tensor.into_bridge())
-    } else {
-        tensor.unsqueeze_dim(1) // [batch, 1, rows, width]
-    }
-}
-
-/// The inverse of [`with_heads`].
-fn without_heads<const D: usize>(tensor: Tensor<4>) -> Tensor<D> {
-    if D == 4 {
-        Tensor::from_bridge(tensor.into_bridge())
-    } else {
-        tensor.squeeze_dim(1) // [batch, rows, width]
-    }
-}
+pub use scaled_dot_product::{AttentionOutput, scaled_dot_product_attention};
+pub use score::Score;

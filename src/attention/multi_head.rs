@@ -19,7 +19,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 use super::qk_norm::normalize;
 use super::rotary::{Angles, PassAngles, Rotary, key_angles};
-use super::{Alibi, AttentionOptions, AttentionOutput, HeadMapping, scaled_dot_product_attention};
+use super::{Alibi, AttentionOutput, HeadMapping, Request, Score, scaled_dot_product_attention};
 use crate::kernels::linear;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
@@ -29,6 +29,15 @@ use crate::norm::Norm;
 /// Self-attention where all three inputs are the same tensor, cross-attention otherwise. Built from
 /// Burn's own `Linear`, so Burn's importers find what they know. See
 /// [`MultiHeadAttentionConfig`](super::MultiHeadAttentionConfig).
+///
+/// Its sizes follow from the configuration and can't be set apart from the parameters:
+///
+/// ```compile_fail,E0616
+/// # use burn_decoder::attention::MultiHeadAttention;
+/// fn change(layer: &mut MultiHeadAttention) {
+///     layer.heads = 7;
+/// }
+/// ```
 #[derive(Module, Debug)]
 pub struct MultiHeadAttention {
     /// `[d_model, heads * head_dim]`
@@ -45,18 +54,12 @@ pub struct MultiHeadAttention {
     pub key_norm: Option<Norm>,
     /// `[heads]`: the learned scores of [`AttentionSinks::Learned`](super::AttentionSinks::Learned).
     pub sinks: Option<Param<Tensor<1>>>,
-    /// Probability of dropping a weight, and whether this layer trains.
-    pub dropout: Dropout,
-    /// Number of query heads.
-    pub heads: usize,
-    /// Number of key/value heads.
-    pub kv_heads: usize,
-    /// Width of each head.
-    pub head_dim: usize,
-    /// What scores are multiplied by; `1 / sqrt(head_dim)` if not given.
-    pub scale: Option<f64>,
-    /// Bound of the scores.
-    pub softcap: Option<f64>,
+    pub(super) dropout: Dropout,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) scale: Option<f64>,
+    pub(super) softcap: Option<f64>,
     #[module(skip)]
     pub(super) head_mapping: HeadMapping,
     #[module(skip)]
@@ -76,10 +79,43 @@ pub struct MultiHeadOutput {
 }
 
 impl MultiHeadAttention {
-    /// Attention of `query` over `key` and `value`: projects, attends, projects back.
-    ///
-    /// `options` says what to return and how to compute. Its scale, softcap, sinks and dropout are the
-    /// layer's own to say and must be left alone. Rotary positions are those of the mask's grid.
+    /// Number of query heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Number of key/value heads.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads
+    }
+
+    /// Width of each head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// How this layer scores its keys, to be completed for [`forward_scored`](Self::forward_scored).
+    pub fn score(&self) -> Score {
+        // A frozen layer on the training device does not drop, as with Burn's Dropout.
+        let dropout = if self.dropout.training.is_enabled() { self.dropout.prob } else { 0.0 };
+        let quiet = || {
+            let weight = self.query.weight.val();
+            Tensor::zeros([self.heads], (&weight.device(), weight.dtype()))
+        };
+        let sinks = match &self.sinks {
+            Some(sinks) => Some(sinks.val()),
+            None => self.quiet.then(quiet),
+        };
+        Score::new()
+            .with_scale(self.scale)
+            .with_softcap(self.softcap)
+            .with_alibi(self.alibi.clone())
+            .with_sinks(sinks)
+            .with_dropout(dropout)
+    }
+
+    /// Attention of `query` over `key` and `value`: projects, attends, projects back. Rotary
+    /// positions are those of the mask's grid.
     ///
     /// # Shapes
     ///
@@ -89,8 +125,7 @@ impl MultiHeadAttention {
     ///
     /// # Panics
     ///
-    /// If the shapes do not fit each other, the layer, the mask's grid or the options; if `options`
-    /// has a scale, a softcap, sinks or a dropout, or ALiBi beside the layer's own; or as
+    /// If the shapes do not fit each other, the layer or the mask's grid, or as
     /// [`scaled_dot_product_attention`](super::scaled_dot_product_attention) does.
     pub fn forward(
         &self,
@@ -98,14 +133,32 @@ impl MultiHeadAttention {
         key: Tensor<3>,
         value: Tensor<3>,
         mask: &LoweredMask,
-        options: &AttentionOptions,
+        request: &Request,
+    ) -> MultiHeadOutput {
+        self.forward_scored(query, key, value, mask, &self.score(), request)
+    }
+
+    /// The same with another score than the layer's own: `layer.score().with_bias(bias)`, for
+    /// example.
+    ///
+    /// # Panics
+    ///
+    /// As [`forward`](Self::forward).
+    pub fn forward_scored(
+        &self,
+        query: Tensor<3>,
+        key: Tensor<3>,
+        value: Tensor<3>,
+        mask: &LoweredMask,
+        score: &Score,
+        request: &Request,
     ) -> MultiHeadOutput {
         let grid = mask.grid();
         let angles = self.angles(&mut PassAngles::new(None, grid));
         let query = self.project_query(query, angles.as_ref());
         let angles = self.rotary.as_ref().map(|rotary| key_angles(rotary, grid));
         let (key, value) = self.project_key_value(key, value, angles.as_ref());
-        self.attend(query, key, value, mask, options)
+        self.attend(query, key, value, mask, score, request)
     }
 
     /// The angles of this layer's rotary positions, if it has any.
@@ -160,7 +213,8 @@ impl MultiHeadAttention {
         key: Tensor<4>,
         value: Tensor<4>,
         mask: &LoweredMask,
-        options: &AttentionOptions,
+        score: &Score,
+        request: &Request,
     ) -> MultiHeadOutput {
         let [batch, _, queries, _] = query.dims();
         assert_shape!(query, [batch, self.heads, queries, self.head_dim]);
@@ -172,47 +226,11 @@ impl MultiHeadAttention {
                 [key, value].map(|tensor| tensor.repeat_dim(1, self.heads / self.kv_heads)) // [batch, heads, keys, head_dim]
             }
         };
-        let options = self.complete(options, &query);
         let AttentionOutput { output, weights } =
-            scaled_dot_product_attention(query, key, value, mask, &options);
+            scaled_dot_product_attention(query, key, value, mask, score, request);
         let output = output.swap_dims(1, 2); // [batch, queries, heads, head_dim]
         let output = output.reshape([batch, queries, self.heads * self.head_dim]); // [batch, queries, heads * head_dim]
         MultiHeadOutput { output: linear(&self.output, output), weights }
-    }
-
-    /// The options with what is the layer's to say.
-    fn complete(&self, options: &AttentionOptions, query: &Tensor<4>) -> AttentionOptions {
-        assert!(
-            options.scale.is_none()
-                && options.softcap.is_none()
-                && options.sinks.is_none()
-                && options.dropout == 0.0,
-            "options: expected scale, softcap, sinks and dropout to be left to the layer, \
-             got scale {:?}, softcap {:?}, sinks {}, dropout {}",
-            options.scale,
-            options.softcap,
-            options.sinks.is_some(),
-            options.dropout
-        );
-        assert!(
-            self.alibi.is_none() || options.alibi.is_none(),
-            "options: expected no ALiBi beside the layer's own, got one"
-        );
-        // A frozen layer on the training device does not drop, as with Burn's Dropout.
-        let dropout = if self.dropout.training.is_enabled() { self.dropout.prob } else { 0.0 };
-        let quiet = || Tensor::zeros([self.heads], (&query.device(), query.dtype()));
-        let sinks = match &self.sinks {
-            Some(sinks) => Some(sinks.val()),
-            None => self.quiet.then(quiet),
-        };
-        let alibi = self.alibi.clone().or_else(|| options.alibi.clone());
-        options
-            .clone()
-            .with_scale(self.scale)
-            .with_softcap(self.softcap)
-            .with_alibi(alibi)
-            .with_sinks(sinks)
-            .with_dropout(dropout)
     }
 }
 

@@ -78,7 +78,7 @@ pub struct MultiHeadAttentionConfig {
     pub dropout: f64,
     /// What scores are multiplied by; `1 / sqrt(head_dim)` if not given.
     pub scale: Option<f64>,
-    /// Bound of the scores, see [`AttentionOptions::softcap`](super::AttentionOptions::softcap); none if not given.
+    /// Bound of the scores, see [`Score::softcap`](super::Score::softcap); none if not given.
     pub softcap: Option<f64>,
     /// Which key/value head a query head reads, where there are fewer of those.
     #[config(default = "HeadMapping::Grouped")]

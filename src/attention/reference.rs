@@ -7,7 +7,7 @@
 use burn::tensor::{Bool, DType, Tensor};
 
 use super::dropout::Dropout;
-use super::{AttentionOptions, AttentionOutput};
+use super::{AttentionOutput, Score};
 use crate::mask::LoweredMask;
 
 /// See [`scaled_dot_product_attention`](super::scaled_dot_product_attention); no axis is empty.
@@ -16,7 +16,8 @@ pub(super) fn attention(
     key: Tensor<4>,
     value: Tensor<4>,
     mask: &LoweredMask,
-    options: &AttentionOptions,
+    score: &Score,
+    weights_wanted: bool,
     dropout: Option<Dropout>,
 ) -> AttentionOutput<4> {
     let device = query.device();
@@ -30,22 +31,22 @@ pub(super) fn attention(
     let wide = if narrow == DType::F64 { DType::F64 } else { DType::F32 };
     let [query, key, value] = [query, key, value].map(|tensor| tensor.cast(wide));
 
-    let query = query.mul_scalar(options.scale_for(head_dim));
+    let query = query.mul_scalar(score.scale_for(head_dim));
     let query = query.reshape([grouped[0], grouped[1], grouped[2], head_dim]); // [batch, kv_heads, group * queries, head_dim]
     let scores = query.matmul(key.swap_dims(2, 3)); // [batch, kv_heads, group * queries, keys]
     let mut scores = scores.reshape([batch, heads, queries, keys]); // [batch, heads, queries, keys]
 
-    if let Some(softcap) = options.softcap {
+    if let Some(softcap) = score.softcap {
         // Not div_scalar: Burn's autodiff takes the inverse in f32, also for f64 tensors.
         scores = scores.mul_scalar(1.0 / softcap).tanh().mul_scalar(softcap);
     }
-    if let Some(bias) = &options.bias {
+    if let Some(bias) = &score.bias {
         scores = scores + bias.clone().cast(wide);
     }
-    if let Some(alibi) = &options.alibi {
+    if let Some(alibi) = &score.alibi {
         scores = scores + alibi.bias(mask.grid(), &device, wide);
     }
-    let sinks = options.sinks.clone().map(|sinks| {
+    let sinks = score.sinks.clone().map(|sinks| {
         let sinks = sinks.cast(wide).reshape([1, heads, 1, 1]); // [1, heads, 1, 1]
         sinks.expand([batch, heads, queries, 1]) // [batch, heads, queries, 1]
     });
@@ -63,7 +64,7 @@ pub(super) fn attention(
     let output = output.reshape([batch, heads, queries, value_dim]); // [batch, heads, queries, value_dim]
     AttentionOutput {
         output: output.cast(narrow),
-        weights: options.weights.then(|| weights.cast(narrow)),
+        weights: weights_wanted.then(|| weights.cast(narrow)),
     }
 }
 

@@ -19,7 +19,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::rotary_scaling::{RotaryScaling, frequencies};
 use crate::kernels::{self, Rotation};
 use crate::mask::Grid;
-use crate::positions::PositionIds;
+use crate::sequence::PositionIds;
 use crate::{Error, Result};
 
 /// Rotary positions of an attention.

@@ -4,22 +4,15 @@ use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 use super::store::{self, Store};
-use crate::mask::LoweredMask;
 
 /// The part of a [`KvCache`](super::KvCache) that belongs to one layer.
 #[derive(Clone, Debug)]
-pub struct LayerCache {
+pub(crate) struct LayerCache {
     /// The parameter that makes the keys: tells models apart.
     pub(super) model: ParamId,
     pub(super) own: Store,
     /// Keys and values of the memory, for the cross-attention.
     pub(super) memory: Option<[Tensor<4>; 2]>,
-}
-
-/// What one layer gets in a pass: its cache, and its mask over the keys that this keeps.
-pub(crate) struct LayerPass<'a> {
-    pub cache: &'a mut LayerCache,
-    pub mask: &'a LoweredMask,
 }
 
 impl LayerCache {

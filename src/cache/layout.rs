@@ -5,8 +5,8 @@
 //! visible for ever. Its slots hold
 //!
 //! ```text
-//! slot   0 .. head        head .. used
-//! token  0 .. head        first .. total        first >= head
+//! slot   0 .. sinks       sinks .. used
+//! token  0 .. sinks       first .. total        first >= sinks
 //! ```
 //!
 //! Tokens lie in increasing order always, so that a mask over their positions stays a range. Old
@@ -24,8 +24,8 @@ use crate::mask::Past;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layout {
     /// Number of first tokens that are never dropped.
-    head: usize,
-    /// The token in slot `head`.
+    sinks: usize,
+    /// The token in slot `sinks`.
     first: usize,
     /// Number of slots in use.
     used: usize,
@@ -43,9 +43,35 @@ pub(crate) struct Append {
 }
 
 impl Layout {
-    /// Nothing stored yet; the first `head` tokens will stay.
-    pub(crate) fn new(head: usize) -> Self {
-        Self { head, first: head, used: 0 }
+    /// Nothing stored yet; the first `sinks` tokens will stay.
+    fn new(sinks: usize) -> Self {
+        Self { sinks, first: sinks, used: 0 }
+    }
+
+    /// Whether a layer with this past may have come to this state by `total` tokens.
+    pub(crate) fn is_of(&self, past: Past, total: usize) -> bool {
+        let sinks = Self::new_for(past).sinks;
+        let rolled = self.first > sinks;
+        let held = match past {
+            Past::Whole => !rolled,
+            Past::Window { window, .. } => {
+                self.first <= sinks.max((total + 1).saturating_sub(window.max(1)))
+            }
+        };
+        self.sinks == sinks
+            && self.first >= sinks
+            && (!rolled || (self.used >= sinks && self.first <= total))
+            && self.total() == total
+            && self.most_slots(past).is_none_or(|most| self.used <= most)
+            && held
+    }
+
+    /// Nothing stored yet, for a layer that keeps this past.
+    pub(crate) fn new_for(past: Past) -> Self {
+        match past {
+            Past::Whole => Self::new(0),
+            Past::Window { sinks, .. } => Self::new(sinks),
+        }
     }
 
     /// Number of slots in use.
@@ -55,13 +81,13 @@ impl Layout {
 
     /// Number of tokens that came so far, dropped ones included.
     pub(crate) fn total(&self) -> usize {
-        if self.first > self.head { self.first + self.used - self.head } else { self.used }
+        if self.first > self.sinks { self.first + self.used - self.sinks } else { self.used }
     }
 
     /// Index of the token in each slot, or `None` where slot `i` holds token `i`.
     pub(crate) fn tokens(&self) -> Option<Arc<[i64]>> {
-        (self.first > self.head)
-            .then(|| (0..self.head).chain(self.first..self.total()).map(|i| i as i64).collect())
+        (self.first > self.sinks)
+            .then(|| (0..self.sinks).chain(self.first..self.total()).map(|i| i as i64).collect())
     }
 
     /// The slots that hold what `kept`, a later state, keeps of this one.
@@ -69,7 +95,7 @@ impl Layout {
         if kept.first == self.first {
             return [0..kept.used, 0..0];
         }
-        [0..self.head, self.head + (kept.first - self.first)..self.used]
+        [0..self.sinks, self.sinks + (kept.first - self.first)..self.used]
     }
 
     /// The most slots that are ever used, where that is bounded.
@@ -77,7 +103,7 @@ impl Layout {
         match past {
             Past::Whole => None,
             Past::Window { window, .. } => {
-                Some(self.head.saturating_add(window.max(1).saturating_mul(2)))
+                Some(self.sinks.saturating_add(window.max(1).saturating_mul(2)))
             }
         }
     }
@@ -105,8 +131,8 @@ impl Layout {
         if total > self.total() {
             return None;
         }
-        if total <= self.head {
-            return Some(Self { used: total, ..Self::new(self.head) });
+        if total <= self.sinks {
+            return Some(Self { used: total, ..Self::new(self.sinks) });
         }
         // The next query sees from here on, and the tokens between the sinks and `first` are gone.
         let oldest = match past {
@@ -114,8 +140,8 @@ impl Layout {
             Past::Window { window, .. } => (total + 1).saturating_sub(window.max(1)),
         };
         let first = self.first.min(total);
-        let lost = self.first > self.head && oldest.max(self.head) < first;
-        (!lost).then(|| Self { first, used: self.head + total - first, ..*self })
+        let lost = self.first > self.sinks && oldest.max(self.sinks) < first;
+        (!lost).then(|| Self { first, used: self.sinks + total - first, ..*self })
     }
 }
 
@@ -138,11 +164,11 @@ mod tests {
         #[test]
         fn all_that_a_query_sees_is_kept(
             window in 0usize..7,
-            head in 0usize..4,
+            sinks in 0usize..4,
             chunks in proptest::collection::vec(1usize..20, 1..30),
         ) {
-            let past = Past::Window { window, sinks: head };
-            let mut layout = Layout::new(head);
+            let past = Past::Window { window, sinks };
+            let mut layout = Layout::new(sinks);
             let mut total = 0;
             for new in chunks {
                 let append = layout.append(new, past);
@@ -150,7 +176,7 @@ mod tests {
                 prop_assert!(shown.is_sorted_by(|a, b| a < b));
                 for query in total..total + new {
                     let start = (query + 1).saturating_sub(window.max(1));
-                    for key in (0..head.min(query + 1)).chain(start..=query) {
+                    for key in (0..sinks.min(query + 1)).chain(start..=query) {
                         prop_assert!(shown.contains(&(key as i64)), "query {query} misses {key}");
                     }
                 }
@@ -160,7 +186,8 @@ mod tests {
                 total += new;
                 layout = append.stored;
                 prop_assert_eq!(layout.total(), total);
-                prop_assert!(layout.used() <= head + 2 * window.max(1));
+                prop_assert!(layout.is_of(past, total));
+                prop_assert!(layout.used() <= sinks + 2 * window.max(1));
             }
         }
 
@@ -168,21 +195,22 @@ mod tests {
         #[test]
         fn trimmed_is_a_prefix(
             window in 0usize..7,
-            head in 0usize..4,
+            sinks in 0usize..4,
             chunks in proptest::collection::vec(1usize..9, 1..12),
             share in 0.0f64..=1.0,
         ) {
-            let past = Past::Window { window, sinks: head };
-            let layout = chunks.iter().fold(Layout::new(head), |l, &n| l.append(n, past).stored);
+            let past = Past::Window { window, sinks };
+            let layout = chunks.iter().fold(Layout::new(sinks), |l, &n| l.append(n, past).stored);
             let total = (layout.total() as f64 * share) as usize;
             let all = tokens(&layout);
-            let enough = (0..head.min(total))
+            let enough = (0..sinks.min(total))
                 .chain((total + 1).saturating_sub(window.max(1))..total)
                 .all(|key| all.contains(&(key as i64)));
             let trimmed = layout.trim(total, past);
             prop_assert_eq!(trimmed.is_some(), enough);
             if let Some(trimmed) = trimmed {
                 prop_assert_eq!(trimmed.total(), total);
+                prop_assert!(trimmed.is_of(past, total));
                 prop_assert_eq!(tokens(&trimmed), &all[..trimmed.used()]);
             }
         }

@@ -3,41 +3,44 @@
 use burn::tensor::{Device, Int, Tensor};
 
 use super::layer::LayerCache;
-use super::rows::Rows;
-use super::store::{Room, Store};
+use super::model::CachedModel;
+use super::rows::KnownRows;
+use super::samples::Samples;
+use super::store::Store;
 use super::{KvCache, misuse};
 use crate::Result;
-use crate::decoder::{LanguageModel, LanguageModelInput};
 use crate::error::CacheMisuse;
 use crate::mask::{Grid, LoweredMask, Mask};
+use crate::sequence::Batch;
 
 /// A forward pass that fits the cache.
-pub(crate) struct Pass {
+pub(crate) struct CachedPass {
     /// Number of tokens before the new ones.
     pub start: usize,
     /// For each layer the new tokens against the keys that it has kept.
     pub grids: Vec<Grid>,
-    /// The caller's, completed by what earlier passes said, its mask cut to the tokens so far.
-    pub input: LanguageModelInput,
-    /// The mask for the whole of the rows.
-    mask: Option<Mask>,
-    batch: usize,
+    /// The batch's mask for the tokens so far.
+    pub mask: Option<Mask>,
+    /// What is known with this pass, unless it says nothing new.
+    said: Option<Batch>,
+    rows: usize,
     device: Device,
     /// Of a first pass.
-    layers: Option<Vec<LayerCache>>,
-    /// Whether the input's mask meets a token behind a past for the first time.
+    first: Option<(Vec<LayerCache>, Samples)>,
+    /// Whether the batch's mask meets a token behind a past for the first time.
     mask_is_new: bool,
 }
 
 impl KvCache {
-    /// Checks a pass against the cache. Nothing changes.
+    /// Checks a pass against the cache. What an interrupted pass left behind is taken back; else
+    /// nothing changes.
     pub(crate) fn begin(
         &mut self,
-        [batch, new]: [usize; 2],
+        model: &impl CachedModel,
+        [rows, new]: [usize; 2],
         device: &Device,
-        model: &LanguageModel,
-        mut input: LanguageModelInput,
-    ) -> Result<Pass> {
+        said: Batch,
+    ) -> Result<CachedPass> {
         self.heal()?;
         let start = self.tokens();
         if device.is_autodiff() {
@@ -50,56 +53,69 @@ impl KvCache {
         if new == 0 {
             return misuse(CacheMisuse::Length, "at least one new token".into(), "none".into());
         }
-        if let Some(limit) = self.config.limit.filter(|&limit| start + new > limit) {
+        let end = start.saturating_add(new);
+        if let Some(limit) = self.config.limit.filter(|&limit| end > limit) {
             return misuse(
                 CacheMisuse::Length,
                 format!("at most {limit} tokens, the limit in CacheConfig"),
                 format!("{new} new ones behind {start}"),
             );
         }
-        self.check_model(model)?;
-        let mask_is_new = input.mask.is_some() || self.rows.as_ref().is_some_and(|r| r.passes == 1);
-        if let Some(rows) = &self.rows {
-            rows.check(batch, device)?;
-            rows.complete(&mut input)?;
-        }
-        input.positions.ids(batch, start, new)?;
-        let layers = self.rows.is_none().then(|| self.new_layers(model, &input)).transpose()?;
-        let grids = grids(layers.as_ref().unwrap_or(&self.layers), batch, new)?;
-        let mask = input.mask.take();
-        input.mask = mask.as_ref().map(|mask| mask.up_to(start + new));
+        self.check_identity(model)?;
+        let mask_is_new = said.mask.is_some() || self.rows.as_ref().is_some_and(|r| r.passes == 1);
+        let said = match &self.rows {
+            Some(known) => {
+                known.check(rows, device)?;
+                self.check_values(model, known.passes, rows * new)?;
+                known.completed(said)?
+            }
+            None => Some(said),
+        };
+        let known = said.as_ref().or(self.rows.as_ref().map(|rows| &rows.known));
+        let known = known.expect("a first pass says all that is known");
+        known.positions.ids(rows, start, new)?;
+        let mask = known.mask.as_ref().map(|mask| mask.up_to(end));
+        let first = match &self.rows {
+            Some(_) => None,
+            None => Some((self.new_layers(model, known)?, Samples::of(model))),
+        };
+        let layers = first.as_ref().map_or(&self.layers, |(layers, _)| layers);
+        let grids = grids(layers, rows, new)?;
         let device = device.clone();
-        Ok(Pass { start, grids, input, mask, batch, device, layers, mask_is_new })
+        Ok(CachedPass { start, grids, mask, said, rows, device, first, mask_is_new })
+    }
+
+    /// What is known of the rows in this pass; its mask is that for the whole of them.
+    pub(crate) fn known<'a>(&'a self, pass: &'a CachedPass) -> &'a Batch {
+        let before = || self.rows.as_ref().map(|rows| &rows.known);
+        pass.said.as_ref().or_else(before).expect("a first pass says all that is known")
     }
 
     /// Takes in what a pass said, and gives the layers' parts for it.
-    pub(crate) fn enter(&mut self, pass: Pass) -> &mut [LayerCache] {
-        let Pass { start, input, mask, batch, device, layers, .. } = pass;
-        if let Some(layers) = layers {
+    pub(crate) fn enter(&mut self, pass: CachedPass) -> &mut [LayerCache] {
+        let CachedPass { said, rows: batch, device, first, .. } = pass;
+        if let Some((layers, samples)) = first {
+            let known = said.unwrap_or_default();
             self.layers = layers;
+            self.samples = Some(samples);
+            let (history, before) = (None, None);
+            self.rows =
+                Some(KnownRows { device, batch, tokens: 0, known, before, history, passes: 0 });
+        } else if let (Some(rows), Some(said)) = (&mut self.rows, said) {
+            rows.before = Some(std::mem::replace(&mut rows.known, said));
         }
-        let before = self.rows.take();
-        let (passes, history) = before.map_or((0, None), |rows| (rows.passes, rows.history));
-        self.rows = Some(Rows {
-            device,
-            batch,
-            tokens: start,
-            mask,
-            positions: input.positions,
-            memory: input.memory,
-            history,
-            passes,
-        });
         &mut self.layers
     }
 
-    /// All tokens, if this pass is one to be checked.
-    pub(crate) fn history_with(&self, new: &Tensor<2, Int>) -> Option<Tensor<2, Int>> {
+    /// All tokens, if this pass is one to be checked, and what is known of them.
+    pub(crate) fn history_with(&self, new: &Tensor<2, Int>) -> Option<(Tensor<2, Int>, Batch)> {
         let (rows, every) = (self.rows.as_ref()?, self.config.check_every?);
         if !(rows.passes + 1).is_multiple_of(every) {
             return None;
         }
-        Some(rows.history_with(new.clone()))
+        let [_, tokens] = new.dims();
+        let mask = rows.known.mask.as_ref().map(|mask| mask.up_to(rows.tokens + tokens));
+        Some((rows.history_with(new.clone()), Batch { mask, ..rows.known.clone() }))
     }
 
     /// Ends a pass: its tokens now belong to the past, or, if it went wrong, never came.
@@ -108,8 +124,11 @@ impl KvCache {
         if !well && rows.passes == 0 {
             return self.clear();
         }
-        if well {
+        if !well {
+            rows.take_back();
+        } else {
             let [_, new] = tokens.dims();
+            rows.before = None;
             if self.config.check_every.is_some() {
                 rows.history = Some(rows.history_with(tokens));
             }
@@ -119,7 +138,14 @@ impl KvCache {
     }
 
     /// Takes back what a pass has written that broke off.
-    fn heal(&mut self) -> Result<()> {
+    pub(super) fn heal(&mut self) -> Result<()> {
+        // A first pass that broke off has said what the rows are, but they never came.
+        if self.rows.as_ref().is_some_and(|rows| rows.passes == 0) {
+            self.clear();
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.take_back();
+        }
         let tokens = self.tokens();
         for layer in &mut self.layers {
             if layer.own.layout().total() != tokens {
@@ -136,22 +162,19 @@ impl KvCache {
         Ok(())
     }
 
-    fn new_layers(
-        &self,
-        model: &LanguageModel,
-        input: &LanguageModelInput,
-    ) -> Result<Vec<LayerCache>> {
-        let room = Room { capacity: self.config.capacity, limit: self.config.limit };
+    fn new_layers(&self, model: &impl CachedModel, batch: &Batch) -> Result<Vec<LayerCache>> {
+        let room = self.config.room();
+        let layers = model.key_parameters().zip(model.pasts(batch)?);
         let layer = |(model, past)| LayerCache { model, own: Store::new(past, room), memory: None };
-        Ok(model.pasts(input)?.map(layer).collect())
+        Ok(layers.map(layer).collect())
     }
 
     /// An error if the cache belongs to another model.
-    pub(super) fn check_model(&self, model: &LanguageModel) -> Result<()> {
+    pub(super) fn check_identity(&self, model: &impl CachedModel) -> Result<()> {
         if self.rows.is_none() {
             return Ok(());
         }
-        let (expected, got) = (self.layers.len(), model.decoder.layers.len());
+        let (expected, got) = (self.layers.len(), model.key_parameters().count());
         if got != expected {
             return misuse(
                 CacheMisuse::Model,
@@ -168,40 +191,63 @@ impl KvCache {
         }
         Ok(())
     }
+
+    /// An error if values of the model's parameters changed, as far as a pass of so many tokens looks.
+    fn check_values(&self, model: &impl CachedModel, pass: usize, tokens: usize) -> Result<()> {
+        match &self.samples {
+            Some(samples) if !samples.agree_in(model, pass, tokens) => changed(),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error if the cache belongs to another model, or to this one before a change.
+    pub(super) fn check_model(&self, model: &impl CachedModel) -> Result<()> {
+        self.check_identity(model)?;
+        match &self.samples {
+            Some(samples) if self.rows.is_some() && !samples.agree(model) => changed(),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn changed<T>() -> Result<T> {
+    misuse(
+        CacheMisuse::Model,
+        "the model as it was in the first pass".into(),
+        "one whose parameters or settings are others, as after a training step; clear the cache"
+            .into(),
+    )
 }
 
 /// The grid of each layer. Layers that keep the same part of the past have the same.
-fn grids(layers: &[LayerCache], batch: usize, new: usize) -> Result<Vec<Grid>> {
+fn grids(layers: &[LayerCache], rows: usize, new: usize) -> Result<Vec<Grid>> {
     let mut grids: Vec<Grid> = Vec::with_capacity(layers.len());
     for layer in layers {
         let like = layers.iter().zip(&grids).find(|(known, _)| known.own.is_like(&layer.own));
         grids.push(match like {
             Some((_, grid)) => grid.clone(),
-            None => layer.own.grid(batch, new)?,
+            None => layer.own.grid(rows, new)?,
         });
     }
     Ok(grids)
 }
 
-impl Pass {
-    /// An error if a token sees others of its row and not itself because of the input's mask: then
+impl CachedPass {
+    /// Whether it must be seen that new tokens see themselves under the batch's mask.
+    pub(crate) fn has_new_mask(&self) -> bool {
+        self.start > 0 && self.mask_is_new && self.mask.is_some()
+    }
+
+    /// An error if a token sees others of its row and not itself because of the batch's mask: then
     /// its row ended before, as with padding on the right, and can't be continued.
     ///
-    /// `model` is the model's own mask on the grid of some layer; `mask` that and the input's.
-    pub(crate) fn check_own_keys(
-        &self,
-        model: impl FnOnce() -> Result<LoweredMask>,
-        mask: &LoweredMask,
-    ) -> Result<()> {
-        if self.start == 0 || !self.mask_is_new || self.input.mask.is_none() {
-            return Ok(());
-        }
-        let model = model()?;
+    /// `own` is the model's own mask on the grid of some layer; `mask` that and the batch's.
+    pub(crate) fn check_own_keys(&self, own: &LoweredMask, mask: &LoweredMask) -> Result<()> {
         let (new, keys) = (mask.grid().queries(), mask.grid().keys());
-        for (row, query) in (0..self.batch).flat_map(|b| (0..new).map(move |q| (b, q))) {
-            let own = keys - new + query;
+        for (row, query) in (0..self.rows).flat_map(|b| (0..new).map(move |q| (b, q))) {
+            let itself = keys - new + query;
             let sees = |mask: &LoweredMask, key| mask.is_visible(row, 0, query, key);
-            if !sees(mask, own) && sees(&model, own) && (0..own).any(|key| sees(mask, key)) {
+            if !sees(mask, itself) && sees(own, itself) && (0..itself).any(|key| sees(mask, key)) {
                 return misuse(
                     CacheMisuse::Mask,
                     "a mask under which new tokens see themselves; pad on the left".into(),

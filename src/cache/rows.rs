@@ -4,27 +4,26 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::{misuse, store};
 use crate::Result;
-use crate::decoder::{LanguageModelInput, Positions};
 use crate::error::CacheMisuse;
-use crate::mask::Mask;
+use crate::sequence::{Batch, Positions};
 
 /// What is known of the rows of the batch.
 #[derive(Clone, Debug)]
-pub(super) struct Rows {
+pub(super) struct KnownRows {
     pub device: Device,
     pub batch: usize,
     /// Number of tokens, the same in every row; left padding is in it.
     pub tokens: usize,
-    /// What is hidden beside what the model itself hides.
-    pub mask: Option<Mask>,
-    pub positions: Positions,
-    pub memory: Option<(Tensor<3>, Mask)>,
+    /// What the passes said of them; its mask is that for the whole of the rows.
+    pub known: Batch,
+    /// What was known before the present pass, while this says something else and has not ended.
+    pub before: Option<Batch>,
     /// The tokens themselves, for the checks.
     pub history: Option<Tensor<2, Int>>,
     pub passes: usize,
 }
 
-impl Rows {
+impl KnownRows {
     pub fn check(&self, batch: usize, device: &Device) -> Result<()> {
         if batch != self.batch {
             return misuse(
@@ -43,32 +42,39 @@ impl Rows {
         Ok(())
     }
 
-    /// What the input leaves out has been said by an earlier pass.
-    pub fn complete(&self, input: &mut LanguageModelInput) -> Result<()> {
-        if input.memory.is_some() && self.passes > 0 {
+    /// What is known once this is said, or `None` if nothing is said. What it leaves out has been said
+    /// by an earlier pass.
+    pub fn completed(&self, said: Batch) -> Result<Option<Batch>> {
+        if said.memory.is_some() {
             return misuse(
                 CacheMisuse::Memory,
                 "none, since the first pass gave it and its keys are kept".into(),
                 "states".into(),
             );
         }
-        if input.positions == Positions::Index {
-            input.positions = self.positions.clone();
+        if said.mask.is_none() && said.positions == Positions::Index {
+            return Ok(None);
         }
-        if self.passes > 0 && input.positions.pads() != self.positions.pads() {
+        let positions = match said.positions {
+            Positions::Index => self.known.positions.clone(),
+            stated => stated,
+        };
+        if positions.pads() != self.known.positions.pads() {
             return misuse(
                 CacheMisuse::Padding,
-                format!("pad counts {:?}, as in the first pass", self.positions.pads()),
-                format!("{:?}", input.positions.pads()),
+                format!("pad counts {:?}, as in the first pass", self.known.positions.pads()),
+                format!("{:?}", positions.pads()),
             );
         }
-        if input.mask.is_none() {
-            input.mask = self.mask.clone();
+        let mask = said.mask.or_else(|| self.known.mask.clone());
+        Ok(Some(Batch { mask, positions, memory: self.known.memory.clone() }))
+    }
+
+    /// Forgets what a pass said that did not come to its end.
+    pub fn take_back(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.known = before;
         }
-        if input.memory.is_none() {
-            input.memory = self.memory.clone();
-        }
-        Ok(())
     }
 
     pub fn history_with(&self, new: Tensor<2, Int>) -> Tensor<2, Int> {
@@ -79,12 +85,14 @@ impl Rows {
     }
 
     pub fn select(&mut self, rows: &[usize]) {
-        self.mask = self.mask.as_ref().map(|mask| mask.select_rows(rows));
-        self.positions = self.positions.select_rows(rows);
-        self.memory = self
-            .memory
-            .take()
-            .map(|(states, mask)| (store::select(states, rows), mask.select_rows(rows)));
+        self.take_back();
+        let Batch { mask, positions, memory } = std::mem::take(&mut self.known);
+        self.known = Batch {
+            mask: mask.map(|mask| mask.select_rows(rows)),
+            positions: positions.select_rows(rows),
+            memory: memory
+                .map(|(states, mask)| (store::select(states, rows), mask.select_rows(rows))),
+        };
         self.history = self.history.take().map(|history| store::select(history, rows));
         self.batch = rows.len();
     }

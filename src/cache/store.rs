@@ -31,11 +31,7 @@ pub(crate) struct Room {
 impl Store {
     /// An empty store.
     pub(crate) fn new(past: Past, room: Room) -> Self {
-        let head = match past {
-            Past::Whole => 0,
-            Past::Window { sinks, .. } => sinks,
-        };
-        Self { past, room, layout: Layout::new(head), buffers: None }
+        Self { past, room, layout: Layout::new_for(past), buffers: None }
     }
 
     pub(crate) fn past(&self) -> Past {
@@ -103,7 +99,7 @@ impl Store {
         let most = self.layout.most_slots(self.past).or(self.room.limit).unwrap_or(usize::MAX);
         let wanted = match slots {
             0 => self.room.capacity,
-            _ if used > slots => 2 * slots,
+            _ if used > slots => slots.saturating_mul(2),
             _ => slots,
         };
         wanted.min(most).max(used)

@@ -1,10 +1,15 @@
 //! The influence matrix: who moves whom, drawn beside what was promised.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::promise::Flags;
+use crate::picture::{Heatmap, LegendEntry, Paint, Picture, Raster};
+
+/// Most cells along an axis of an SVG, and most for which each says something under the pointer.
+const MOST_IN_SVG: usize = 256;
+const MOST_WITH_TIPS: usize = 64;
 
 /// Which key moves which query, and which was promised to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,14 +26,14 @@ pub struct Influence {
 
 /// What is to be said of one cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum CellState {
     Quiet,
     Seen,
     Missing,
     Leak,
 }
 
-impl Verdict {
+impl CellState {
     const ALL: [Self; 4] = [Self::Quiet, Self::Seen, Self::Missing, Self::Leak];
 
     fn of(promised: bool, moved: bool) -> Self {
@@ -49,12 +54,12 @@ impl Verdict {
         }
     }
 
-    fn colour(self) -> &'static str {
+    fn paint(self) -> Paint {
         match self {
-            Self::Quiet => "#eeeeee",
-            Self::Seen => "#3b6ea5",
-            Self::Missing => "#e8b84a",
-            Self::Leak => "#d0312d",
+            Self::Quiet => Paint::EMPTY,
+            Self::Seen => Paint::VISIBLE,
+            Self::Missing => Paint { colour: "#e8b84a", opacity: 1.0 },
+            Self::Leak => Paint { colour: "#d0312d", opacity: 1.0 },
         }
     }
 
@@ -77,64 +82,65 @@ impl Influence {
         Self { row, length, promised: list(promised), moved: list(moved) }
     }
 
-    fn verdict(&self, query: usize, key: usize) -> Verdict {
+    fn verdict(&self, query: usize, key: usize) -> CellState {
         let cell = query * self.length + key;
-        Verdict::of(self.promised[cell], self.moved[cell])
+        CellState::of(self.promised[cell], self.moved[cell])
+    }
+
+    /// What the promise alone says of a cell.
+    fn promise(&self, query: usize, key: usize) -> CellState {
+        let promised = self.promised[query * self.length + key];
+        CellState::of(promised, promised)
     }
 
     /// The worst verdict of a square block of cells.
-    fn worst(&self, query: usize, key: usize, side: usize) -> Verdict {
+    fn worst(&self, query: usize, key: usize, side: usize) -> CellState {
         let upto = |start: usize| start..(start + side).min(self.length);
         let cells = upto(query).flat_map(|query| upto(key).map(move |key| (query, key)));
-        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(Verdict::Quiet)
+        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(CellState::Quiet)
     }
 
-    /// The promised mask and the influence seen, side by side, as an SVG picture.
+    /// The promised mask and the influence seen, side by side, as an SVG file. Short sequences say
+    /// of each cell under the pointer what was seen there; long ones are drawn in blocks of cells,
+    /// each as its worst cell.
     pub fn to_svg(&self) -> String {
-        let cell = (480 / self.length.max(1)).clamp(2, 24);
-        let side = cell * self.length;
-        let (width, height) = (2 * side + 60, side + 130);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             font-family=\"sans-serif\" font-size=\"12\">\n\
-             <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
-        );
-        let titles = [(20, "promised"), (40 + side, "seen")];
-        for (left, title) in titles {
-            svg += &format!("<text x=\"{left}\" y=\"22\">{title} (rows: queries)</text>\n");
+        let labels = |step| (0..self.length).step_by(step).map(|i| i.to_string()).collect();
+        let panel = |caption: &str, raster: Raster, tips| Heatmap {
+            caption: caption.into(),
+            query_labels: labels(raster.query_step),
+            key_labels: labels(raster.key_step),
+            raster,
+            ground: None,
+            tips,
+        };
+        let promised = Raster::of_blocks(self.length, MOST_IN_SVG, |query, key, _| {
+            self.promise(query, key).paint()
+        });
+        let seen = Raster::of_blocks(self.length, MOST_IN_SVG, |query, key, side| {
+            self.worst(query, key, side).paint()
+        });
+        let cells = 0..self.length * self.length;
+        let tip = |cell: usize| {
+            let (query, key) = (cell / self.length, cell % self.length);
+            format!("query {query}, key {key}: {}", self.verdict(query, key).words())
+        };
+        let tips =
+            if self.length <= MOST_WITH_TIPS { cells.map(tip).collect() } else { Vec::new() };
+        let legend = CellState::ALL.into_iter().map(|verdict| LegendEntry {
+            paint: verdict.paint(),
+            sign: "",
+            words: verdict.words(),
+        });
+        Picture {
+            title: self
+                .row
+                .map_or_else(|| "influence".into(), |row| format!("influence, batch row {row}")),
+            legend: legend.collect(),
+            panels: vec![panel("promised", promised, Vec::new()), panel("seen", seen, tips)],
+            across: 2,
+            note: String::new(),
         }
-        for query in 0..self.length {
-            for key in 0..self.length {
-                let promised = match self.promised[query * self.length + key] {
-                    true => Verdict::Seen,
-                    false => Verdict::Quiet,
-                };
-                for ((left, _), verdict) in titles.iter().zip([promised, self.verdict(query, key)])
-                {
-                    let (x, y) = (left + key * cell, 30 + query * cell);
-                    let _ = writeln!(
-                        svg,
-                        "<rect x=\"{x}\" y=\"{y}\" width=\"{cell}\" height=\"{cell}\" fill=\"{}\" \
-                         stroke=\"white\" stroke-width=\"0.5\"><title>query {query}, key {key}: \
-                         {}</title></rect>",
-                        verdict.colour(),
-                        verdict.words(),
-                    );
-                }
-            }
-        }
-        for (line, verdict) in Verdict::ALL.into_iter().enumerate() {
-            let y = 46 + side + 20 * line;
-            let _ = writeln!(
-                svg,
-                "<rect x=\"20\" y=\"{y}\" width=\"12\" height=\"12\" fill=\"{}\"/>\
-                 <text x=\"38\" y=\"{}\">{}</text>",
-                verdict.colour(),
-                y + 11,
-                verdict.words(),
-            );
-        }
-        svg + "</svg>\n"
+        .to_svg()
     }
 }
 
@@ -154,21 +160,17 @@ impl fmt::Display for Influence {
         }
         writeln!(f, "  {:<width$}   seen (rows: queries, columns: keys)", "promised")?;
         for query in starts() {
-            let promised: String = starts()
-                .map(|key| match self.promised[query * self.length + key] {
-                    true => Verdict::Seen.symbol(),
-                    false => Verdict::Quiet.symbol(),
-                })
-                .collect();
+            let promised: String = starts().map(|key| self.promise(query, key).symbol()).collect();
             let seen: String = starts().map(|key| self.worst(query, key, block).symbol()).collect();
             writeln!(f, "  {promised:<width$}   {seen}")?;
         }
-        let present = |verdict: &Verdict| {
+        let present = |verdict: &CellState| {
             let cells = 0..self.length * self.length;
-            let mut verdicts = cells.map(|cell| Verdict::of(self.promised[cell], self.moved[cell]));
+            let mut verdicts =
+                cells.map(|cell| CellState::of(self.promised[cell], self.moved[cell]));
             verdicts.any(|other| other == *verdict)
         };
-        for verdict in Verdict::ALL.into_iter().filter(present) {
+        for verdict in CellState::ALL.into_iter().filter(present) {
             writeln!(f, "  {} {}", verdict.symbol(), verdict.words())?;
         }
         Ok(())

@@ -1,16 +1,15 @@
 //! The language model behind a cache: the same pass, for the new tokens alone.
 
-use std::collections::BTreeMap;
-
 use burn::module::ParamId;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-use super::language_model::View;
-use super::stack::window_rule;
-use super::{LanguageModel, LanguageModelInput, LanguageModelOutput};
-use crate::cache::{KvCache, LayerPass, Pass};
-use crate::mask::{Grid, LoweredMask, Mask, Past};
-use crate::{Error, Result};
+use super::pass_view::TokenRange;
+use super::{DecoderLayer, LanguageModel, LanguageModelInput, LanguageModelOutput};
+use crate::attention::{MultiHeadAttention, Request};
+use crate::cache::{CachedModel, CachedPass, KeyShape, KvCache};
+use crate::mask::{LoweredMask, Past};
+use crate::sequence::Batch;
+use crate::{Error, Result, kernels};
 
 impl LanguageModel {
     /// Scores what comes after each new token, behind the tokens that the cache has seen.
@@ -37,11 +36,11 @@ impl LanguageModel {
     /// let mut cache = CacheConfig::new().init()?;
     /// let prompt = Tensor::<2, Int>::from_data([[3, 1, 4], [0, 2, 7]], &device);
     /// // Row 1 begins with a padded place. The cache remembers it.
-    /// let input = LanguageModelInput::new().with_pad_counts([0, 1]);
-    /// model.forward_cached(prompt, input, &mut cache)?;
+    /// let padded = Batch::new().with_pad_counts([0, 1]);
+    /// model.forward_cached(prompt, padded, &mut cache)?;
     ///
     /// let next = Tensor::<2, Int>::from_data([[1], [8]], &device);
-    /// let output = model.forward_cached(next, LanguageModelInput::new(), &mut cache)?;
+    /// let output = model.forward_cached(next, Batch::new(), &mut cache)?;
     /// assert_eq!(output.logits.dims(), [2, 1, 11]);
     /// assert_eq!(cache.tokens(), 4);
     /// # }
@@ -61,82 +60,58 @@ impl LanguageModel {
     pub fn forward_cached(
         &self,
         tokens: Tensor<2, Int>,
-        input: LanguageModelInput,
+        input: impl Into<LanguageModelInput>,
         cache: &mut KvCache,
     ) -> Result<LanguageModelOutput> {
-        if !input.unchecked_tokens {
+        let LanguageModelInput { batch, request } = input.into();
+        if !request.unchecked_tokens {
             self.check_tokens(&tokens)?;
         }
-        let [batch, new] = tokens.dims();
-        let pass = cache.begin([batch, new], &tokens.device(), self, input)?;
-        self.check_memory(pass.input.memory.is_some())?;
-        let masks = self.masks(&pass)?;
-        let memory = pass.input.memory_of([batch, new], pass.start)?;
-        let positions = pass.input.positions.ids(batch, pass.start, new)?;
-        let embedded = self.embed_from(pass.start, tokens.clone(), &pass.input.positions)?;
+        let [rows, new] = tokens.dims();
+        let pass = cache.begin(self, [rows, new], &tokens.device(), batch)?;
+        let known = cache.known(&pass);
+        let place = TokenRange { rows, start: pass.start, new };
+        let view = self.decoder.view(known, pass.mask.as_ref(), place, |i| &pass.grids[i])?;
+        self.check_own_keys(&pass, known, view.masks())?;
+        let embedded = self.embed_from(pass.start, tokens.clone(), &known.positions)?;
 
         // Nothing that is asked of the caller can be wrong from here on.
-        let input = pass.input.clone();
-        let layers = cache.enter(pass).iter_mut().zip(&masks);
-        let layers = layers.map(|(cache, mask)| LayerPass { cache, mask }).collect();
-        // The layers' own masks stand in for it; without layers there is none.
-        let all_visible = || LoweredMask::all_visible(Grid::square(batch, new));
-        let mask = masks.first().cloned().unwrap_or_else(all_visible);
-        let view = View { mask, positions, memory };
-        let output = self.decode(embedded, &view, &input, Some(layers));
+        let past = cache.enter(pass);
+        let output = self.decode(embedded, &view, past, &request);
         let checked = match cache.history_with(&tokens) {
-            Some(all) => self.check_against_full(all, input, &output.logits),
+            Some((all, batch)) => self.check_against_full(all, batch, request, &output.logits),
             None => Ok(()),
         };
         cache.leave(tokens, checked.is_ok());
         checked.map(|()| output)
     }
 
-    /// What each layer sees of the keys that it has kept. Layers with the same window share one mask,
-    /// and with it the dense tensor that a kernel may make of it.
-    fn masks(&self, pass: &Pass) -> Result<Vec<LoweredMask>> {
-        let rule = pass.input.rule(&self.mask)?;
-        let mut known: BTreeMap<Option<usize>, LoweredMask> = BTreeMap::new();
-        let mask_of = |(layer, grid): (usize, &Grid)| {
-            let window = self.decoder.window(layer);
-            if let Some(mask) = known.get(&window) {
-                return Ok(mask.clone());
-            }
-            let mask = narrowed(&rule, window).lower(grid)?;
-            let own = || narrowed(&pass.input.behind_pads(&self.mask)?, window).lower(grid);
-            pass.check_own_keys(own, &mask)?;
-            known.insert(window, mask.clone());
-            Ok(mask)
-        };
-        pass.grids.iter().enumerate().map(mask_of).collect()
-    }
-
-    /// For each layer the parameter that makes its keys: tells models apart.
-    pub(crate) fn key_parameters(&self) -> impl Iterator<Item = ParamId> {
-        self.decoder.layers.iter().map(|layer| layer.self_attention.key.weight.id)
-    }
-
-    /// The same, and how much of its past each layer needs.
-    pub(crate) fn pasts(
+    /// An error if a row can't be continued under the batch's mask.
+    fn check_own_keys(
         &self,
-        input: &LanguageModelInput,
-    ) -> Result<impl Iterator<Item = (ParamId, Past)>> {
-        let own = input.behind_pads(&self.mask)?;
-        let past = move |layer| narrowed(&own, self.decoder.window(layer)).past();
-        Ok(self.key_parameters().enumerate().map(move |(layer, key)| (key, past(layer))))
+        pass: &CachedPass,
+        known: &Batch,
+        masks: &[LoweredMask],
+    ) -> Result<()> {
+        if !pass.has_new_mask() {
+            return Ok(());
+        }
+        self.decoder.masks.rules().zip(masks).try_for_each(|(own, mask)| {
+            pass.check_own_keys(&known.behind_pads(own)?.lower(mask.grid())?, mask)
+        })
     }
 
     /// Compares the logits of a cached pass with those of a pass over everything.
     fn check_against_full(
         &self,
         tokens: Tensor<2, Int>,
-        input: LanguageModelInput,
+        batch: Batch,
+        request: Request,
         logits: &Tensor<3>,
     ) -> Result<()> {
         let [_, tokens_so_far] = tokens.dims();
         let [_, new, _] = logits.dims();
-        let input = LanguageModelInput { unchecked_tokens: true, ..input };
-        let full = self.forward(tokens, input)?.logits;
+        let full = self.forward(tokens, batch.asking(request.with_unchecked_tokens()))?.logits;
         let [_, all, _] = full.dims();
         let full = full.narrow(1, all - new, new);
         let largest: f64 = full.clone().abs().max().into_scalar();
@@ -151,7 +126,52 @@ impl LanguageModel {
     }
 }
 
-/// `rule` within the window of a layer.
-fn narrowed(rule: &Mask, window: Option<usize>) -> Mask {
-    window.map_or_else(|| rule.clone(), |keys| rule & &window_rule(keys))
+impl CachedModel for LanguageModel {
+    fn device(&self) -> Device {
+        self.embedding.weight.device()
+    }
+
+    fn key_parameters(&self) -> impl Iterator<Item = ParamId> {
+        self.decoder.layers.iter().map(|layer| layer.self_attention.key.weight.id)
+    }
+
+    fn key_shapes(&self) -> Vec<KeyShape> {
+        let dtype =
+            |attention: &MultiHeadAttention| -> DType { attention.key.weight.val().dtype() };
+        let sizes = |attention: &MultiHeadAttention| [attention.kv_heads(), attention.head_dim()];
+        let shape = |layer: &DecoderLayer| KeyShape {
+            own: sizes(&layer.self_attention),
+            memory: layer.cross_attention.as_ref().map(sizes),
+            dtype: dtype(&layer.self_attention),
+        };
+        self.decoder.layers.iter().map(shape).collect()
+    }
+
+    fn pasts(&self, batch: &Batch) -> Result<Vec<Past>> {
+        let masks = &self.decoder.masks;
+        let past = |own| Ok(batch.behind_pads(own)?.past());
+        let pasts = masks.rules().map(past).collect::<Result<Vec<_>>>()?;
+        Ok((0..self.decoder.layers.len()).map(|layer| pasts[masks.kind(layer)]).collect())
+    }
+
+    fn settings(&self) -> u64 {
+        self.settings
+    }
+
+    fn samples(&self) -> Vec<u64> {
+        self.past_samples(None)
+    }
+
+    fn sample(&self, index: usize) -> u64 {
+        self.past_samples(Some(index)).first().copied().unwrap_or_default()
+    }
+
+    fn is_read_at_once(&self) -> bool {
+        let embedding = self.embedding.weight.val();
+        kernels::supports(&embedding.device(), embedding.dtype())
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint_past()
+    }
 }

@@ -13,11 +13,12 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Int, Tensor, assert_shape};
 
-use super::{
-    Decoder, DecoderInput, LanguageModelInput, Norm, PositionEmbedding, PositionIds, Positions,
-};
-use crate::cache::LayerPass;
-use crate::mask::{Grid, LoweredMask, Mask};
+use super::pass_view::PassView;
+use super::{Decoder, LanguageModelInput, PositionEmbedding};
+use crate::attention::Request;
+use crate::cache::LayerCache;
+use crate::norm::Norm;
+use crate::sequence::Positions;
 use crate::{Error, Result, kernels};
 
 /// Output of a [`LanguageModel`].
@@ -33,7 +34,7 @@ pub struct LanguageModelOutput {
     pub cross_weights: Vec<Tensor<4>>,
 }
 
-/// Tokens in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
+/// TokenRange in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
 #[derive(Module, Debug)]
 pub struct LanguageModel {
     /// One vector for each token.
@@ -53,15 +54,9 @@ pub struct LanguageModel {
     pub(super) embedding_scale: f64,
     #[module(skip)]
     pub(super) logit_softcap: Option<f64>,
+    /// Of the configuration, see `fingerprint`.
     #[module(skip)]
-    pub(super) mask: Mask,
-}
-
-/// What the tokens of a pass may see, and where they stand.
-pub(super) struct View {
-    pub mask: LoweredMask,
-    pub positions: PositionIds,
-    pub memory: Option<(Tensor<3>, LoweredMask)>,
+    pub(super) settings: u64,
 }
 
 impl LanguageModel {
@@ -89,13 +84,14 @@ impl LanguageModel {
     pub fn forward(
         &self,
         tokens: Tensor<2, Int>,
-        input: LanguageModelInput,
+        input: impl Into<LanguageModelInput>,
     ) -> Result<LanguageModelOutput> {
-        if !input.unchecked_tokens {
+        let LanguageModelInput { batch, request } = input.into();
+        if !request.unchecked_tokens {
             self.check_tokens(&tokens)?;
         }
-        let embedded = self.embed(tokens, &input.positions)?;
-        self.forward_embedded(embedded, input)
+        let embedded = self.embed(tokens, &batch.positions)?;
+        self.forward_embedded(embedded, batch.asking(request))
     }
 
     /// The vectors that enter the decoder: token embedding and position embedding, normalized if
@@ -157,40 +153,30 @@ impl LanguageModel {
     pub fn forward_embedded(
         &self,
         embedded: Tensor<3>,
-        input: LanguageModelInput,
+        input: impl Into<LanguageModelInput>,
     ) -> Result<LanguageModelOutput> {
+        let LanguageModelInput { batch, request } = input.into();
         let d_model = self.d_model();
         assert_shape!(embedded, [_, _, d_model]);
-        let [batch, queries, _] = embedded.dims();
-        self.check_memory(input.memory.is_some())?;
-        let view = View {
-            mask: input.rule(&self.mask)?.lower(&Grid::square(batch, queries))?,
-            positions: input.positions.ids(batch, 0, queries)?,
-            memory: input.memory_of([batch, queries], 0)?,
-        };
-        Ok(self.decode(embedded, &view, &input, None))
+        let [rows, queries, _] = embedded.dims();
+        let view = self.decoder.view_of_all(&batch, [rows, queries])?;
+        Ok(self.decode(embedded, &view, &mut [], &request))
     }
 
     /// Embedded tokens in, scores out.
     pub(super) fn decode(
         &self,
         embedded: Tensor<3>,
-        view: &View,
-        input: &LanguageModelInput,
-        cache: Option<Vec<LayerPass>>,
+        view: &PassView,
+        past: &mut [LayerCache],
+        request: &Request,
     ) -> LanguageModelOutput {
-        let mut decoder_input = DecoderInput::new(self.dropout.forward(embedded), &view.mask)
-            .with_positions(&view.positions)
-            .with_weights(input.weights)
-            .with_kernel(input.kernel);
-        if let Some((states, mask)) = &view.memory {
-            decoder_input = decoder_input.with_memory(states, mask);
-        }
-        let decoded = self.decoder.forward_cached(decoder_input, cache);
+        let embedded = self.dropout.forward(embedded);
+        let decoded = self.decoder.pass(embedded, view, past, request);
         let mut x = decoded.output;
-        if input.last_logits_only {
-            let [_, queries, _] = x.dims();
-            x = x.narrow(1, queries.saturating_sub(1), queries.min(1));
+        let [_, queries, _] = x.dims();
+        if request.last_logits_only && queries > 1 {
+            x = x.narrow(1, queries - 1, 1);
         }
         LanguageModelOutput {
             logits: self.scores(x),
@@ -225,18 +211,6 @@ impl LanguageModel {
             Some((at, token)) => {
                 Err(Error::Token { token, row: at / queries, index: at % queries, vocab_size })
             }
-        }
-    }
-
-    pub(super) fn check_memory(&self, given: bool) -> Result<()> {
-        let needed = self.decoder.layers.iter().any(|layer| layer.cross_attention.is_some());
-        let refuse = |expected: &str, got: &str| {
-            Err(Error::Input { input: "memory", expected: expected.into(), got: got.into() })
-        };
-        match (needed, given) {
-            (true, false) => refuse("states for the cross-attention to look at", "none"),
-            (false, true) => refuse("none, since no layer has cross-attention", "states"),
-            _ => Ok(()),
         }
     }
 }

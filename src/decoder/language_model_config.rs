@@ -4,9 +4,10 @@ use burn::config::Config;
 use burn::nn::{DropoutConfig, EmbeddingConfig, Initializer, LinearConfig};
 use burn::tensor::Device;
 
-use super::{DecoderConfig, LanguageModel, NormConfig, PositionEmbeddingConfig};
+use super::{DecoderConfig, LanguageModel, PositionEmbeddingConfig, fingerprint};
 use crate::error::{check_nonzero, check_probability};
-use crate::mask::Mask;
+use crate::mask::SequenceMaskConfig;
+use crate::norm::NormConfig;
 use crate::{Error, Result};
 
 /// Configuration of a [`LanguageModel`].
@@ -16,9 +17,6 @@ pub struct LanguageModelConfig {
     pub vocab_size: usize,
     /// The layers.
     pub decoder: DecoderConfig,
-    /// Which tokens of the own sequence each token may see, whatever the batch.
-    #[config(default = "Mask::look_ahead()")]
-    pub mask: Mask,
     /// The position embedding that is added to the tokens, if any.
     #[config(default = "Some(PositionEmbeddingConfig::sinusoidal())")]
     pub positions: Option<PositionEmbeddingConfig>,
@@ -43,6 +41,13 @@ pub struct LanguageModelConfig {
 }
 
 impl LanguageModelConfig {
+    /// Sets the mask of the decoder: [`DecoderConfig::mask`].
+    #[must_use]
+    pub fn with_mask(mut self, mask: impl Into<SequenceMaskConfig>) -> Self {
+        self.decoder.mask = mask.into();
+        self
+    }
+
     /// Builds the model with random parameters.
     ///
     /// # Errors
@@ -75,7 +80,7 @@ impl LanguageModelConfig {
                 .then(|| Initializer::Zeros.init([self.vocab_size], device)),
             embedding_scale: if self.scale_embedding { sqrt_d_model } else { 1.0 },
             logit_softcap: self.logit_softcap,
-            mask: self.mask.clone(),
+            settings: fingerprint::settings(self),
         })
     }
 

@@ -16,10 +16,12 @@ use burn::module::Module;
 use burn::nn::Dropout;
 use burn::tensor::Tensor;
 
-use super::{Arrangement, FeedForward, Norm, NormPlacement, PositionIds};
-use crate::attention::{AttentionOptions, Kernel, MultiHeadAttention, PassAngles};
+use super::{FeedForward, NormPlacement, ResidualLayout};
+use crate::attention::{Angles, MultiHeadAttention, PassAngles, Request};
 use crate::cache::LayerCache;
 use crate::mask::LoweredMask;
+use crate::norm::Norm;
+use crate::sequence::PositionIds;
 
 /// What a decoder looks at apart from its own sequence: the output of an encoder, for example.
 #[derive(Clone, Copy, Debug)]
@@ -30,52 +32,34 @@ pub struct Memory<'a> {
     pub mask: &'a LoweredMask,
 }
 
-/// Input of a [`DecoderLayer`] and of a [`Decoder`](super::Decoder).
-#[derive(Clone, Debug)]
-pub struct DecoderInput<'a> {
-    /// `[batch, queries, d_model]`
-    pub x: Tensor<3>,
-    /// Which keys of the own sequence each query may see. Lowered once, for all layers.
+/// What a single [`DecoderLayer`] is told of its rows; a [`Decoder`](super::Decoder) tells its layers
+/// itself.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerContext<'a> {
+    /// Which keys of the own sequence each query may see.
     pub mask: &'a LoweredMask,
     /// What rotary positions turn by; where the mask's grid has the queries, if not given.
     pub positions: Option<&'a PositionIds>,
-    /// Needed if the layers have cross-attention.
+    /// Needed if the layer has cross-attention.
     pub memory: Option<Memory<'a>>,
-    /// Whether to return the attention weights.
-    pub weights: bool,
-    /// Which kernel computes the attention.
-    pub kernel: Kernel,
 }
 
-impl<'a> DecoderInput<'a> {
-    /// Without memory, without weights, with the kernel chosen by device.
-    pub fn new(x: Tensor<3>, mask: &'a LoweredMask) -> Self {
-        Self { x, mask, positions: None, memory: None, weights: false, kernel: Kernel::Auto }
+impl<'a> LayerContext<'a> {
+    /// Under a mask; without a memory, positions by the mask's grid.
+    pub fn new(mask: &'a LoweredMask) -> Self {
+        Self { mask, positions: None, memory: None }
     }
+}
 
-    /// Numbers the tokens otherwise than the mask's grid does, for rotary positions.
-    pub fn with_positions(mut self, positions: &'a PositionIds) -> Self {
-        self.positions = Some(positions);
-        self
-    }
-
-    /// With something for the cross-attention to look at: states `[batch, keys, memory_dim]`.
-    pub fn with_memory(mut self, states: &'a Tensor<3>, mask: &'a LoweredMask) -> Self {
-        self.memory = Some(Memory { states, mask });
-        self
-    }
-
-    /// Asks for the attention weights of every layer and head.
-    pub fn with_weights(mut self, weights: bool) -> Self {
-        self.weights = weights;
-        self
-    }
-
-    /// Names the attention kernel, to compare one with another.
-    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = kernel;
-        self
-    }
+/// The part of one layer in a pass.
+pub(super) struct LayerPass<'a> {
+    /// Which keys each query may see, those of the past included.
+    pub mask: &'a LoweredMask,
+    /// Of the new tokens, if the layer has rotary positions.
+    pub angles: Option<Angles>,
+    pub memory: Option<Memory<'a>>,
+    /// The keys and values of earlier tokens, if they are kept.
+    pub past: Option<&'a mut LayerCache>,
 }
 
 /// Output of a [`DecoderLayer`].
@@ -108,7 +92,7 @@ pub struct DecoderLayer {
     pub cross_attention_norm: Option<Norm>,
     /// Second norm of the cross-attention.
     pub cross_attention_output_norm: Option<Norm>,
-    /// Each position by itself.
+    /// Applied to each position separately.
     pub feed_forward: FeedForward,
     /// Norm of the feed-forward part, unless it shares that of the self-attention.
     pub feed_forward_norm: Option<Norm>,
@@ -118,7 +102,7 @@ pub struct DecoderLayer {
     #[module(skip)]
     pub(super) norm_placement: NormPlacement,
     #[module(skip)]
-    pub(super) arrangement: Arrangement,
+    pub(super) residual_layout: ResidualLayout,
 }
 
 impl DecoderLayer {
@@ -134,38 +118,42 @@ impl DecoderLayer {
     ///
     /// If a shape does not fit, or if there is cross-attention and no memory or the other way
     /// round.
-    pub fn forward(&self, input: DecoderInput) -> DecoderLayerOutput {
-        let mut angles = PassAngles::new(input.positions, input.mask.grid());
-        self.forward_cached(input, &mut angles, None)
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &LayerContext,
+        request: &Request,
+    ) -> DecoderLayerOutput {
+        let &LayerContext { mask, positions, memory } = context;
+        let mut angles = PassAngles::new(positions, mask.grid());
+        let angles = self.self_attention.angles(&mut angles);
+        self.pass(x, LayerPass { mask, angles, memory, past: None }, request)
     }
 
-    /// The same, where the keys and values of earlier tokens may come from a cache, and the angles of
-    /// rotary positions from a layer before.
-    pub(crate) fn forward_cached(
+    /// The same, where the keys and values of earlier tokens may come from a cache.
+    pub(super) fn pass(
         &self,
-        input: DecoderInput,
-        angles: &mut PassAngles,
-        mut cache: Option<&mut LayerCache>,
+        x: Tensor<3>,
+        part: LayerPass,
+        request: &Request,
     ) -> DecoderLayerOutput {
-        let DecoderInput { x, mask, positions: _, memory, weights, kernel } = input;
-        let options = AttentionOptions::new().with_weights(weights).with_kernel(kernel);
+        let LayerPass { mask, angles, memory, mut past } = part;
         let (mut self_weights, mut cross_weights) = (None, None);
 
         // What a parallel feed-forward part reads, normalized already where it shares the norm.
-        let mut beside = (self.arrangement == Arrangement::Parallel).then(|| x.clone());
+        let mut beside = (self.residual_layout == ResidualLayout::Parallel).then(|| x.clone());
         let norms = (&self.self_attention_norm, &self.self_attention_output_norm);
         let mut x = self.residual(x, norms, |x| {
-            if self.arrangement == Arrangement::ParallelSharedNorm {
+            if self.residual_layout == ResidualLayout::ParallelSharedNorm {
                 beside = Some(x.clone());
             }
             let attention = &self.self_attention;
-            let angles = attention.angles(angles);
             let query = attention.project_query(x.clone(), angles.as_ref());
             let (mut key, mut value) = attention.project_key_value(x.clone(), x, angles.as_ref());
-            if let Some(cache) = cache.as_deref_mut() {
-                (key, value) = cache.append(key, value);
+            if let Some(past) = past.as_deref_mut() {
+                (key, value) = past.append(key, value);
             }
-            let attended = attention.attend(query, key, value, mask, &options);
+            let attended = attention.attend(query, key, value, mask, &attention.score(), request);
             self_weights = attended.weights;
             attended.output
         });
@@ -181,12 +169,13 @@ impl DecoderLayer {
             x = self.residual(x, (norm, &self.cross_attention_output_norm), |x| {
                 let Memory { states, mask } = memory;
                 let project = || attention.project_key_value(states.clone(), states.clone(), None);
-                let (key, value) = match cache {
-                    Some(cache) => cache.memory(project),
+                let (key, value) = match past {
+                    Some(past) => past.memory(project),
                     None => project(),
                 };
                 let query = attention.project_query(x, None);
-                let attended = attention.attend(query, key, value, mask, &options);
+                let attended =
+                    attention.attend(query, key, value, mask, &attention.score(), request);
                 cross_weights = attended.weights;
                 attended.output
             });
@@ -207,8 +196,8 @@ impl DecoderLayer {
     }
 
     /// `x` and what one part adds to it, normalized in their place.
-    fn residual(&self, x: Tensor<3>, norms: Norms, part: impl Part) -> Tensor<3> {
-        let sum = x.clone() + self.branch(x, norms, part);
+    fn residual(&self, x: Tensor<3>, norms: Norms, sublayer: impl Sublayer) -> Tensor<3> {
+        let sum = x.clone() + self.branch(x, norms, sublayer);
         match self.norm_placement {
             NormPlacement::Post => norms.0.forward(sum),
             _ => sum,
@@ -216,12 +205,12 @@ impl DecoderLayer {
     }
 
     /// What one part adds to its residual.
-    fn branch(&self, x: Tensor<3>, (norm, second): Norms, part: impl Part) -> Tensor<3> {
+    fn branch(&self, x: Tensor<3>, (norm, second): Norms, sublayer: impl Sublayer) -> Tensor<3> {
         let added = match (self.norm_placement, second) {
-            (NormPlacement::Post, _) => part(x),
-            (NormPlacement::Output, _) => norm.forward(part(x)),
-            (_, Some(second)) => second.forward(part(norm.forward(x))),
-            (_, None) => part(norm.forward(x)),
+            (NormPlacement::Post, _) => sublayer(x),
+            (NormPlacement::Output, _) => norm.forward(sublayer(x)),
+            (_, Some(second)) => second.forward(sublayer(norm.forward(x))),
+            (_, None) => sublayer(norm.forward(x)),
         };
         self.dropout.forward(added)
     }
@@ -231,6 +220,6 @@ impl DecoderLayer {
 type Norms<'a> = (&'a Norm, &'a Option<Norm>);
 
 /// Self-attention, cross-attention or feed-forward.
-trait Part: FnOnce(Tensor<3>) -> Tensor<3> {}
+trait Sublayer: FnOnce(Tensor<3>) -> Tensor<3> {}
 
-impl<F: FnOnce(Tensor<3>) -> Tensor<3>> Part for F {}
+impl<F: FnOnce(Tensor<3>) -> Tensor<3>> Sublayer for F {}

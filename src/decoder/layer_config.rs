@@ -4,9 +4,10 @@ use burn::config::Config;
 use burn::nn::DropoutConfig;
 use burn::tensor::Device;
 
-use super::{DecoderLayer, FeedForwardConfig, NormConfig};
+use super::{DecoderLayer, FeedForwardConfig};
 use crate::attention::MultiHeadAttentionConfig;
 use crate::error::check_probability;
+use crate::norm::NormConfig;
 use crate::{Error, Result};
 
 /// Where the norms of a layer stand.
@@ -29,14 +30,14 @@ impl NormPlacement {
     }
 }
 
-/// How the feed-forward part stands to the attention.
+/// Whether the feed-forward part reads what attention added to the residual.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum Arrangement {
-    /// Behind it.
+pub enum ResidualLayout {
+    /// It does: one part after the other.
     Sequential,
-    /// Beside it, each with a norm of its own (GPT-NeoX).
+    /// It does not: both read the layer's input, each through a norm of its own (GPT-NeoX).
     Parallel,
-    /// Beside it, both behind one norm (GPT-J, Phi).
+    /// It does not: both read the layer's input through one norm (GPT-J, Phi).
     ParallelSharedNorm,
 }
 
@@ -70,10 +71,10 @@ pub struct DecoderLayerConfig {
     /// The place of all norms.
     #[config(default = "NormPlacement::Pre")]
     pub norm_placement: NormPlacement,
-    /// How the feed-forward part stands to the attention. Parallel not with post-norm and not with
-    /// cross-attention; with a shared norm only as pre-norm.
-    #[config(default = "Arrangement::Sequential")]
-    pub arrangement: Arrangement,
+    /// Whether the feed-forward part reads what attention added. Parallel not with post-norm and not
+    /// with cross-attention; with a shared norm only as pre-norm.
+    #[config(default = "ResidualLayout::Sequential")]
+    pub residual_layout: ResidualLayout,
     /// Probability with which each value that a part adds to its residual is dropped in training.
     #[config(default = 0.0)]
     pub dropout: f64,
@@ -99,7 +100,7 @@ impl DecoderLayerConfig {
             self.check_d_model("cross_attention's d_model", cross_attention.d_model)?;
             check_memory_positions(cross_attention)?;
         }
-        self.check_arrangement()?;
+        self.check_residual_layout()?;
         let norm = || self.norm.init(self.d_model(), device);
         let second = |wanted: bool| {
             let wanted = wanted && self.norm_placement == NormPlacement::Sandwich;
@@ -114,19 +115,19 @@ impl DecoderLayerConfig {
             cross_attention_norm: cross_attention.map(|_| norm()).transpose()?,
             cross_attention_output_norm: second(cross_attention.is_some())?,
             feed_forward: self.feed_forward.init(device)?,
-            feed_forward_norm: (self.arrangement != Arrangement::ParallelSharedNorm)
+            feed_forward_norm: (self.residual_layout != ResidualLayout::ParallelSharedNorm)
                 .then(norm)
                 .transpose()?,
             feed_forward_output_norm: second(true)?,
             dropout: DropoutConfig::new(self.dropout).init(),
             norm_placement: self.norm_placement,
-            arrangement: self.arrangement,
+            residual_layout: self.residual_layout,
         })
     }
 
-    fn check_arrangement(&self) -> Result<()> {
-        use Arrangement::*;
-        let got = match (self.arrangement, self.norm_placement, &self.cross_attention) {
+    fn check_residual_layout(&self) -> Result<()> {
+        use ResidualLayout::*;
+        let got = match (self.residual_layout, self.norm_placement, &self.cross_attention) {
             (Sequential, _, _) => return Ok(()),
             (_, _, Some(_)) => "cross-attention",
             (_, NormPlacement::Post, _) => "NormPlacement::Post",
@@ -134,13 +135,13 @@ impl DecoderLayerConfig {
             (ParallelSharedNorm, NormPlacement::Sandwich, _) => "NormPlacement::Sandwich",
             _ => return Ok(()),
         };
-        let expected = match self.arrangement {
+        let expected = match self.residual_layout {
             ParallelSharedNorm => "NormPlacement::Pre and no cross-attention",
             _ => "norms inside the residuals and no cross-attention",
         };
         Err(Error::Config {
-            field: "DecoderLayerConfig::arrangement",
-            expected: format!("{expected} with {:?}", self.arrangement),
+            field: "DecoderLayerConfig::residual_layout",
+            expected: format!("{expected} with {:?}", self.residual_layout),
             got: got.into(),
         })
     }

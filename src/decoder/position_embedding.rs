@@ -4,6 +4,7 @@
 //!   `sin(p / 10000^(2i / d_model))`, `cos(p / 10000^(2i / d_model))`. No parameters, no limit.
 //! - Learned: one parameter vector for each position below a capacity.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::config::Config;
@@ -11,8 +12,8 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::PositionIds;
 use crate::error::check_nonzero;
+use crate::sequence::PositionIds;
 use crate::{Error, Result};
 
 /// Which position embedding a model adds to its tokens.
@@ -69,7 +70,7 @@ impl PositionEmbeddingConfig {
                         got: base.to_string(),
                     });
                 }
-                let table = SinusoidTable { d_model, base, values: Arc::default() };
+                let table = SinusoidTable { d_model, base, rows: Arc::default() };
                 Ok(PositionEmbedding::Sinusoidal(Sinusoidal { table }))
             }
             Self::Learned { capacity, std, offset } => {
@@ -153,22 +154,57 @@ pub struct Sinusoidal {
 struct SinusoidTable {
     d_model: usize,
     base: f64,
-    /// `[positions, d_model]`, row-major
-    values: Arc<Mutex<Vec<f32>>>,
+    /// The row of each position that was asked for.
+    rows: Arc<Mutex<HashMap<usize, Arc<[f32]>>>>,
 }
+
+/// Positions whose rows are kept; those of others are computed each time.
+const KEPT_ROWS: usize = 1 << 16;
 
 impl SinusoidTable {
     /// `[rows, queries, d_model]`, row-major
     fn gather(&self, positions: &PositionIds) -> Vec<f32> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = values.len() / self.d_model;
-        for position in known..positions.max().map_or(0, |max| max + 1) {
-            for channel in (0..self.d_model).step_by(2) {
-                let angle = position as f64 / self.base.powf(channel as f64 / self.d_model as f64);
-                values.extend([angle.sin() as f32, angle.cos() as f32]);
+        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = Vec::with_capacity(positions.as_slice().len() * self.d_model);
+        for &position in positions.as_slice() {
+            match known.get(&position) {
+                Some(row) => values.extend_from_slice(row),
+                None => {
+                    let start = values.len();
+                    values.extend((0..self.d_model).step_by(2).flat_map(|channel| {
+                        let share = channel as f64 / self.d_model as f64;
+                        let angle = position as f64 / self.base.powf(share);
+                        [angle.sin() as f32, angle.cos() as f32]
+                    }));
+                    if known.len() < KEPT_ROWS {
+                        known.insert(position, values[start..].into());
+                    }
+                }
             }
         }
-        let row = |&id: &usize| &values[id * self.d_model..][..self.d_model];
-        positions.as_slice().iter().flat_map(row).copied().collect()
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::Positions;
+
+    /// A late position costs what an early one does, and keeps as much.
+    #[test]
+    fn only_the_rows_that_are_asked_for_are_kept() {
+        let table = SinusoidTable { d_model: 4, base: 10_000.0, rows: Arc::default() };
+        let last = usize::MAX;
+        let positions = Positions::Listed(vec![vec![0, 5_000_000, last]]).ids(1, 0, 3).unwrap();
+        let values = table.gather(&positions);
+        assert_eq!(values.len(), 3 * 4);
+        assert_eq!(values[..4], [0.0, 1.0, 0.0, 1.0]);
+        for (channel, angle) in [(0, 5_000_000.0f64), (2, 50_000.0)] {
+            let expected = [angle.sin() as f32, angle.cos() as f32];
+            assert_eq!(values[4 + channel..][..2], expected);
+        }
+        assert_eq!(table.rows.lock().unwrap().len(), 3);
+        assert_eq!(table.gather(&positions), values);
     }
 }

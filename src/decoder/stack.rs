@@ -1,17 +1,19 @@
 //! A stack of decoder layers.
 
-use std::collections::BTreeMap;
-
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{DecoderInput, DecoderLayer, DecoderLayerConfig, Norm};
-use crate::Result;
-use crate::attention::{PassAngles, RotaryConfig};
-use crate::cache::LayerPass;
+use super::layer_masks::LayerMasks;
+use super::pass_view::PassView;
+use super::{DecoderLayer, DecoderLayerConfig};
+use crate::attention::{Request, RotaryConfig};
+use crate::cache::LayerCache;
 use crate::error::check_nonzero;
-use crate::mask::{LoweredMask, Mask};
+use crate::mask::SequenceMaskConfig;
+use crate::norm::Norm;
+use crate::sequence::Batch;
+use crate::{Error, Result};
 
 /// Configuration of a [`Decoder`].
 #[derive(Config, Debug)]
@@ -20,7 +22,11 @@ pub struct DecoderConfig {
     pub layer: DecoderLayerConfig,
     /// Number of layers.
     pub layers: usize,
-    /// The window of each layer: how many keys a query sees at most, its own included, of those
+    /// Which tokens of the own sequence each token may see, whatever the batch: by default itself
+    /// and those before it. Not by a pad id: padding is told with each batch.
+    #[config(default = "SequenceMaskConfig::new()")]
+    pub mask: SequenceMaskConfig,
+    /// The window of each layer, beside that of `mask`: how many keys a query sees at most, its own included, of those
     /// that the mask leaves visible. Begins again where it is shorter than the stack:
     /// `[Some(4096), None]` alternates, `[]` is no window in any layer.
     #[config(default = "Vec::new()")]
@@ -37,13 +43,12 @@ impl DecoderConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`](crate::Error::Config) for zero layers, a window of 0, or if the layer
-    /// refuses its configuration.
+    /// [`Error::Config`] for zero layers, a window of 0, a mask with a pad id, or if the layer or the
+    /// mask refuses its configuration.
     pub fn init(&self, device: &Device) -> Result<Decoder> {
         check_nonzero("DecoderConfig::layers", self.layers)?;
-        for window in self.windows.iter().flatten() {
-            check_nonzero("DecoderConfig::windows", *window)?;
-        }
+        self.check_mask()?;
+        let masks = LayerMasks::new(&self.mask, &self.windows)?;
         let layer = |index: usize| {
             let mut layer = self.layer.clone();
             if !self.rotaries.is_empty() {
@@ -54,7 +59,21 @@ impl DecoderConfig {
         let layers = (0..self.layers).map(layer).collect::<Result<_>>()?;
         let final_norm = self.layer.norm_placement.has_final_norm();
         let final_norm = final_norm.then(|| self.layer.norm.init(self.layer.d_model(), device));
-        Ok(Decoder { layers, final_norm: final_norm.transpose()?, windows: self.windows.clone() })
+        Ok(Decoder { layers, final_norm: final_norm.transpose()?, masks })
+    }
+
+    /// TokenRange are not at hand in every pass, and a real token may equal the pad id.
+    fn check_mask(&self) -> Result<()> {
+        match self.mask.pad_id {
+            None => Ok(()),
+            Some(pad_id) => Err(Error::Config {
+                field: "DecoderConfig::mask, SequenceMaskConfig::pad_id",
+                expected: "none: tell padding with each batch, by Batch::with_lengths, \
+                           with_pad_counts or with_mask(Mask::padding(..))"
+                    .into(),
+                got: pad_id.to_string(),
+            }),
+        }
     }
 }
 
@@ -79,7 +98,7 @@ pub struct Decoder {
     /// Ends a stack whose last sum would otherwise stay as it is: all but post-norm.
     pub final_norm: Option<Norm>,
     #[module(skip)]
-    windows: Vec<Option<usize>>,
+    pub(super) masks: LayerMasks,
 }
 
 impl Decoder {
@@ -91,33 +110,33 @@ impl Decoder {
     /// - memory: `[batch, keys, memory_dim]`
     /// - output: `[batch, queries, d_model]`
     ///
+    /// # Errors
+    ///
+    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Positions`] if the positions don't
+    /// fit the tokens, [`Error::Input`] if there is cross-attention and no memory or the other way
+    /// round.
+    ///
     /// # Panics
     ///
-    /// As [`DecoderLayer::forward`] does.
-    pub fn forward(&self, input: DecoderInput) -> DecoderOutput {
-        self.forward_cached(input, None)
+    /// If `x` or the memory has another width.
+    pub fn forward(&self, x: Tensor<3>, batch: &Batch, request: &Request) -> Result<DecoderOutput> {
+        let [rows, queries, _] = x.dims();
+        let view = self.view_of_all(batch, [rows, queries])?;
+        Ok(self.pass(x, &view, &mut [], request))
     }
 
-    /// The same, where the keys and values of earlier tokens may come from a cache: one part of it
-    /// for each layer, with a mask that takes the place of the input's.
-    pub(crate) fn forward_cached(
+    /// All layers for what a view shows; with the keys and values of earlier tokens if `past` holds
+    /// them for each layer.
+    pub(super) fn pass(
         &self,
-        input: DecoderInput,
-        cache: Option<Vec<LayerPass>>,
+        mut x: Tensor<3>,
+        view: &PassView,
+        past: &mut [LayerCache],
+        request: &Request,
     ) -> DecoderOutput {
-        let DecoderInput { mut x, mask, positions, memory, weights, kernel } = input;
-        let mut angles = PassAngles::new(positions, mask.grid());
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
-        let windows = if cache.is_some() { Vec::new() } else { self.narrowed(mask) };
-        let mut masks = windows.iter().map(|narrowed| narrowed.as_ref().unwrap_or(mask)).cycle();
-        let mut passes = cache.into_iter().flatten();
-        for layer in &self.layers {
-            let (mask, cache) = match passes.next() {
-                Some(LayerPass { cache, mask }) => (mask, Some(cache)),
-                None => (masks.next().unwrap_or(mask), None),
-            };
-            let input = DecoderInput { x, mask, positions, memory, weights, kernel };
-            let output = layer.forward_cached(input, &mut angles, cache);
+        for (layer, part) in self.layers.iter().zip(self.parts(view, past)) {
+            let output = layer.pass(x, part, request);
             self_weights.extend(output.self_weights);
             cross_weights.extend(output.cross_weights);
             x = output.output;
@@ -128,25 +147,4 @@ impl Decoder {
         };
         DecoderOutput { output, self_weights, cross_weights }
     }
-
-    /// The mask of each window in turn, where it is another one than `mask`. Layers of the same
-    /// window share one, and with it the dense tensor that a kernel may have made of it.
-    fn narrowed(&self, mask: &LoweredMask) -> Vec<Option<LoweredMask>> {
-        let mut known = BTreeMap::new();
-        let mut narrow = |window: usize| {
-            let lower = || mask.and(&window_rule(window)).expect("a window fits every grid");
-            known.entry(window).or_insert_with(lower).clone()
-        };
-        self.windows.iter().map(|window| window.map(&mut narrow)).collect()
-    }
-
-    /// The window of a layer, if it has one.
-    pub(super) fn window(&self, layer: usize) -> Option<usize> {
-        *self.windows.get(layer % self.windows.len().max(1))?
-    }
-}
-
-/// What a window leaves visible. How far ahead a query sees is the mask's to say.
-pub(super) fn window_rule(keys: usize) -> Mask {
-    Mask::look_around(keys - 1, usize::MAX)
 }

@@ -64,7 +64,7 @@ pub struct Hypothesis {
 pub fn beam_search(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
-    input: LanguageModelInput,
+    input: impl Into<LanguageModelInput>,
     config: &BeamConfig,
 ) -> Result<Vec<Vec<Hypothesis>>> {
     config.check()?;
@@ -73,7 +73,7 @@ pub fn beam_search(
     let cache = config.cache.clone();
     let cache =
         cache.unwrap_or_else(|| CacheConfig::fixed(longest + config.max_new_tokens)).init()?;
-    let mut driver = Driver::new(model, cache, input);
+    let mut driver = Driver::new(model, cache, input.into());
 
     let mut searches: Vec<_> = prompts.iter().map(|prompt| Search::new(prompt.len())).collect();
     let mut scores = driver.prefill(prompts)?;

@@ -20,21 +20,26 @@ pub use stream::{Finish, Generated, GeneratedToken, Generation, GenerationConfig
 
 use burn::tensor::{Int, Tensor, TensorData};
 
+use crate::attention::Request;
 use crate::cache::KvCache;
 use crate::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput};
+use crate::sequence::Batch;
 use crate::{Error, Result};
 
 /// A model with a cache, driven from the host: token ids in, scores of each row's next token out.
 struct Driver<'a> {
     model: &'a LanguageModel,
     cache: KvCache,
-    input: LanguageModelInput,
+    /// What the first pass is told.
+    batch: Batch,
+    request: Request,
 }
 
 impl<'a> Driver<'a> {
     fn new(model: &'a LanguageModel, cache: KvCache, input: LanguageModelInput) -> Self {
-        let input = input.with_unchecked_tokens().with_last_logits_only();
-        Self { model, cache, input }
+        let LanguageModelInput { batch, request } = input;
+        let request = request.with_unchecked_tokens().with_last_logits_only();
+        Self { model, cache, batch, request }
     }
 
     /// Sends the prompts, padded on the left to the length of the longest.
@@ -46,30 +51,25 @@ impl<'a> Driver<'a> {
             std::iter::repeat_n(0, pads).chain(prompt.iter().copied())
         });
         let padded = padded.map(i64::from).collect();
-        let mut input = self.input.clone();
+        let mut batch = std::mem::take(&mut self.batch);
         if pads.iter().any(|&pads| pads > 0) {
-            input = input.with_pad_counts(pads);
+            batch = batch.with_pad_counts(pads);
         }
-        self.pass(padded, prompts.len(), input)
+        self.pass(padded, prompts.len(), batch)
     }
 
     /// Sends one more token of each row.
     fn step(&mut self, tokens: impl ExactSizeIterator<Item = u32>) -> Result<Scores> {
         let rows = tokens.len();
         // What the first pass said of masks, positions and memory, the cache knows.
-        let input = LanguageModelInput {
-            mask: None,
-            positions: Default::default(),
-            memory: None,
-            ..self.input.clone()
-        };
-        self.pass(tokens.map(i64::from).collect(), rows, input)
+        self.pass(tokens.map(i64::from).collect(), rows, Batch::new())
     }
 
-    fn pass(&mut self, tokens: Vec<i64>, rows: usize, input: LanguageModelInput) -> Result<Scores> {
+    fn pass(&mut self, tokens: Vec<i64>, rows: usize, batch: Batch) -> Result<Scores> {
         let shape = [rows, tokens.len() / rows];
         let device = self.model.embedding.weight.device();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &device);
+        let input = batch.asking(self.request);
         let LanguageModelOutput { logits, self_weights, .. } =
             self.model.forward_cached(tokens, input, &mut self.cache)?;
         let [_, _, vocab_size] = logits.dims();

@@ -54,7 +54,7 @@ pub struct GeneratedToken {
     /// Set on the last token of a row.
     pub finish: Option<Finish>,
     /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
-    /// [`LanguageModelInput::with_weights`] asked for it. The last key is the token before; left
+    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key is the token before; left
     /// padding is not among the keys.
     pub weights: Vec<Tensor<2>>,
 }
@@ -130,7 +130,7 @@ impl<'a> Generation<'a> {
         prompts: &[Vec<u32>],
         config: &GenerationConfig,
     ) -> Result<Self> {
-        Self::with_input(model, prompts, LanguageModelInput::new(), config)
+        Self::with_input(model, prompts, LanguageModelInput::default(), config)
     }
 
     /// The same with a memory for the cross-attention, with weights, with a kernel by name. Masks
@@ -142,7 +142,7 @@ impl<'a> Generation<'a> {
     pub fn with_input(
         model: &'a LanguageModel,
         prompts: &[Vec<u32>],
-        input: LanguageModelInput,
+        input: impl Into<LanguageModelInput>,
         config: &GenerationConfig,
     ) -> Result<Self> {
         config.sampling.check()?;
@@ -160,7 +160,7 @@ impl<'a> Generation<'a> {
             rng: config.sampling.rng(prompt),
         };
         Ok(Self {
-            driver: Driver::new(model, cache, input),
+            driver: Driver::new(model, cache, input.into()),
             config: config.clone(),
             live: prompts.iter().enumerate().map(row).collect(),
             ready: VecDeque::new(),

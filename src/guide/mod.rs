@@ -1,13 +1,17 @@
 //! The user's guide, page by page. The pages hold text and examples alone.
 //!
 //! - [`from_a_paper`]: from a paper's table of sizes and options to a configuration;
-//! - [`from_a_checkpoint`]: from a published checkpoint to a running model;
+#![cfg_attr(
+    feature = "import",
+    doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
+)]
 //! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
 pub mod from_a_paper {}
 
+#[cfg(feature = "import")]
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
 

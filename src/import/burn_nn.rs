@@ -1,6 +1,6 @@
 //! Burn's own `TransformerDecoder` as a [`Decoder`].
 //!
-//! Its norms are numbered by their turn in the code, not by their part: in a pre-norm layer `norm_3`
+//! Its norms are numbered by their place in the code, not by their part: in a pre-norm layer `norm_3`
 //! belongs to self-attention, `norm_1` to cross-attention and `norm_2` to the feed-forward part; in
 //! a post-norm layer they are 1, 2 and 3. Its stack ends without a norm in both.
 //!
@@ -14,6 +14,7 @@ use burn::tensor::Device;
 
 use super::LoadOptions;
 use super::load::load as load_by_table;
+use super::open::open;
 use super::source::Source;
 use super::table::{Row, Table};
 use crate::attention::{AttentionSinks, MultiHeadAttentionConfig};
@@ -86,7 +87,7 @@ pub fn load(
     device: &Device,
     options: LoadOptions,
 ) -> Result<Decoder> {
-    let source = Source::open(path.as_ref(), options.top_level_key.as_deref())?;
+    let source = open(path.as_ref(), options.top_level_key.as_deref())?;
     fill(config, &source, device, options)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A projection's weight is `[in, out]` here, as in Burn's `Linear`, and `[out, in]` in PyTorch's.
 //! Some checkpoints keep several projections in one tensor: their outputs stand one behind the
-//! other, or take turns head by head.
+//! other, or alternate head by head.
 
 /// How many outputs go together through a transposed copy: both sides then touch whole cache lines.
 const BLOCK: usize = 16;
@@ -27,18 +27,54 @@ pub struct Packed {
     pub part: usize,
     /// How many there are.
     pub parts: usize,
-    /// How many times their outputs take turns: 1 if each stands in one piece, the number of heads
-    /// if they are packed head by head.
-    pub turns: usize,
+    /// In how many groups their outputs stand: 1 if each projection is in one piece, the number of
+    /// heads if they alternate head by head.
+    pub groups: usize,
     /// Whether a weight is `[outputs, in]` there; `[in, outputs]` if not.
     pub transposed: bool,
+    /// How many outputs they have, where they differ in it.
+    pub widths: Option<Widths>,
+}
+
+/// The outputs of projections of different widths that share a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    /// Those of the projections before this one.
+    pub before: usize,
+    /// This one's.
+    pub own: usize,
+    /// All.
+    pub total: usize,
 }
 
 impl Packed {
+    /// The outputs before these `outputs`, and all, if each projection is in one piece.
+    fn extent(&self, outputs: usize) -> (usize, usize) {
+        match self.widths {
+            Some(widths) => (widths.before, widths.total),
+            None => (self.part * outputs, self.parts * outputs),
+        }
+    }
+
     /// The place, among the outputs of all parts, of output `output` of `outputs` of this one.
     fn place(&self, output: usize, outputs: usize) -> usize {
-        let width = outputs / self.turns;
-        (output / width * self.parts + self.part) * width + output % width
+        let (before, total) = self.extent(outputs);
+        let width = outputs / self.groups;
+        output / width * (total / self.groups) + before / self.groups + output % width
+    }
+
+    /// Why a projection of so many outputs can't stand there: what would be right, and what came.
+    pub fn misfit(&self, outputs: usize) -> Option<(String, String)> {
+        let numbers = match self.widths {
+            Some(Widths { before, own, total }) => [before, own, total],
+            None => [outputs; 3],
+        };
+        if self.groups == 0 || numbers.iter().any(|number| !number.is_multiple_of(self.groups)) {
+            let expected = format!("a number of heads that divides {}", numbers[1]);
+            return Some((expected, self.groups.to_string()));
+        }
+        let own = self.widths.map_or(outputs, |widths| widths.own);
+        (own != outputs).then(|| (format!("a width of {outputs} outputs"), own.to_string()))
     }
 }
 
@@ -48,11 +84,13 @@ impl Form {
         match (self, ours) {
             (Self::Row, &[n]) => vec![1, n],
             (Self::Transposed, &[inputs, outputs]) => vec![outputs, inputs],
-            (Self::Packed(packed), &[outputs]) => vec![packed.parts * outputs],
+            (Self::Packed(packed), &[outputs]) => vec![packed.extent(outputs).1],
             (Self::Packed(packed), &[inputs, outputs]) if packed.transposed => {
-                vec![packed.parts * outputs, inputs]
+                vec![packed.extent(outputs).1, inputs]
             }
-            (Self::Packed(packed), &[inputs, outputs]) => vec![inputs, packed.parts * outputs],
+            (Self::Packed(packed), &[inputs, outputs]) => {
+                vec![inputs, packed.extent(outputs).1]
+            }
             _ => ours.to_vec(),
         }
     }
@@ -72,7 +110,7 @@ impl Form {
 
     /// Calls `pair` with the index of each value here and its index there.
     pub fn for_each(&self, ours: &[usize], mut pair: impl FnMut(usize, usize)) {
-        let whole = Packed { part: 0, parts: 1, turns: 1, transposed: true };
+        let whole = Packed { part: 0, parts: 1, groups: 1, transposed: true, widths: None };
         let packed = match self {
             Self::Same | Self::Row => {
                 return (0..ours.iter().product()).for_each(|index| pair(index, index));
@@ -84,7 +122,7 @@ impl Form {
             [inputs, outputs] => (inputs, outputs),
             _ => (1, ours.iter().product()),
         };
-        let row = packed.parts * outputs;
+        let (_, row) = packed.extent(outputs);
         for start in (0..outputs).step_by(BLOCK) {
             let block = start..outputs.min(start + BLOCK);
             let mut places = [0; BLOCK];
@@ -129,7 +167,9 @@ mod tests {
 
     #[test]
     fn packed_in_pieces() {
-        let form = |transposed| Form::Packed(Packed { part: 1, parts: 3, turns: 1, transposed });
+        let form = |transposed| {
+            Form::Packed(Packed { part: 1, parts: 3, groups: 1, transposed, widths: None })
+        };
         // [in 2, out 2]; there [6, 2], rows 2 and 3.
         assert_eq!(form(true).their_shape(&[2, 2]), [6, 2]);
         assert_eq!(places(form(true), &[2, 2]), [4, 6, 5, 7]);
@@ -144,10 +184,25 @@ mod tests {
     #[test]
     fn packed_head_by_head() {
         // Two heads of two channels: there q0 q0 k0 k0 v0 v0 q1 q1 k1 k1 v1 v1.
-        let key = Form::Packed(Packed { part: 1, parts: 3, turns: 2, transposed: true });
+        let key =
+            Form::Packed(Packed { part: 1, parts: 3, groups: 2, transposed: true, widths: None });
         assert_eq!(key.their_shape(&[5, 4]), [12, 5]);
         assert_eq!(places(key, &[4]), [2, 3, 8, 9]);
         assert_eq!(places(key, &[1, 4]), [2, 3, 8, 9]);
+    }
+
+    #[test]
+    fn packed_in_different_widths() {
+        // Four outputs of the query, two of the key, two of the value, in two groups: there
+        // q0 q1 k0 v0 q2 q3 k1 v1.
+        let widths = Some(Widths { before: 4, own: 2, total: 8 });
+        let key = |groups| Packed { part: 1, parts: 3, groups, transposed: true, widths };
+        assert_eq!(Form::Packed(key(2)).their_shape(&[5, 2]), [8, 5]);
+        assert_eq!(places(Form::Packed(key(2)), &[2]), [2, 6]);
+        assert_eq!(places(Form::Packed(key(1)), &[2]), [4, 5]);
+        assert_eq!(key(2).misfit(2), None);
+        assert_eq!(key(1).misfit(3).unwrap().0, "a width of 3 outputs");
+        assert!(key(3).misfit(2).is_some() && key(0).misfit(2).is_some());
     }
 
     #[test]

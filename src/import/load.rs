@@ -13,12 +13,12 @@ use burn::tensor::Shape;
 
 use super::arrange::{is_weight, to_ours};
 use super::form::Form;
-use super::mismatch::{WeightsMismatch, WrongShape};
+use super::hints::hints;
 use super::options::{Listener, LoadOptions, Progress};
 use super::parameters::{Parameter, parameters};
 use super::source::Source;
 use super::table::Table;
-use crate::{Error, Result};
+use crate::{Error, Result, WeightsMismatch, WrongShape};
 
 /// `module` with all its parameters from `source`, and the table as this checkpoint uses it.
 pub fn load<M: Module>(
@@ -32,12 +32,20 @@ pub fn load<M: Module>(
     if let Some(parameter) = parameters.first() {
         precision.check(&parameter.device)?;
     }
-    let looked_at = |name: &&str| {
-        name.starts_with(&prefix) && !ignored.iter().any(|ignored| name.starts_with(ignored))
-    };
-    let names = source.tensors.keys().map(String::as_str).filter(looked_at).collect();
-    let table = table.inside(&prefix).fitted_to(&names);
-    let plan = plan(source, &table, &names, parameters)?;
+    let is_ignored = |name: &str| ignored.iter().any(|ignored| name.starts_with(ignored));
+    let all: BTreeSet<&str> = source.names().filter(|name| !is_ignored(name)).collect();
+    let unfitted = table.clone();
+    let table = table.inside(&prefix).fitted_to(&all);
+    // What is behind the prefix, and what of the model stands outside.
+    let wanted: BTreeSet<String> =
+        parameters.iter().filter_map(|p| table.find(&p.path)).map(|(name, _)| name).collect();
+    let looked_at = |name: &&str| name.starts_with(&prefix) || wanted.contains(*name);
+    let names = all.iter().copied().filter(looked_at).collect();
+    let plan = plan(source, &table, &names, parameters).map_err(|unfit| {
+        let Unfit { mut mismatch, missing, used } = *unfit;
+        mismatch.hints = hints(&all, &unfitted, &mismatch, &missing, &used, &prefix);
+        Error::Weights(Box::new(mismatch))
+    })?;
 
     let reading = Reading::new(&plan, listener);
     let tensors = plan.into_iter().map(|Planned { parameter, tensor, form }| {
@@ -73,25 +81,42 @@ struct Planned {
     form: Form,
 }
 
+/// A checkpoint that is not the model's, with what hints are made from.
+struct Unfit {
+    mismatch: WeightsMismatch,
+    /// The parameters that nothing was found for.
+    missing: Vec<String>,
+    /// The tensors that are some parameter's.
+    used: BTreeSet<String>,
+}
+
 /// Where each parameter comes from, once everything fits.
 fn plan(
     source: &Source,
     table: &Table,
     names: &BTreeSet<&str>,
     parameters: Vec<Parameter>,
-) -> Result<Vec<Planned>> {
+) -> Result<Vec<Planned>, Box<Unfit>> {
     let mut mismatch = WeightsMismatch { path: source.path.clone(), ..Default::default() };
-    let (mut used, mut plan) = (BTreeSet::new(), Vec::new());
-    let mut missing = BTreeSet::new();
+    let (mut used, mut plan): (BTreeSet<String>, Vec<Planned>) = Default::default();
+    // Of each tensor that several parameters fill, how many were not asked for.
+    let mut parts_left: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut missing, mut missing_paths) = (BTreeSet::new(), Vec::new());
     let (mut wrong_shape, mut wrong_type) = (BTreeMap::new(), BTreeMap::new());
     for parameter in parameters {
         let Some((name, form)) = table.find(&parameter.path) else {
             mismatch.nameless.push(parameter.path);
             continue;
         };
-        let Some(tensor) = source.tensors.get(&name).filter(|_| names.contains(name.as_str()))
-        else {
+        let is_there = names.contains(name.as_str());
+        if let Some(got) = source.foreign.get(&name).filter(|_| is_there) {
+            wrong_type.insert(name.clone(), got.clone());
+            used.insert(name);
+            continue;
+        }
+        let Some(tensor) = source.tensors.get(&name).filter(|_| is_there) else {
             missing.insert(name);
+            missing_paths.push(parameter.path);
             continue;
         };
         let expected = form.their_shape(&parameter.shape);
@@ -102,6 +127,8 @@ fn plan(
             wrong_shape.insert(name.clone(), WrongShape { name: name.clone(), expected, got });
         } else {
             plan.push(Planned { parameter, tensor: tensor.clone(), form });
+            let left = parts_left.entry(name.clone()).or_insert(form.parts());
+            *left = left.saturating_sub(1);
         }
         used.insert(name);
     }
@@ -115,30 +142,28 @@ fn plan(
         .filter(|(name, of)| names.contains(name.as_str()) && used.contains(of.as_str()))
         .collect();
     for (name, of) in &copies {
-        if !same_values(source, name, of)? {
+        if !same_values(source, name, of) {
             mismatch.not_copies.push((name.to_string(), of.to_string()));
         }
         used.insert(name.to_string());
     }
     let unused = names.iter().filter(|&&name| !used.contains(name) && !table.skips(name));
     mismatch.unused.extend(unused.map(|&name| name.to_string()));
-    if mismatch.is_empty() { Ok(plan) } else { Err(Error::Weights(Box::new(mismatch))) }
+    // A projection without a bias beside one that has one.
+    let partly = parts_left.into_iter().filter(|(_, left)| *left > 0);
+    mismatch.unused.extend(partly.map(|(name, _)| format!("{name}, of which a part")));
+    if mismatch.is_empty() {
+        return Ok(plan);
+    }
+    Err(Box::new(Unfit { mismatch, missing: missing_paths, used }))
 }
 
-/// Whether two tensors hold the same, bit for bit.
-fn same_values(source: &Source, a: &str, b: &str) -> Result<bool> {
-    let (a, b) = (&source.tensors[a], &source.tensors[b]);
-    if a.shape != b.shape || a.dtype != b.dtype {
-        return Ok(false);
-    }
-    let read = |tensor: &burn_pack::Tensor| {
-        tensor.to_bytes().map_err(|error| Error::File {
-            path: source.path.clone(),
-            expected: format!("{} to be readable", tensor.name),
-            got: error.to_string(),
-        })
-    };
-    Ok(read(a)?[..] == read(b)?[..])
+/// Whether two tensors hold the same, bit for bit. One that can't be read holds nothing.
+fn same_values(source: &Source, a: &str, b: &str) -> bool {
+    let (Some(a), Some(b)) = (source.tensors.get(a), source.tensors.get(b)) else { return false };
+    a.shape == b.shape
+        && a.dtype == b.dtype
+        && matches!((a.to_bytes(), b.to_bytes()), (Ok(a), Ok(b)) if a[..] == b[..])
 }
 
 /// What was read so far, told to the listener.

@@ -5,6 +5,7 @@
 //!   [`LanguageModel`](crate::decoder::LanguageModel), and one becomes a folder again;
 //! - [`pytorch`]: state dicts of `nn.MultiheadAttention`, `nn.TransformerDecoderLayer` and
 //!   `nn.TransformerDecoder`;
+//! - [`mapping`]: any other state dict, by a table of names;
 //! - [`burn_nn`]: Burn's own `TransformerDecoder`, as a module or as a record;
 //! - [`parity`]: do a model's logits agree with those of the original?
 //!
@@ -14,10 +15,13 @@
 
 mod arrange;
 pub mod burn_nn;
+mod files;
 mod form;
+mod hints;
 pub mod hugging_face;
 mod load;
-mod mismatch;
+pub mod mapping;
+mod open;
 mod options;
 mod parameters;
 pub mod parity;
@@ -27,5 +31,5 @@ mod save;
 mod source;
 mod table;
 
-pub use mismatch::{WeightsMismatch, WrongShape};
+pub use crate::weights_mismatch::{WeightsMismatch, WrongShape};
 pub use options::{LoadOptions, Precision, Progress};

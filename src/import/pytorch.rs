@@ -37,8 +37,8 @@ use burn::module::Module;
 use super::LoadOptions;
 use super::form::{Form, Packed};
 use super::load::load as load_by_table;
+use super::open::open;
 use super::save::save as save_by_table;
-use super::source::Source;
 use super::table::{Row, Table};
 use crate::Result;
 use crate::attention::MultiHeadAttention;
@@ -61,7 +61,7 @@ impl StateDict for Decoder {}
 /// [`Error::Weights`](crate::Error::Weights) if its tensors are not those of the module,
 /// [`Error::Config`](crate::Error::Config) for a precision that the device does not have.
 pub fn load<M: StateDict>(module: M, path: impl AsRef<Path>, options: LoadOptions) -> Result<M> {
-    let source = Source::open(path.as_ref(), options.top_level_key.as_deref())?;
+    let source = open(path.as_ref(), options.top_level_key.as_deref())?;
     let table = Table::new(module.rows());
     Ok(load_by_table(module, &source, table, options)?.0)
 }
@@ -93,7 +93,7 @@ impl Names for MultiHeadAttention {
         let packs = self.key.weight.lazy_shape()[0] == d_model;
         let mut rows = vec![Row::linear("output", "out_proj")];
         for (part, name) in ["query", "key", "value"].into_iter().enumerate() {
-            let packed = Packed { part, parts: 3, turns: 1, transposed: true };
+            let packed = Packed { part, parts: 3, groups: 1, transposed: true, widths: None };
             if packs {
                 rows.push(Row::packed(name, "in_proj_", packed));
             } else {

@@ -14,8 +14,9 @@ use burn::store::burn_pack;
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::{Dtype, Metadata, View};
 
-use super::source::show;
-use crate::{Error, Result};
+use super::files::{not_this_file, show, write_whole};
+use super::source::Source;
+use crate::Result;
 
 /// Length of the field that tells the header's length.
 const LENGTH: u64 = 8;
@@ -24,35 +25,24 @@ const LENGTH: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The tensors of a file, none of them read yet.
-pub fn open(path: &Path) -> Result<BTreeMap<String, burn_pack::Tensor>> {
-    let (file, start, metadata) = header(path).map_err(|got| Error::File {
-        path: show(path),
-        expected: "a file in the safetensors format".into(),
-        got,
-    })?;
+pub fn open(path: &Path) -> Result<Source> {
+    let (file, start, metadata) =
+        header(path).map_err(|got| not_this_file(path, "a file in the safetensors format", got))?;
     let file = Arc::new(Mutex::new(file));
-    let tensors = metadata.tensors().into_iter().map(|(name, info)| {
+    let mut source = Source { path: show(path), ..Source::default() };
+    for (name, info) in metadata.tensors() {
         let Some(dtype) = dtype_here(info.dtype) else {
-            return Err(Error::File {
-                path: show(path),
-                expected: format!("{name} in a type that Burn has"),
-                got: info.dtype.to_string(),
-            });
+            source.foreign.insert(name, info.dtype.to_string());
+            continue;
         };
         let (from, to) = info.data_offsets;
         let (file, length) = (file.clone(), to - from);
         let read = move || read(&file, start + from as u64, length, dtype);
-        let tensor = burn_pack::Tensor::deferred(
-            name.clone(),
-            dtype,
-            info.shape.clone(),
-            None,
-            length,
-            read,
-        );
-        Ok((name, tensor))
-    });
-    tensors.collect()
+        let shape = info.shape.clone();
+        let tensor = burn_pack::Tensor::deferred(name.clone(), dtype, shape, None, length, read);
+        source.tensors.insert(name, tensor);
+    }
+    Ok(source)
 }
 
 /// The file, where its tensors begin, and what they are.
@@ -72,7 +62,7 @@ fn header(path: &Path) -> Result<(File, u64, Metadata), String> {
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| format!("a header with {error}"))?;
     let start = LENGTH + length;
-    let told = start + metadata.data_len() as u64;
+    let told = start.saturating_add(metadata.data_len() as u64);
     if told != held {
         return Err(format!("{held} bytes where the header tells of {told}: was it cut off?"));
     }
@@ -128,11 +118,6 @@ pub struct Writable<'a> {
 
 /// Writes a file, tensor by tensor. It appears under its name once it is whole.
 pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
-    let failed = |got: String| Error::File {
-        path: show(path),
-        expected: "a file that can be written".into(),
-        got,
-    };
     let failure = RefCell::new(None);
     let views = tensors.into_iter().map(|(name, tensor)| {
         let dtype = match tensor.dtype {
@@ -145,19 +130,12 @@ pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
     });
     // What Hugging Face's loaders ask of a file that PyTorch could have written.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let unfinished = path.with_extension("safetensors.unfinished");
-    let written = safetensors::serialize_to_file(views, Some(metadata), &unfinished)
-        .map_err(|error| error.to_string());
-    let written = match failure.take() {
-        Some(error) => Err(error),
-        None => written,
-    };
-    let written = written
-        .and_then(|()| std::fs::rename(&unfinished, path).map_err(|error| error.to_string()));
-    written.map_err(|error| {
-        // There may be nothing to remove; the error that counts is the first.
-        let _ = std::fs::remove_file(&unfinished);
-        failed(error)
+    write_whole(path, |unfinished| {
+        let written = safetensors::serialize_to_file(views, Some(metadata), unfinished);
+        match failure.take() {
+            Some(error) => Err(error),
+            None => written.map_err(|error| error.to_string()),
+        }
     })
 }
 

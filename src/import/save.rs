@@ -7,12 +7,11 @@ use burn::module::Module;
 use burn::store::{ModuleSnapshot, bridge, burn_pack};
 
 use super::arrange::to_theirs;
+use super::files::show;
 use super::form::Form;
-use super::mismatch::WeightsMismatch;
 use super::safetensors_file::{self, Writable};
-use super::source::show;
 use super::table::Table;
-use crate::{Error, Result};
+use crate::{Error, Result, WeightsMismatch};
 
 /// Writes the parameters of `module` to a safetensors file, under the names of `table`, in their own
 /// type.

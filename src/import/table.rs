@@ -118,7 +118,9 @@ pub struct Table {
     /// Names that a tensor may have besides its own: the parts of a model that share it.
     copies: Vec<Copies>,
     /// What names begin with unless the checkpoint is of the model without its head.
-    base: &'static str,
+    base: String,
+    /// What stands before the base, where the model is a part of a larger checkpoint.
+    prefix: String,
 }
 
 /// The names of one shared tensor.
@@ -135,6 +137,13 @@ impl Table {
         Self { rows, ..Self::default() }
     }
 
+    /// More rows.
+    #[cfg(test)]
+    fn with_rows(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
+        self.rows.extend(rows);
+        self
+    }
+
     /// Names that match one of `patterns` are known and not needed.
     pub fn with_skipped(mut self, patterns: &[&str]) -> Self {
         self.skipped.extend(patterns.iter().map(|&pattern| pattern.into()));
@@ -149,23 +158,33 @@ impl Table {
     }
 
     /// Names begin with `base`; those of the model without its head do not.
-    pub fn with_base(mut self, base: &'static str) -> Self {
-        self.base = base;
+    pub fn with_base(mut self, base: &str) -> Self {
+        self.base = base.into();
         self
     }
 
     /// The same table inside a larger checkpoint.
     pub fn inside(mut self, prefix: &str) -> Self {
         self.rename(|name| format!("{prefix}{name}"));
+        self.prefix = format!("{prefix}{}", self.prefix);
         self
     }
 
-    /// The table as a checkpoint with these `names` needs it: without the base if no name has it,
-    /// and with the name of a shared tensor that the checkpoint chose.
+    /// The table as a checkpoint with these `names` needs it: without the base if no name has it
+    /// behind the prefix, and with the name of a shared tensor that the checkpoint chose. What never
+    /// has the base, as the head, may then stand outside the prefix (`lm_head` beside
+    /// `model.language_model.layers`).
     pub fn fitted_to(mut self, names: &BTreeSet<&str>) -> Self {
-        let base = self.base;
-        if !base.is_empty() && !names.iter().any(|name| name.starts_with(base)) {
-            self.rename(|name| name.strip_prefix(base).unwrap_or(name).into());
+        let based = format!("{}{}", self.prefix, self.base);
+        let holds = |start: &str| names.iter().any(|name| name.starts_with(start));
+        if !self.base.is_empty() && !holds(&based) {
+            for row in self.rows.iter_mut().filter(|row| !row.theirs.starts_with(&based)) {
+                let bare = row.theirs.strip_prefix(&self.prefix).unwrap_or(&row.theirs);
+                if !holds(&format!("{}.", row.theirs)) && holds(&format!("{bare}.")) {
+                    row.theirs = bare.into();
+                }
+            }
+            self = self.without_base();
         }
         for index in 0..self.copies.len() {
             let Copies { of, names: others } = &self.copies[index];
@@ -185,6 +204,17 @@ impl Table {
                 }
             }
         }
+        self
+    }
+
+    /// The names of the model without its head.
+    pub fn without_base(mut self) -> Self {
+        let based = format!("{}{}", self.prefix, std::mem::take(&mut self.base));
+        let prefix = self.prefix.clone();
+        self.rename(|name| match name.strip_prefix(&based) {
+            Some(rest) => format!("{prefix}{rest}"),
+            None => name.into(),
+        });
         self
     }
 
@@ -270,7 +300,30 @@ mod tests {
         let tied = table().fitted_to(&names(&["head.weight", "model.h.0.fc.weight"]));
         assert_eq!(tied.copies()[0].names, ["model.embed.weight"]);
         assert_eq!(found(tied), "head.weight");
-        // Part of something larger.
-        assert_eq!(found(table().inside("lm.")), "lm.model.embed.weight");
+        // Part of something larger, with its base or without.
+        let inside = || table().inside("lm.");
+        assert_eq!(found(inside()), "lm.model.embed.weight");
+        assert_eq!(
+            found(inside().fitted_to(&names(&["lm.model.embed.weight"]))),
+            "lm.model.embed.weight"
+        );
+        let bare = inside().fitted_to(&names(&["lm.embed.weight", "lm.h.0.fc.weight"]));
+        assert_eq!(bare.find("layers.0.up.weight").unwrap().0, "lm.h.0.fc.weight");
+        assert_eq!(found(bare), "lm.embed.weight");
+        // A head outside the prefix.
+        let head = || table().with_rows([Row::linear("head", "output")]).inside("lm.");
+        let of = |table: Table| table.find("head.weight").unwrap().0;
+        assert_eq!(
+            of(head().fitted_to(&names(&["lm.embed.weight", "output.weight"]))),
+            "output.weight"
+        );
+        for kept in
+            [["lm.model.embed.weight", "output.weight"], ["lm.embed.weight", "lm.output.weight"]]
+        {
+            assert_eq!(of(head().fitted_to(&names(&kept))), "lm.output.weight");
+        }
+        // A prefix that ends with the base.
+        let bare = table().inside("model.").fitted_to(&names(&["model.embed.weight"]));
+        assert_eq!(found(bare), "model.embed.weight");
     }
 }

@@ -7,31 +7,34 @@ use crate::{Error, Result};
 
 /// `[batch, heads, queries, keys]`, row-major, each axis full or 1.
 #[derive(Clone)]
-pub(super) struct Array<T> {
+pub(super) struct BroadcastArray<T> {
     pub(super) shape: [usize; 4],
     pub(super) data: Arc<[T]>,
 }
 
-impl<T: Copy> Array<T> {
+impl<T: Copy> BroadcastArray<T> {
     pub(super) fn new(shape: [usize; 4], data: Vec<T>) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         Self { shape, data: data.into() }
     }
 
     /// `f` of every entry.
-    pub(super) fn map(&self, f: impl Fn(T) -> T) -> Self {
-        Self { shape: self.shape, data: self.data.iter().map(|&value| f(value)).collect() }
+    pub(super) fn map<U>(&self, f: impl Fn(T) -> U) -> BroadcastArray<U> {
+        BroadcastArray {
+            shape: self.shape,
+            data: self.data.iter().map(|&value| f(value)).collect(),
+        }
     }
 
     /// `f` of two arrays, cell by cell, broadcast against each other.
-    pub(super) fn zip(&self, other: &Self, f: impl Fn(T, T) -> T) -> Result<Self> {
+    pub(super) fn zip<U>(&self, other: &Self, f: impl Fn(T, T) -> U) -> Result<BroadcastArray<U>> {
+        let pairs = |a: &[T], b: &[T]| a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
         if self.shape == other.shape {
-            let pairs = self.data.iter().zip(&*other.data);
-            return Ok(Self { shape: self.shape, data: pairs.map(|(&a, &b)| f(a, b)).collect() });
+            return Ok(BroadcastArray { shape: self.shape, data: pairs(&self.data, &other.data) });
         }
         let shape = broadcast_shape(self.shape, other.shape)?;
         let (a, b) = (self.expand(shape), other.expand(shape));
-        Ok(Self { shape, data: a.data.iter().zip(&*b.data).map(|(&a, &b)| f(a, b)).collect() })
+        Ok(BroadcastArray { shape, data: pairs(&a.data, &b.data) })
     }
 
     /// The array with every axis as long as in `shape`.
@@ -55,11 +58,19 @@ impl<T: Copy> Array<T> {
     }
 
     /// The entries along the last axis.
-    fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
+    pub(super) fn row(&self, batch: usize, head: usize, query: usize) -> &[T] {
         let [batches, heads, queries, keys] = self.shape;
         let at = |index, size| if size == 1 { 0 } else { index };
         let row = (at(batch, batches) * heads + at(head, heads)) * queries + at(query, queries);
         &self.data[row * keys..][..keys]
+    }
+}
+
+impl<T: Copy> BroadcastArray<Option<T>> {
+    /// The entries, if every one is there.
+    pub(super) fn all(&self) -> Option<BroadcastArray<T>> {
+        let data = self.data.iter().copied().collect::<Option<_>>()?;
+        Some(BroadcastArray { shape: self.shape, data })
     }
 }
 

@@ -98,7 +98,15 @@ impl LoweredMask {
     }
 
     fn build(&self, device: &Device) -> Tensor<4, Bool> {
-        let spans = self.spans().map(|spans| self.outside(spans, device));
+        let spans = self.spans().map(|spans| {
+            let firsts: Vec<Span> = spans.iter().map(RowSpans::first).collect();
+            let seconds: Vec<Span> = spans.iter().map(RowSpans::second).collect();
+            let outside = self.outside(&firsts, device);
+            match seconds.iter().all(Span::is_empty) {
+                true => outside,
+                false => outside.bool_and(self.outside(&seconds, device)),
+            }
+        });
         let keys = self.hidden_keys().map(|hidden| {
             let keys = self.grid.keys();
             flags(hidden.to_vec(), [hidden.len() / keys, 1, 1, keys], device)
@@ -113,19 +121,7 @@ impl LoweredMask {
     }
 
     /// The keys outside the spans, `[batch or 1, 1, queries or 1, keys]`.
-    fn outside(&self, spans: &[RowSpans], device: &Device) -> Tensor<4, Bool> {
-        let outside = |range: fn(&RowSpans) -> Span| {
-            self.outside_one(&spans.iter().map(range).collect::<Vec<_>>(), device)
-        };
-        let first = outside(RowSpans::first);
-        if spans.iter().all(|spans| spans.second().is_empty()) {
-            return first;
-        }
-        first.bool_and(outside(RowSpans::second))
-    }
-
-    /// The keys outside one range a row.
-    fn outside_one(&self, spans: &[Span], device: &Device) -> Tensor<4, Bool> {
+    fn outside(&self, spans: &[Span], device: &Device) -> Tensor<4, Bool> {
         let (queries, keys) = (self.grid.queries(), self.grid.keys());
         let batch = spans.len() / queries;
         let rows = spans.chunks_exact(queries);

@@ -14,18 +14,21 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::picture::{Panel, Picture, Raster};
+use burn::tensor::Tensor;
+
 use super::{Grid, LoweredMask, Mask};
 use crate::Result;
+use crate::picture::{Heatmap, LegendEntry, Paint, Picture, Raster};
 
 /// Most panels in a drawing; the rows of the batch beyond them are left out.
 const MOST_PANELS: usize = 4;
+const MOST_PANELS_OF_WEIGHTS: usize = 64;
 
 /// Most cells along an axis: in the terminal, and in an SVG.
 const MOST_IN_TERMINAL: usize = 32;
 const MOST_IN_SVG: usize = 256;
 
-/// A mask on a grid, to be drawn: in the terminal by `Display`, as a file by [`Drawing::to_svg`].
+/// A mask on a grid, alone or under attention weights, to be drawn: in the terminal by `Display`, as a file by [`Drawing::to_svg`].
 ///
 /// One panel for each row of the batch and head that the mask tells apart, up to four; choose
 /// another by [`Drawing::with_panel`]. Axes too long to draw are drawn in blocks of cells, shaded by
@@ -37,6 +40,22 @@ pub struct Drawing {
     query_labels: Vec<String>,
     key_labels: Vec<String>,
     panel: Option<(usize, usize)>,
+    weights: Option<Weights>,
+}
+
+/// Attention weights: `[batch, heads, queries, keys]`, row-major.
+#[derive(Clone, Debug)]
+struct Weights {
+    shape: [usize; 4],
+    values: Vec<f32>,
+}
+
+impl Weights {
+    /// Those of one query.
+    fn row(&self, batch: usize, head: usize, query: usize) -> &[f32] {
+        let [_, heads, queries, keys] = self.shape;
+        &self.values[((batch * heads + head) * queries + query) * keys..][..keys]
+    }
 }
 
 impl Mask {
@@ -69,6 +88,7 @@ impl LoweredMask {
             query_labels: Vec::new(),
             key_labels: Vec::new(),
             panel: None,
+            weights: None,
         }
     }
 }
@@ -121,7 +141,7 @@ impl Drawing {
     ///
     /// If the mask has no such row or head.
     pub fn with_panel(mut self, batch: usize, head: usize) -> Self {
-        let [_, heads] = self.mask.batch_and_heads();
+        let [_, heads] = self.batch_and_heads();
         assert!(
             batch < self.mask.grid().batch() && (heads == 1 || head < heads),
             "expected a panel of {} rows of the batch and {heads} heads, got batch {batch}, head \
@@ -132,22 +152,57 @@ impl Drawing {
         self
     }
 
+    /// Draws attention weights over the mask, a panel for each row of the batch and each head.
+    ///
+    /// `weights`: `[batch, heads, queries, keys]`, from 0 to 1. A weight over a hidden cell is drawn
+    /// like any other: what is grey in the SVG must stay so.
+    ///
+    /// # Panics
+    ///
+    /// If the weights do not fit the mask's grid.
+    pub fn with_weights(mut self, weights: &Tensor<4>) -> Self {
+        let shape @ [batch, _, queries, keys] = weights.dims();
+        let grid = self.mask.grid();
+        assert!(
+            [batch, queries, keys] == [grid.batch(), grid.queries(), grid.keys()],
+            "weights: expected [batch {}, heads, queries {}, keys {}], got {shape:?}",
+            grid.batch(),
+            grid.queries(),
+            grid.keys()
+        );
+        self.weights = Some(Weights { shape, values: weights.to_data().iter::<f32>().collect() });
+        self
+    }
+
     /// The drawing as an SVG file.
     pub fn to_svg(&self) -> String {
         self.picture(MOST_IN_SVG).to_svg()
     }
 
+    /// How many rows of the batch and how many heads differ.
+    fn batch_and_heads(&self) -> [usize; 2] {
+        match &self.weights {
+            Some(weights) => [weights.shape[0], weights.shape[1]],
+            None => self.mask.batch_and_heads(),
+        }
+    }
+
     fn picture(&self, most: usize) -> Picture {
-        let [batch, heads] = self.mask.batch_and_heads();
+        let [batch, heads] = self.batch_and_heads();
         let all = || (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h)));
-        let panels = match self.panel {
-            Some(panel) => vec![panel],
-            None => all().take(MOST_PANELS).collect(),
+        let chosen: Vec<_> = match (self.panel, &self.weights) {
+            (Some(panel), _) => vec![panel],
+            (None, Some(_)) => all().take(MOST_PANELS_OF_WEIGHTS).collect(),
+            (None, None) => all().take(MOST_PANELS).collect(),
         };
-        let left_out = if self.panel.is_some() { 0 } else { all().count() - panels.len() };
+        let left_out = if self.panel.is_some() { 0 } else { all().count() - chosen.len() };
+        let panels: Vec<Heatmap> =
+            chosen.into_iter().map(|(b, h)| self.draw_panel(b, h, most)).collect();
         Picture {
             title: self.title.clone().unwrap_or_default(),
-            panels: panels.into_iter().map(|(b, h)| self.draw_panel(b, h, most)).collect(),
+            legend: self.legend(panels.iter().any(|panel| panel.raster.in_blocks())),
+            panels,
+            across: MOST_PANELS,
             note: match left_out {
                 0 => String::new(),
                 left_out => {
@@ -157,24 +212,57 @@ impl Drawing {
         }
     }
 
-    fn draw_panel(&self, batch: usize, head: usize, most: usize) -> Panel {
+    fn legend(&self, in_blocks: bool) -> Vec<LegendEntry> {
+        let blue = |shade| Paint::VISIBLE.faded(shade);
+        let entry = |paint, sign, words| LegendEntry { paint, sign, words };
+        if self.weights.is_some() {
+            return vec![
+                entry(blue(1.0), "██", "weight 1"),
+                entry(blue(0.5), "░░ ▒▒ ▓▓", "less"),
+                entry(Paint::WHITE, "·", "0"),
+                entry(Paint::EMPTY, "", "hidden"),
+            ];
+        }
+        let mut legend =
+            vec![entry(blue(1.0), "██", "visible"), entry(Paint::EMPTY, "·", "hidden")];
+        if in_blocks {
+            legend.push(entry(blue(0.5), "░░ ▒▒ ▓▓", "partly visible"));
+        }
+        legend
+    }
+
+    fn draw_panel(&self, batch: usize, head: usize, most: usize) -> Heatmap {
         let grid = self.mask.grid();
-        let [batches, heads] = self.mask.batch_and_heads();
+        let [batches, heads] = self.batch_and_heads();
         let caption = match (batches > 1, heads > 1) {
             (true, true) => format!("batch row {batch}, head {head}"),
             (true, false) => format!("batch row {batch}"),
             (false, true) => format!("head {head}"),
             (false, false) => String::new(),
         };
-        let mut hidden = vec![false; grid.keys()];
-        let raster = Raster::from_rows(grid.queries(), grid.keys(), most, |query, shades| {
-            self.mask.hidden_row(batch, head, query, &mut hidden);
-            shades.extend(hidden.iter().map(|&hidden| if hidden { 0.0 } else { 1.0 }));
-        });
+        let visible = |paint| {
+            let mut hidden = vec![false; grid.keys()];
+            let [_, heads] = self.mask.batch_and_heads();
+            let head = if heads == 1 { 0 } else { head };
+            Raster::of_shades([grid.queries(), grid.keys()], most, paint, |query, shades| {
+                self.mask.hidden_row(batch, head, query, &mut hidden);
+                shades.extend(hidden.iter().map(|&hidden| if hidden { 0.0 } else { 1.0 }));
+            })
+        };
+        let (raster, ground) = match &self.weights {
+            None => (visible(Paint::VISIBLE), None),
+            Some(weights) => {
+                let sizes = [grid.queries(), grid.keys()];
+                let raster = Raster::of_shades(sizes, most, Paint::VISIBLE, |query, shades| {
+                    shades.extend_from_slice(weights.row(batch, head, query));
+                });
+                (raster, Some(visible(Paint::WHITE)))
+            }
+        };
         let label = |labels: &[String], index: usize, position: i64| {
             labels.get(index).cloned().unwrap_or_else(|| position.to_string())
         };
-        Panel {
+        Heatmap {
             caption,
             query_labels: (0..grid.queries())
                 .step_by(raster.query_step)
@@ -185,6 +273,8 @@ impl Drawing {
                 .map(|k| label(&self.key_labels, k, grid.key_position(k)))
                 .collect(),
             raster,
+            ground,
+            tips: Vec::new(),
         }
     }
 }

@@ -5,8 +5,7 @@
 //! padding each row has its own answer.
 
 use super::Mask;
-use super::leaf::{Band, Leaf};
-use super::rule::Rule;
+use super::leaves::BehindPads;
 use crate::{Error, Result};
 
 impl Mask {
@@ -32,55 +31,34 @@ impl Mask {
 
     /// The rule with its queries and keys behind so many padded places in each row.
     pub(crate) fn behind_pads(&self, counts: &[usize]) -> Self {
-        self.moved(&|band| match band {
-            Band::Prefix(_) | Band::Sinks(_) | Band::Chunks(_) => band.behind_pads(counts, true),
-            other => other.clone(),
+        self.map_leaves(&|leaf| {
+            leaf.predicate().counts_from_zero().then(|| BehindPads::of(leaf, counts, true))
         })
     }
 
     /// The rule with its queries behind so many padded places in each row, and its keys not: those
     /// of a memory.
     pub(crate) fn with_queries_behind_pads(&self, counts: &[usize]) -> Self {
-        self.moved(&|band| match band {
-            band if band.depends_on_query() => band.behind_pads(counts, false),
-            other => other.clone(),
+        self.map_leaves(&|leaf| {
+            let predicate = leaf.predicate();
+            let moves = predicate.depends_on_query() && !predicate.is_made_for_places();
+            moves.then(|| BehindPads::of(leaf, counts, false))
         })
     }
 
-    fn moved(&self, band: &impl Fn(&Band) -> Band) -> Self {
-        match self.rule() {
-            Rule::Leaf(Leaf::Band(leaf)) => band(leaf).into(),
-            Rule::Leaf(_) => self.clone(),
-            Rule::And(a, b) => a.moved(band) & b.moved(band),
-            Rule::Or(a, b) => a.moved(band) | b.moved(band),
-            Rule::Not(a) => !a.moved(band),
-        }
-    }
-
-    /// An error if a part of the rule goes by places: it was made for rows without padding, and
-    /// what it means behind padding is not known.
+    /// An error if a leaf was made for the places of rows without padding: what it means behind
+    /// padding is not known.
     pub(crate) fn check_by_position(&self) -> Result<()> {
-        match self.rule() {
-            Rule::Leaf(Leaf::Band(Band::Lengths(_) | Band::PadCounts(_)))
-            | Rule::Leaf(Leaf::Documents(_) | Leaf::Flags(_)) => Err(Error::Mask {
+        self.try_leaves(&|leaf| match leaf.predicate().is_made_for_places() {
+            false => Ok(()),
+            true => Err(Error::Mask {
                 mask: "the model's own mask, for rows that are padded on the left",
                 expected:
                     "parts that go by position (windows, sinks, prefixes, chunks); give what \
                            goes by place with the input, or pad on the right"
                         .into(),
-                got: self.to_string(),
+                got: leaf.to_string(),
             }),
-            Rule::Leaf(_) => Ok(()),
-            Rule::And(a, b) | Rule::Or(a, b) => {
-                a.check_by_position().and_then(|()| b.check_by_position())
-            }
-            Rule::Not(a) => a.check_by_position(),
-        }
-    }
-}
-
-impl Band {
-    fn behind_pads(&self, counts: &[usize], keys: bool) -> Self {
-        Self::BehindPads { band: Box::new(self.clone()), counts: counts.to_vec(), keys }
+        })
     }
 }

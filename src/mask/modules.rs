@@ -108,7 +108,7 @@ impl LookAheadMask {
 }
 
 /// Configures a [`SequenceMask`].
-#[derive(Config, Debug, PartialEq, Eq)]
+#[derive(Config, Debug, PartialEq)]
 pub struct SequenceMaskConfig {
     /// Whether the future is hidden.
     #[config(default = true)]
@@ -129,6 +129,16 @@ pub struct SequenceMaskConfig {
     /// How many of the first keys every query sees, whatever else is hidden.
     #[config(default = 0)]
     pub prefix: usize,
+    /// A rule that applies besides all that: one that the fields above can't say.
+    #[config(default = "None")]
+    pub rule: Option<Mask>,
+}
+
+impl From<Mask> for SequenceMaskConfig {
+    /// This rule and nothing else.
+    fn from(rule: Mask) -> Self {
+        Self::new().with_look_ahead(false).with_rule(Some(rule))
+    }
 }
 
 impl SequenceMaskConfig {
@@ -162,8 +172,12 @@ impl SequenceMaskConfig {
         if self.look_ahead && (self.window_keys.is_none() || self.sinks > 0) {
             parts.push(Mask::look_ahead());
         }
-        let rule = parts.into_iter().reduce(|a, b| a & b).unwrap_or_else(Mask::all_visible);
-        let rule = if self.prefix > 0 { rule | Mask::prefix(self.prefix) } else { rule };
+        let fields = parts.into_iter().reduce(|a, b| a & b).map(|rule| match self.prefix {
+            0 => rule,
+            keys => rule | Mask::prefix(keys),
+        });
+        let parts = [fields, self.rule.clone()].into_iter().flatten();
+        let rule = parts.reduce(|a, b| a & b).unwrap_or_else(Mask::all_visible);
         Ok(SequenceMask { rule, pad_id: self.pad_id })
     }
 }
@@ -172,10 +186,10 @@ impl SequenceMaskConfig {
 /// documents by what is known of each batch.
 ///
 /// ```
-/// use burn_decoder::mask::{Grid, SequenceInput, SequenceMaskConfig};
+/// use burn_decoder::mask::{Grid, Mask, SequenceInput, SequenceMaskConfig};
 ///
 /// let mask = SequenceMaskConfig::new().with_window_keys(Some(4)).init()?;
-/// let input = SequenceInput::new().with_lengths([6, 3]);
+/// let input = SequenceInput::new().with_padding(Mask::lengths([6, 3]));
 /// assert_eq!(mask.forward(&input)?.to_string(), "window_keys(4) & lengths([6, 3])");
 ///
 /// let lowered = mask.lower(&input, &Grid::square(2, 6))?; // once a batch, for every layer
@@ -209,25 +223,15 @@ impl SequenceInput {
         Self { tokens: Some(tokens), ..self }
     }
 
-    /// Right padding: the length of each row ([`Mask::lengths`]). Then no token counts as padding
-    /// for its id.
-    pub fn with_lengths(self, lengths: impl IntoIterator<Item = usize>) -> Self {
-        self.with_padding(Mask::lengths(lengths))
-    }
-
-    /// Left padding: the number of pads of each row ([`Mask::pad_counts`]). Then no token counts as
-    /// padding for its id.
-    pub fn with_pad_counts(self, counts: impl IntoIterator<Item = usize>) -> Self {
-        self.with_padding(Mask::pad_counts(counts))
+    /// Padding as the caller knows it: [`Mask::lengths`] or [`Mask::pad_counts`], for example. Then no
+    /// token counts as padding for its id.
+    pub fn with_padding(self, padding: Mask) -> Self {
+        Self { padding: and(self.padding, padding), ..self }
     }
 
     /// Packed documents: [`Mask::document_lengths`] or [`Mask::document_ids`].
     pub fn with_documents(self, documents: Mask) -> Self {
         Self { documents: and(self.documents, documents), ..self }
-    }
-
-    fn with_padding(self, padding: Mask) -> Self {
-        Self { padding: and(self.padding, padding), ..self }
     }
 }
 

@@ -1,22 +1,23 @@
-//! The algebra that lowering works in: a mask as the AND of row spans, hidden keys and hidden
-//! cells, and what `&`, `|` and `!` make of such parts.
+//! The algebra that lowering works in: a mask as the AND of spans, hidden keys and hidden cells, and
+//! what `&`, `|` and `!` make of such parts.
 //!
-//! - `&`: spans intersect, flags are OR-ed; each part stays what it is.
+//! - `&`: spans intersect, flags are OR-ed; each part stays what it is. Only where a row of spans
+//!   would fall into more than two, one side becomes cells.
 //! - `|` and `!`: stay spans, or hidden keys, where the result can be said so for every row;
 //!   else they become cells.
 
-use super::array::Array;
+use super::array::BroadcastArray;
 use super::{Grid, HiddenCells, LoweredMask, RowSpans, Span};
 use crate::Result;
 use crate::kernels::Visibility;
 
-/// The AND of what is there. Spans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
+/// The AND of what is there. RowSpans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
 #[derive(Clone, Default)]
 pub(super) struct Parts {
-    pub(super) spans: Option<Array<Span>>,
-    pub(super) hidden_keys: Option<Array<bool>>,
-    pub(super) hidden_cells: Option<Array<bool>>,
+    pub(super) spans: Option<BroadcastArray<RowSpans>>,
+    pub(super) hidden_keys: Option<BroadcastArray<bool>>,
+    pub(super) hidden_cells: Option<BroadcastArray<bool>>,
 }
 
 impl Parts {
@@ -24,31 +25,28 @@ impl Parts {
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
         let visibility = &mask.visibility;
-        let cells = |cells: &HiddenCells| Array { shape: cells.shape, data: cells.hidden.clone() };
+        let cells =
+            |cells: &HiddenCells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() };
         Self {
-            spans: visibility.spans.as_deref().map(|spans| {
-                let one = |spans: &RowSpans| {
-                    debug_assert!(spans.second().is_empty());
-                    spans.first()
-                };
-                let shape = [spans.len() / queries, 1, queries, 1];
-                Array::new(shape, spans.iter().map(one).collect())
+            spans: visibility.spans.clone().map(|data| {
+                let batch = data.len() / queries;
+                BroadcastArray { shape: [batch, 1, queries, 1], data }
             }),
             hidden_keys: visibility.hidden_keys.clone().map(|data| {
                 let batch = data.len() / keys;
-                Array { shape: [batch, 1, 1, keys], data }
+                BroadcastArray { shape: [batch, 1, 1, keys], data }
             }),
             hidden_cells: visibility.hidden_cells.as_ref().map(cells),
         }
     }
 
-    pub(super) fn spans(spans: Array<Span>) -> Self {
+    pub(super) fn spans(spans: BroadcastArray<RowSpans>) -> Self {
         Self { spans: Some(spans), ..Self::default() }
     }
 
     /// Flags `[batch, heads, queries, keys]`: hidden keys if they differ by key and batch only, spans
-    /// if every row has but one stretch of visible keys, as a look-ahead given as a tensor has.
-    pub(super) fn flags(hidden: Array<bool>, grid: &Grid) -> Self {
+    /// if every row has at most two stretches of visible keys, as a look-ahead given as a tensor has.
+    pub(super) fn flags(hidden: BroadcastArray<bool>, grid: &Grid) -> Self {
         let [batch, heads, queries, _] = hidden.shape;
         if heads == 1 && queries == 1 {
             let hidden_keys = Some(hidden.expand([batch, 1, 1, grid.keys()]));
@@ -63,18 +61,23 @@ impl Parts {
     }
 
     /// Visible where both are.
-    pub(super) fn and(self, other: Self) -> Result<Self> {
-        Ok(Self {
-            spans: both(self.spans, other.spans, intersection)?,
-            hidden_keys: both(self.hidden_keys, other.hidden_keys, |a, b| a || b)?,
-            hidden_cells: both(self.hidden_cells, other.hidden_cells, |a, b| a || b)?,
-        })
+    pub(super) fn and(self, other: Self, grid: &Grid) -> Result<Self> {
+        let hidden_keys = both(self.hidden_keys, other.hidden_keys)?;
+        let hidden_cells = both(self.hidden_cells, other.hidden_cells)?;
+        let (Some(a), Some(b)) = (&self.spans, &other.spans) else {
+            return Ok(Self { spans: self.spans.or(other.spans), hidden_keys, hidden_cells });
+        };
+        if let Some(spans) = a.zip(b, RowSpans::intersection)?.all() {
+            return Ok(Self { spans: Some(spans), hidden_keys, hidden_cells });
+        }
+        let hidden_cells = both(hidden_cells, Some(outside(b, grid)))?;
+        Ok(Self { spans: self.spans, hidden_keys, hidden_cells })
     }
 
     /// Visible where either is.
     pub(super) fn or(self, other: Self, grid: &Grid) -> Result<Self> {
         let all_hidden = |parts: &Self| {
-            parts.spans.as_ref().is_some_and(|spans| spans.data.iter().all(|span| span.is_empty()))
+            parts.spans.as_ref().is_some_and(|spans| spans.data.iter().all(RowSpans::is_empty))
         };
         if self.is_all_visible() || all_hidden(&other) {
             return Ok(self);
@@ -83,7 +86,7 @@ impl Parts {
             return Ok(other);
         }
         if let (Some(a), Some(b)) = (self.as_spans(), other.as_spans())
-            && let Some(spans) = union(a, b)?
+            && let Some(spans) = a.zip(b, RowSpans::union)?.all()
         {
             return Ok(Self::spans(spans));
         }
@@ -95,10 +98,10 @@ impl Parts {
     /// Visible where this is hidden.
     pub(super) fn not(self, grid: &Grid) -> Result<Self> {
         if self.is_all_visible() {
-            return Ok(Self::spans(Array::new([1; 4], vec![Span::default()])));
+            return Ok(Self::spans(BroadcastArray::new([1; 4], vec![RowSpans::default()])));
         }
         if let Some(spans) = self.as_spans()
-            && let Some(spans) = complement(spans, grid)
+            && let Some(spans) = spans.map(|spans| spans.complement(grid.keys() as u32)).all()
         {
             return Ok(Self::spans(spans));
         }
@@ -111,13 +114,13 @@ impl Parts {
     }
 
     /// The spans, if they say it all.
-    fn as_spans(&self) -> Option<&Array<Span>> {
+    fn as_spans(&self) -> Option<&BroadcastArray<RowSpans>> {
         (self.hidden_keys.is_none() && self.hidden_cells.is_none()).then_some(self.spans.as_ref()?)
     }
 
     /// The hidden keys that say it all, if there are such: spans that are the same for every query
     /// can be said so too.
-    fn as_hidden_keys(&self, grid: &Grid) -> Option<Array<bool>> {
+    fn as_hidden_keys(&self, grid: &Grid) -> Option<BroadcastArray<bool>> {
         if self.hidden_cells.is_some() {
             return None;
         }
@@ -134,8 +137,8 @@ impl Parts {
     }
 
     /// Everything as cells.
-    fn to_cells(&self, grid: &Grid) -> Result<Array<bool>> {
-        let mut cells = Array::new([1; 4], vec![false]);
+    fn to_cells(&self, grid: &Grid) -> Result<BroadcastArray<bool>> {
+        let mut cells = BroadcastArray::new([1; 4], vec![false]);
         let spans = self.spans.as_ref().map(|spans| outside(spans, grid));
         for part in [&spans, &self.hidden_keys, &self.hidden_cells].into_iter().flatten() {
             cells = cells.zip(part, |a, b| a || b)?;
@@ -143,19 +146,45 @@ impl Parts {
         Ok(cells)
     }
 
+    /// Spans in place of cells, where two in every row say as much.
+    fn with_cells_as_spans(self, grid: &Grid) -> Self {
+        let Some(cells) = self.hidden_cells.as_ref().filter(|cells| cells.shape[1] == 1) else {
+            return self;
+        };
+        let spans = self.spans.as_ref();
+        let [batch, queries] =
+            [0, 2].map(|axis| spans.map_or(1, |spans| spans.shape[axis]).max(cells.shape[axis]));
+        let mut hidden = vec![false; grid.keys()];
+        let rows = (0..batch).flat_map(|b| (0..queries).map(move |q| (b, q))).map(|(b, q)| {
+            match cells.row(b, 0, q) {
+                [flag] => hidden.fill(*flag),
+                row => hidden.copy_from_slice(row),
+            }
+            let spans = spans.map(|spans| spans.row(b, 0, q)[0]);
+            for (key, hidden) in hidden.iter_mut().enumerate() {
+                *hidden |= spans.is_some_and(|spans| !spans.contains(key));
+            }
+            RowSpans::of_hidden(&hidden)
+        });
+        match rows.collect() {
+            Some(rows) => {
+                let spans = Some(BroadcastArray::new([batch, 1, queries, 1], rows));
+                Self { spans, hidden_cells: None, ..self }
+            }
+            None => self,
+        }
+    }
+
     /// The parts as kernels get them: nothing left that hides nothing.
     pub(super) fn finish(self, grid: &Grid) -> Visibility {
-        let (queries, keys) = (grid.queries(), grid.keys());
-        let full = Span { start: 0, end: keys as u32 };
-        let spans = self.spans.filter(|spans| spans.data.iter().any(|span| *span != full));
-        let hides = |flags: &Array<bool>| flags.data.contains(&true);
+        let parts = self.with_cells_as_spans(grid);
+        let full = RowSpans::from(Span::of(0, grid.keys() as u32));
+        let spans = parts.spans.filter(|spans| spans.data.iter().any(|spans| *spans != full));
+        let hides = |flags: &BroadcastArray<bool>| flags.data.contains(&true);
         Visibility {
-            spans: spans.map(|spans| {
-                let rows = spans.expand([spans.shape[0], 1, queries, 1]).data;
-                rows.iter().map(|&span| RowSpans::one(span)).collect()
-            }),
-            hidden_keys: self.hidden_keys.filter(hides).map(|flags| flags.data),
-            hidden_cells: self
+            spans: spans.map(|spans| spans.expand([spans.shape[0], 1, grid.queries(), 1]).data),
+            hidden_keys: parts.hidden_keys.filter(hides).map(|flags| flags.data),
+            hidden_cells: parts
                 .hidden_cells
                 .filter(hides)
                 .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
@@ -163,108 +192,42 @@ impl Parts {
     }
 }
 
-/// What two optional parts say together.
-fn both<T: Copy>(
-    a: Option<Array<T>>,
-    b: Option<Array<T>>,
-    f: impl Fn(T, T) -> T,
-) -> Result<Option<Array<T>>> {
+/// The flags that are true where either's are.
+fn both(
+    a: Option<BroadcastArray<bool>>,
+    b: Option<BroadcastArray<bool>>,
+) -> Result<Option<BroadcastArray<bool>>> {
     match (a, b) {
-        (Some(a), Some(b)) => a.zip(&b, f).map(Some),
+        (Some(a), Some(b)) => a.zip(&b, |a, b| a || b).map(Some),
         (one, other) => Ok(one.or(other)),
     }
 }
 
-fn intersection(a: Span, b: Span) -> Span {
-    Span::of(a.start.max(b.start), a.end.min(b.end))
-}
-
-/// The union, if it is one span in every row.
-fn union(a: &Array<Span>, b: &Array<Span>) -> Result<Option<Array<Span>>> {
-    // A span that is no span marks the rows that have a gap.
-    const GAP: Span = Span { start: u32::MAX, end: u32::MAX };
-    let union = a.zip(b, |a, b| {
-        if a.is_empty() {
-            b
-        } else if b.is_empty() {
-            a
-        } else if a.start.max(b.start) <= a.end.min(b.end) {
-            Span { start: a.start.min(b.start), end: a.end.max(b.end) }
-        } else {
-            GAP
-        }
-    })?;
-    Ok((!union.data.contains(&GAP)).then_some(union))
-}
-
-/// The complement, if it is one span in every row.
-fn complement(spans: &Array<Span>, grid: &Grid) -> Option<Array<Span>> {
-    let keys = grid.keys() as u32;
-    let touches_an_edge = |span: &Span| span.is_empty() || span.start == 0 || span.end == keys;
-    spans.data.iter().all(touches_an_edge).then(|| {
-        spans.map(|span| {
-            if span.is_empty() {
-                Span::of(0, keys)
-            } else if span.start == 0 {
-                Span::of(span.end, keys)
-            } else {
-                Span::of(0, span.start)
-            }
-        })
-    })
-}
-
 /// The flags `[batch, 1, queries, keys]` of the keys outside the spans `[batch, 1, queries, 1]`.
-fn outside(spans: &Array<Span>, grid: &Grid) -> Array<bool> {
+fn outside(spans: &BroadcastArray<RowSpans>, grid: &Grid) -> BroadcastArray<bool> {
     let [batch, heads, queries, _] = spans.shape;
     let keys = grid.keys();
     let mut hidden = vec![true; batch * heads * queries * keys];
     if keys > 0 {
-        for (row, span) in hidden.chunks_exact_mut(keys).zip(&*spans.data) {
-            row[span.start as usize..span.end as usize].fill(false);
+        for (row, spans) in hidden.chunks_exact_mut(keys).zip(&*spans.data) {
+            for span in [spans.first(), spans.second()] {
+                row[span.start as usize..span.end as usize].fill(false);
+            }
         }
     }
-    Array::new([batch, heads, queries, keys], hidden)
+    BroadcastArray::new([batch, heads, queries, keys], hidden)
 }
 
-/// The spans `[batch, 1, queries, 1]` that the flags leave visible, if it is one in every row.
-fn stretches(hidden: &Array<bool>, grid: &Grid) -> Option<Array<Span>> {
+/// The spans `[batch, 1, queries, 1]` that the flags leave visible, if two will do in every row.
+fn stretches(hidden: &BroadcastArray<bool>, grid: &Grid) -> Option<BroadcastArray<RowSpans>> {
     let [batch, heads, queries, keys] = hidden.shape;
-    let whole =
-        |row: &[bool]| if row[0] { Span::default() } else { Span::of(0, grid.keys() as u32) };
-    let stretch = |row: &[bool]| {
-        let Some(start) = row.iter().position(|&hidden| !hidden) else {
-            return Some(Span::default());
-        };
-        let length = row[start..].iter().position(|&hidden| hidden).unwrap_or(row.len() - start);
-        let end = start + length;
-        row[end..].iter().all(|&hidden| hidden).then(|| Span::of(start as u32, end as u32))
+    let whole = Span::of(0, grid.keys() as u32);
+    let stretches = |row: &[bool]| match row {
+        // One flag for all keys.
+        [true] => Some(RowSpans::default()),
+        [false] => Some(whole.into()),
+        row => RowSpans::of_hidden(row),
     };
-    let rows = hidden.data.chunks_exact(keys);
-    let spans: Option<Vec<Span>> = if keys == 1 {
-        rows.map(|row| Some(whole(row))).collect()
-    } else {
-        rows.map(stretch).collect()
-    };
-    Some(Array::new([batch, heads, queries, 1], spans?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(start: u32, end: u32) -> Array<Span> {
-        Array::new([1; 4], vec![Span::of(start, end)])
-    }
-
-    /// Else a prefix in front of a look-ahead would cost `queries * keys` on its way.
-    #[test]
-    fn the_union_of_touching_spans_is_a_span() {
-        let union = |a, b| union(&a, &b).unwrap().map(|spans| spans.data[0]);
-        assert_eq!(union(one(0, 2), one(2, 4)), Some(Span::of(0, 4)));
-        assert_eq!(union(one(3, 4), one(0, 3)), Some(Span::of(0, 4)));
-        assert_eq!(union(one(1, 4), one(2, 3)), Some(Span::of(1, 4)));
-        assert_eq!(union(one(0, 0), one(2, 3)), Some(Span::of(2, 3)));
-        assert_eq!(union(one(0, 2), one(3, 4)), None);
-    }
+    let spans: Option<Vec<RowSpans>> = hidden.data.chunks_exact(keys).map(stretches).collect();
+    Some(BroadcastArray::new([batch, heads, queries, 1], spans?))
 }

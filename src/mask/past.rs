@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Mask;
-use super::leaf::{Band, Leaf};
-use super::rule::Rule;
+use super::leaves::Leaf;
+use super::tree::Join;
 
 /// The part of the past that a mask leaves visible, at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,40 +18,29 @@ pub(crate) enum Past {
 impl Mask {
     /// The part of the past that a query may see under this rule, or more.
     pub(crate) fn past(&self) -> Past {
-        match self.rule() {
-            Rule::Leaf(Leaf::Band(band)) => band.past(),
-            // What is hidden by a tensor or by a document is hidden here and there, not all that is
-            // older; and the opposite of a short past is a long one.
-            Rule::Leaf(_) | Rule::Not(_) => Past::Whole,
-            Rule::And(a, b) => a.past().and(b.past()),
-            Rule::Or(a, b) => a.past().or(b.past()),
-        }
-    }
-}
-
-impl Band {
-    fn past(&self) -> Past {
-        let window = |window| Past::Window { window, sinks: 0 };
-        let sinks = |sinks| Past::Window { window: 0, sinks };
-        match self {
-            Self::AllVisible | Self::LookAhead | Self::PadCounts(_) => Past::Whole,
-            Self::WindowKeys(keys) => window(keys.get()),
-            Self::LookBack(back) | Self::LookAround { back, .. } => window(back.saturating_add(1)),
-            Self::Chunks(size) => window(size.get()),
-            Self::Prefix(keys) | Self::Sinks(keys) => sinks(*keys),
-            Self::Lengths(lengths) => sinks(lengths.iter().copied().max().unwrap_or(0)),
-            Self::BehindPads { band, counts, .. } => match band.past() {
-                Past::Window { window, sinks } if sinks > 0 => {
-                    let pads = counts.iter().copied().max().unwrap_or(0);
-                    Past::Window { window, sinks: sinks.saturating_add(pads) }
-                }
-                past => past,
-            },
-        }
+        let of_leaf = |leaf: &Leaf, opposite| match opposite {
+            false => leaf.predicate().past(),
+            // The opposite of a short past is a long one.
+            true => Past::Whole,
+        };
+        self.fold(&of_leaf, &|join, a, b| match join {
+            Join::And => a.and(b),
+            Join::Or => a.or(b),
+        })
     }
 }
 
 impl Past {
+    /// The last `window` keys, the query's own included.
+    pub(super) fn window(window: usize) -> Self {
+        Self::Window { window, sinks: 0 }
+    }
+
+    /// The first `sinks` keys.
+    pub(super) fn sinks(sinks: usize) -> Self {
+        Self::Window { window: 0, sinks }
+    }
+
     /// Both restrictions apply: either bound holds, so the smaller one.
     pub(crate) fn and(self, other: Self) -> Self {
         let size = |past| match past {
@@ -85,6 +74,7 @@ mod tests {
         assert_eq!((Mask::look_back(4) | Mask::lengths([3, 7])).past(), window(5, 7));
         assert_eq!((Mask::look_back(4) | Mask::look_ahead()).past(), Past::Whole);
         assert_eq!((!Mask::look_back(4)).past(), Past::Whole);
+        assert_eq!((!!Mask::look_back(4)).past(), window(5, 0));
         assert_eq!(Mask::chunks(6).unwrap().past(), window(6, 0));
         assert_eq!((Mask::look_back(4) | Mask::sinks(2)).behind_pads(&[0, 3]).past(), window(5, 5));
     }

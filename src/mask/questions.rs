@@ -163,10 +163,9 @@ impl LoweredMask {
     /// The hidden flags of one query.
     pub(super) fn hidden_row(&self, batch: usize, head: usize, query: usize, hidden: &mut [bool]) {
         let keys = hidden.len();
-        hidden.fill(false);
+        hidden.fill(self.visibility.spans.is_some());
         if let Some(spans) = self.spans() {
             let spans = spans[(batch * self.grid.queries() + query) % spans.len()];
-            hidden.fill(true);
             for span in [spans.first(), spans.second()] {
                 hidden[span.start as usize..span.end as usize].fill(false);
             }

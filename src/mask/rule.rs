@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::leaf::Leaf;
+use super::leaves::{Documents, HiddenFlags, Leaf};
 
 /// Which keys each query may see: a rule, small and cheap to clone, that knows no backend.
 ///
@@ -23,7 +23,7 @@ use super::leaf::Leaf;
 /// | `!a` | `a` says hidden |
 ///
 /// `Display` prints the expression, serde saves and loads it, `==` compares expressions (for what
-/// they mean on a grid, ask [`Mask::equals`]).
+/// they mean on a grid, ask [`Mask::equals`]). The leaves, in a table: [`leaves`](super::leaves).
 ///
 /// ```
 /// use burn_decoder::mask::{Grid, Mask};
@@ -37,13 +37,15 @@ use super::leaf::Leaf;
 /// assert!(!lowered.is_visible(1, 0, 2, 2)); // the padding of row 1
 /// # Ok::<(), burn_decoder::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a mask is a value: operators and methods give a new one"]
 pub struct Mask(pub(super) Arc<Rule>);
 
-/// One node of the tree.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One node of the tree. Whoever walks it does so by [`tree`](super::tree).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Rule {
+    #[serde(with = "saved_leaf")]
     Leaf(Leaf),
     And(Mask, Mask),
     Or(Mask, Mask),
@@ -57,12 +59,6 @@ impl Mask {
 
     pub(super) fn rule(&self) -> &Rule {
         &self.0
-    }
-}
-
-impl From<Leaf> for Mask {
-    fn from(leaf: Leaf) -> Self {
-        Self::new(Rule::Leaf(leaf))
     }
 }
 
@@ -134,5 +130,37 @@ impl Serialize for Mask {
 impl<'de> Deserialize<'de> for Mask {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Rule::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// A leaf in a file: those by position lie one level deeper than the others, under `band`.
+mod saved_leaf {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum SavedLeaf {
+        Band(Leaf),
+        Documents(Documents),
+        Flags(HiddenFlags),
+    }
+
+    pub(super) fn serialize<S: Serializer>(leaf: &Leaf, serializer: S) -> Result<S::Ok, S::Error> {
+        let saved = match leaf.clone() {
+            Leaf::Documents(documents) => SavedLeaf::Documents(documents),
+            Leaf::Flags(flags) => SavedLeaf::Flags(flags),
+            band => SavedLeaf::Band(band),
+        };
+        saved.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Leaf, D::Error> {
+        Ok(match SavedLeaf::deserialize(deserializer)? {
+            SavedLeaf::Band(band) => band,
+            SavedLeaf::Documents(documents) => Leaf::Documents(documents),
+            SavedLeaf::Flags(flags) => Leaf::Flags(flags),
+        })
     }
 }

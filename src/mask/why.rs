@@ -1,12 +1,12 @@
 //! One cell at a time: is it visible, and if not, which part of the mask hides it?
 //!
-//! Answered from the rule itself, by walking the tree. Lowering is not asked, so the two can be
+//! Answered from the rule itself, leaf by leaf. Lowering is not asked, so the two can be
 //! held against each other.
 
 use std::fmt;
 
-use super::leaf::{Band, Flags, Leaf, Source, position};
-use super::rule::Rule;
+use super::leaves::{Cell, Leaf};
+use super::tree::Join;
 use super::{Grid, Mask};
 use crate::{Error, Result};
 
@@ -82,16 +82,6 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A cell by index and by position.
-struct Cell {
-    batch: usize,
-    head: usize,
-    query: usize,
-    key: usize,
-    query_position: i64,
-    key_position: i64,
-}
-
 impl Mask {
     /// Whether the query may see the key, asked of the rule for this one cell.
     ///
@@ -135,9 +125,7 @@ impl Mask {
         query: usize,
         key: usize,
     ) -> Result<Option<Reason>> {
-        let cell = self.cell(grid, [batch, head, query, key])?;
-        let mut parts = Vec::new();
-        self.explain(&cell, false, &mut parts);
+        let parts = self.hiding_parts(&self.cell(grid, [batch, head, query, key])?);
         Ok((!parts.is_empty()).then_some(Reason { parts }))
     }
 
@@ -160,144 +148,52 @@ impl Mask {
                 got: format!("[{batch}, {head}, {query}, {key}]"),
             });
         }
-        let (query_position, key_position) = (grid.query_position(query), grid.key_position(key));
-        Ok(Cell { batch, head, query, key, query_position, key_position })
+        Ok(Cell::of(grid, [batch, head, query, key]))
     }
 
     /// The number of heads that the mask tells apart.
     fn heads(&self) -> usize {
-        match self.rule() {
-            Rule::Leaf(Leaf::Flags(flags)) => flags.cells.shape[1],
-            Rule::Leaf(_) => 1,
-            Rule::Not(a) => a.heads(),
-            Rule::And(a, b) | Rule::Or(a, b) => match (a.heads(), b.heads()) {
-                (1, heads) | (heads, 1) => heads,
-                (a, b) => a.min(b),
-            },
-        }
+        self.fold(&|leaf, _| leaf.predicate().heads(), &|_, a, b| match (a, b) {
+            (1, heads) | (heads, 1) => heads,
+            (a, b) => a.min(b),
+        })
     }
 
     fn shows(&self, cell: &Cell) -> bool {
-        match self.rule() {
-            Rule::Leaf(leaf) => leaf.shows(cell),
-            Rule::And(a, b) => a.shows(cell) && b.shows(cell),
-            Rule::Or(a, b) => a.shows(cell) || b.shows(cell),
-            Rule::Not(a) => !a.shows(cell),
-        }
+        self.fold(&|leaf, opposite| leaf.predicate().is_visible(cell) != opposite, &|join, a, b| {
+            match join {
+                Join::And => a && b,
+                Join::Or => a || b,
+            }
+        })
     }
 
-    /// Adds the parts for which this mask, or its opposite, hides the cell; none if it shows it.
-    fn explain(&self, cell: &Cell, opposite: bool, parts: &mut Vec<HidingPart>) {
-        if self.shows(cell) != opposite {
-            return;
-        }
-        match self.rule() {
-            Rule::Leaf(leaf) if opposite => parts.push(HidingPart {
-                cause: Cause::Opposite,
-                mask: !self,
-                fact: format!(
-                    "{leaf} shows key position {} to query position {}",
-                    cell.key_position, cell.query_position
-                ),
-            }),
-            Rule::Leaf(leaf) => {
-                let (cause, fact) = leaf.fact(cell);
-                parts.push(HidingPart { cause, mask: self.clone(), fact });
-            }
-            Rule::And(a, b) | Rule::Or(a, b) => {
-                a.explain(cell, opposite, parts);
-                b.explain(cell, opposite, parts);
-            }
-            Rule::Not(a) => a.explain(cell, !opposite, parts),
-        }
-    }
-}
-
-impl Leaf {
-    fn shows(&self, cell: &Cell) -> bool {
-        match self {
-            Self::Band(band) => {
-                band.visible_positions(cell.batch, cell.query_position).contains(&cell.key_position)
-            }
-            Self::Documents(documents) => {
-                documents.id(cell.batch, cell.query_position)
-                    == documents.id(cell.batch, cell.key_position)
-            }
-            Self::Flags(Flags { cells, .. }) => {
-                !cells.is_hidden(cell.batch, cell.head, cell.query, cell.key)
-            }
-        }
-    }
-
-    /// Why this leaf hides the cell.
-    fn fact(&self, cell: &Cell) -> (Cause, String) {
-        let (query, key) = (cell.query_position, cell.key_position);
-        match self {
-            Self::Band(band) => band.fact(cell),
-            Self::Documents(documents) => (
-                Cause::Document,
-                format!(
-                    "key position {key} belongs to document {}, query position {query} to {}",
-                    documents.id(cell.batch, key),
-                    documents.id(cell.batch, query)
-                ),
-            ),
-            Self::Flags(Flags { source, .. }) => match source {
-                Source::Padding { pad_id } => {
-                    (Cause::Padding, format!("key {} is the pad token {pad_id}", cell.key))
-                }
-                Source::Keys => (Cause::Flag, format!("key {} is flagged", cell.key)),
-                Source::Cells => {
-                    (Cause::Flag, format!("query {}, key {} is flagged", cell.query, cell.key))
-                }
-            },
-        }
-    }
-}
-
-impl Band {
-    fn fact(&self, cell: &Cell) -> (Cause, String) {
-        let (query, key) = (cell.query_position, cell.key_position);
-        let visible = self.visible_positions(cell.batch, query);
-        let future =
-            || (Cause::Future, format!("key position {key} comes after query position {query}"));
-        let outside = |cause, whole: &str| {
-            let (first, last) = (visible.start, visible.end - 1);
-            let fact = format!(
-                "key position {key} is outside {first}..={last}, the {whole} of query position \
-                 {query}"
-            );
-            (cause, fact)
+    /// The parts that hide the cell; none if the mask shows it.
+    fn hiding_parts(&self, cell: &Cell) -> Vec<HidingPart> {
+        let of_leaf = |leaf: &Leaf, opposite| match leaf.predicate().is_visible(cell) {
+            shown if shown != opposite => Vec::new(),
+            shown => vec![HidingPart::of(leaf, shown, cell)],
         };
-        match self {
-            Self::AllVisible => unreachable!("all_visible hides nothing"),
-            Self::LookAhead => future(),
-            Self::WindowKeys(_) | Self::LookBack(_) if key > query => future(),
-            Self::WindowKeys(_) | Self::LookBack(_) | Self::LookAround { .. } => {
-                outside(Cause::Window, "window")
-            }
-            Self::Chunks(_) => outside(Cause::Chunk, "chunk"),
-            Self::Lengths(lengths) => (
-                Cause::Padding,
-                format!("key position {key} is not before length {}", lengths[cell.batch]),
-            ),
-            Self::PadCounts(counts) => (
-                Cause::Padding,
-                format!("key position {key} is before the pad count {}", counts[cell.batch]),
-            ),
-            Self::Prefix(keys) | Self::Sinks(keys) => {
-                (Cause::Prefix, format!("key position {key} is not one of the first {keys}"))
-            }
-            Self::BehindPads { band, counts, keys } => {
-                let pads = position(counts[cell.batch]);
-                let moved = Cell {
-                    query_position: query - pads,
-                    key_position: if *keys { key - pads } else { key },
-                    ..*cell
-                };
-                let (cause, fact) = band.fact(&moved);
-                (cause, format!("{fact}, as counted behind {pads} padded places"))
-            }
+        self.fold(&of_leaf, &|join, a, b| match join {
+            // What either side shows is not hidden by the other.
+            Join::Or if a.is_empty() || b.is_empty() => Vec::new(),
+            Join::And | Join::Or => [a, b].concat(),
+        })
+    }
+}
+
+impl HidingPart {
+    /// The leaf that hides a cell, or, under `!`, shows it.
+    fn of(leaf: &Leaf, shown: bool, cell: &Cell) -> Self {
+        let mask = Mask::from(leaf.clone());
+        if !shown {
+            let (cause, fact) = leaf.predicate().why_hidden(cell);
+            return Self { cause, mask, fact };
         }
+        let fact = format!(
+            "{leaf} shows key position {} to query position {}",
+            cell.key_position, cell.query_position
+        );
+        Self { cause: Cause::Opposite, mask: !mask, fact }
     }
 }

@@ -11,9 +11,9 @@ use burn_decoder::attention::{
     RotaryLayout, RotaryScaling,
 };
 use burn_decoder::decoder::{
-    Activation, Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
-    Positions,
+    Positions, Request, ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 
@@ -76,13 +76,16 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post, RMSNorm, GeGLU, one key head", post(rms(layer(3, Some(1), GeGlu)))),
         ("sandwich, RMSNorm, GELU", rms(placed(layer(3, None, Gelu), NormPlacement::Sandwich))),
         ("norms on outputs, SwiGLU", placed(layer(3, None, SwiGlu), NormPlacement::Output)),
-        ("parallel, LayerNorm, GELU", layer(3, None, Gelu).with_arrangement(Arrangement::Parallel)),
+        (
+            "parallel, LayerNorm, GELU",
+            layer(3, None, Gelu).with_residual_layout(ResidualLayout::Parallel),
+        ),
         (
             "parallel, one norm, quiet softmax",
             with_attention(layer(3, None, Gelu), |attention| {
                 attention.with_sinks(AttentionSinks::Quiet)
             })
-            .with_arrangement(Arrangement::ParallelSharedNorm),
+            .with_residual_layout(ResidualLayout::ParallelSharedNorm),
         ),
         (
             "rotary, norms of queries and keys, grouped heads",
@@ -199,16 +202,18 @@ impl Probe {
     }
 
     fn input(&self, memory: Tensor<3>) -> LanguageModelInput {
-        let mut input = LanguageModelInput::new()
-            .with_kernel(self.kernel)
-            .with_positions(self.positions.clone());
+        let mut input = Batch::new().with_positions(self.positions.clone());
         if let Some(mask) = &self.padding_mask {
             input = input.with_mask(mask.clone());
         }
         if self.has_memory() {
             input = input.with_memory(memory, self.memory_mask.clone());
         }
-        input
+        input.asking(self.request())
+    }
+
+    fn request(&self) -> Request {
+        Request::new().with_kernel(self.kernel)
     }
 
     fn has_memory(&self) -> bool {
@@ -348,13 +353,13 @@ impl Probe {
             &self.device,
         );
         let together = self.model.forward(tokens.clone(), self.input(self.memory())).unwrap();
-        let mut input = LanguageModelInput::new().with_kernel(self.kernel);
+        let mut input = Batch::new();
         if self.has_memory() {
             let memory = self.memory().slice([row..row + 1, 0..MEMORY_LENGTHS[row], 0..D_MODEL]);
             input = input.with_memory(memory, Mask::all_visible());
         }
         let alone = tokens.slice([row..row + 1, range.clone()]);
-        let alone = self.model.forward(alone, input).unwrap().logits;
+        let alone = self.model.forward(alone, input.asking(self.request())).unwrap().logits;
         let together = together.logits.slice([row..row + 1, range, 0..VOCAB_SIZE]);
         let difference = (together - alone).abs().max().into_scalar::<f32>();
         if difference.is_nan() { f64::INFINITY } else { difference.into() }

@@ -7,14 +7,14 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_decoder::Error;
-use burn_decoder::attention::{AttentionOptions, MultiHeadAttentionConfig, RotaryConfig};
+use burn_decoder::attention::{MultiHeadAttentionConfig, Request, RotaryConfig};
 use burn_decoder::decoder::{
-    Activation, Arrangement, DecoderConfig, DecoderInput, DecoderLayer, DecoderLayerConfig,
-    FeedForwardConfig, NormConfig, NormPlacement,
+    Activation, Batch, DecoderConfig, DecoderLayer, DecoderLayerConfig, FeedForwardConfig,
+    LayerContext, Memory, NormConfig, NormPlacement, ResidualLayout,
 };
 use burn_decoder::import::LoadOptions;
 use burn_decoder::import::pytorch::{self, StateDict};
-use burn_decoder::mask::{Grid, LoweredMask, Mask};
+use burn_decoder::mask::{Grid, LoweredMask, Mask, SequenceMaskConfig};
 
 use crate::fixtures::{Fixtures, GRADIENT, OUTPUT, assert_close};
 use crate::pytorch::{layer_gradients, norm_gradients};
@@ -52,6 +52,8 @@ struct Io {
     memory: Tensor<3>,
     mask: LoweredMask,
     memory_mask: LoweredMask,
+    /// The same for a stack.
+    batch: Batch,
 }
 
 impl Io {
@@ -64,20 +66,22 @@ impl Io {
         let causal = Mask::from_hidden(&fixtures.hidden::<2>("io.tgt_mask", device)).unwrap();
         let grid = Grid::square(batch, queries);
         assert!(Mask::look_ahead().equals(&causal, &grid).unwrap());
-        let mask = Mask::look_ahead() & padding("io.tgt_key_padding_mask");
+        let padded = padding("io.tgt_key_padding_mask");
         let memory_mask = padding("io.memory_key_padding_mask");
         Self {
+            batch: Batch::new()
+                .with_mask(padded.clone())
+                .with_memory(memory.clone(), memory_mask.clone()),
             tgt,
             memory,
-            mask: mask.lower(&grid).unwrap(),
+            mask: (Mask::look_ahead() & padded).lower(&grid).unwrap(),
             memory_mask: memory_mask.lower(&Grid::top_left(batch, queries, keys)).unwrap(),
         }
     }
 
-    fn input(&self) -> DecoderInput<'_> {
-        DecoderInput::new(self.tgt.clone(), &self.mask)
-            .with_memory(&self.memory, &self.memory_mask)
-            .with_weights(true)
+    fn context(&self) -> LayerContext<'_> {
+        let memory = Memory { states: &self.memory, mask: &self.memory_mask };
+        LayerContext { memory: Some(memory), ..LayerContext::new(&self.mask) }
     }
 
     /// Compares the gradients of inputs and parameters with all of those in the file.
@@ -112,7 +116,7 @@ on_each_backend! {
                 let layer = load_state_dict(layer, fixtures.path());
 
                 let io = Io::new(&fixtures, &device);
-                let output = layer.forward(io.input());
+                let output = layer.forward(io.tgt.clone(), &io.context(), &weights());
                 for (name, got) in [
                     ("io.out", output.output.to_data()),
                     ("io.self_weights", output.self_weights.unwrap().to_data()),
@@ -137,7 +141,7 @@ on_each_backend! {
             let decoder = load_state_dict(decoder, &fixtures.path().with_file_name(file));
 
             let io = Io::new(&fixtures, &device);
-            let output = decoder.forward(io.input());
+            let output = decoder.forward(io.tgt.clone(), &io.batch, &weights()).unwrap();
             assert_eq!([output.self_weights.len(), output.cross_weights.len()], [3, 3]);
             let expected = fixtures.data("io.out");
             assert_close("io.out", output.output.to_data(), expected, OUTPUT.on(&device));
@@ -161,9 +165,9 @@ on_each_backend! {
         let layer = small_config().init(&device).unwrap();
         let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
-        let quiet = layer.forward(DecoderInput::new(x.clone(), &mask));
+        let quiet = layer.forward(x.clone(), &LayerContext::new(&mask), &Request::new());
         assert!(quiet.self_weights.is_none() && quiet.cross_weights.is_none());
-        let asked = layer.forward(DecoderInput::new(x, &mask).with_weights(true));
+        let asked = layer.forward(x, &LayerContext::new(&mask), &weights());
         assert_eq!(asked.self_weights.unwrap().dims(), [2, 3, 5, 5]);
         assert!(asked.cross_weights.is_none());
         assert_close("output", quiet.output.to_data(), asked.output.to_data(), OUTPUT.on(&device));
@@ -171,19 +175,19 @@ on_each_backend! {
 
     /// The table of placements, each made by hand from the parts.
     fn placements_and_parallel(device: Device) {
-        use Arrangement::*;
+        use ResidualLayout::*;
         use NormPlacement::*;
         let x = Tensor::<3>::random([2, 5, 12], Distribution::Default, &device);
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
         let sequential = [Pre, Post, Output, Sandwich].map(|placement| (placement, Sequential));
         let parallel = [(Pre, Parallel), (Sandwich, Parallel), (Pre, ParallelSharedNorm)];
-        for (placement, arrangement) in sequential.into_iter().chain(parallel) {
+        for (placement, residual_layout) in sequential.into_iter().chain(parallel) {
             let config =
-                small_config().with_norm_placement(placement).with_arrangement(arrangement);
+                small_config().with_norm_placement(placement).with_residual_layout(residual_layout);
             let layer = config.init(&device).unwrap();
             let attend = |x: Tensor<3>| {
-                let options = AttentionOptions::new();
-                layer.self_attention.forward(x.clone(), x.clone(), x, &mask, &options).output
+                let request = Request::new();
+                layer.self_attention.forward(x.clone(), x.clone(), x, &mask, &request).output
             };
             let feed = |x| layer.feed_forward.forward(x);
             let norm = |x| layer.self_attention_norm.forward(x);
@@ -191,7 +195,7 @@ on_each_backend! {
             let second = |x| layer.self_attention_output_norm.as_ref().unwrap().forward(x);
             let second_3 = |x| layer.feed_forward_output_norm.as_ref().unwrap().forward(x);
             let x0 = || x.clone();
-            let expected = match (placement, arrangement) {
+            let expected = match (placement, residual_layout) {
                 (Post, _) => {
                     let x1 = norm(x0() + attend(x0()));
                     norm_3(x1.clone() + feed(x1))
@@ -215,8 +219,8 @@ on_each_backend! {
                 }
                 (Sandwich, _) => x0() + second(attend(norm(x0()))) + second_3(feed(norm_3(x0()))),
             };
-            let got = layer.forward(DecoderInput::new(x0(), &mask)).output;
-            let what = format!("{placement:?}, {arrangement:?}");
+            let got = layer.forward(x0(), &LayerContext::new(&mask), &Request::new()).output;
+            let what = format!("{placement:?}, {residual_layout:?}");
             assert_close(&what, got.into_data(), expected.into_data(), OUTPUT.on(&device));
             let decoder = DecoderConfig::new(config, 1).init(&device).unwrap();
             assert_eq!(decoder.final_norm.is_some(), placement != Post);
@@ -232,12 +236,41 @@ on_each_backend! {
         let window = &look_ahead & Mask::window_keys(2).unwrap();
         let lower = |mask: &Mask| mask.lower(&Grid::square(2, 5)).unwrap();
         let (full, narrow) = (lower(&look_ahead), lower(&window));
-        let output = decoder.forward(DecoderInput::new(x, &full).with_weights(true));
+        let batch = Batch::new().with_lengths([5, 4]);
+        let output = decoder.forward(x, &batch, &weights()).unwrap();
         for (weights, mask) in output.self_weights.iter().zip([&narrow, &full, &narrow]) {
             let weights: Vec<f32> = weights.to_data().iter::<f32>().collect();
             for (at, weight) in weights.into_iter().enumerate() {
                 let (row, head, query, key) = (at / 75, at / 25 % 3, at / 5 % 5, at % 5);
                 assert_eq!(weight > 0.0, mask.is_visible(row, head, query, key));
+            }
+        }
+    }
+
+    /// The mask of a configuration, said by its fields or as a rule, and the window of each layer make
+    /// what the layers see; a configuration with all of it survives a file.
+    fn the_mask_of_a_configuration(device: Device) {
+        let fields = SequenceMaskConfig::new().with_window_keys(Some(4)).with_sinks(1);
+        let rule = (Mask::window_keys(4).unwrap() | Mask::sinks(1)) & Mask::look_ahead();
+        for mask in [fields, rule.clone().into()] {
+            let config = DecoderConfig::new(small_config(), 2)
+                .with_mask(mask)
+                .with_windows(vec![None, Some(2)]);
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("config.json");
+            config.save(&file).unwrap();
+            let decoder = DecoderConfig::load(&file).unwrap().init(&device).unwrap();
+            let x = Tensor::<3>::random([2, 7, 12], Distribution::Default, &device);
+            let batch = Batch::new().with_pad_counts([0, 2]);
+            let output = decoder.forward(x, &batch, &weights()).unwrap();
+            let padded = rule.left_padded([0, 2]);
+            let narrow = &padded & Mask::look_back(1);
+            for (weights, mask) in output.self_weights.iter().zip([padded, narrow]) {
+                let mask = mask.lower(&Grid::square(2, 7)).unwrap();
+                for (at, weight) in weights.to_data().iter::<f32>().enumerate() {
+                    let (row, query, key) = (at / 147, at / 7 % 7, at % 7);
+                    assert_eq!(weight > 0.0, mask.is_visible(row, 0, query, key), "{mask:?}");
+                }
             }
         }
     }
@@ -264,6 +297,10 @@ on_each_backend! {
     }
 }
 
+fn weights() -> Request {
+    Request::new().with_weights(true)
+}
+
 /// d_model 12, 3 heads, d_ff 19
 fn small_config() -> DecoderLayerConfig {
     DecoderLayerConfig::new(MultiHeadAttentionConfig::new(12, 3), FeedForwardConfig::new(12, 19))
@@ -273,7 +310,7 @@ fn outputs(layer: &DecoderLayer, device: &Device) -> TensorData {
     let x: Vec<f32> = (0..60).map(|i| (i as f32 * 0.7).sin()).collect();
     let x = Tensor::<3>::from_data(TensorData::new(x, [1, 5, 12]), device);
     let mask = Mask::look_ahead().lower(&Grid::square(1, 5)).unwrap();
-    layer.forward(DecoderInput::new(x, &mask)).output.into_data()
+    layer.forward(x, &LayerContext::new(&mask), &Request::new()).output.into_data()
 }
 
 /// The field, what was expected and what came.
@@ -308,15 +345,15 @@ fn bad_configurations_are_refused() {
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::Parallel)
+                .with_residual_layout(ResidualLayout::Parallel)
                 .with_norm_placement(NormPlacement::Post),
-            ["arrangement", "inside the residuals", "NormPlacement::Post"],
+            ["residual_layout", "inside the residuals", "NormPlacement::Post"],
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::ParallelSharedNorm)
+                .with_residual_layout(ResidualLayout::ParallelSharedNorm)
                 .with_norm_placement(NormPlacement::Sandwich),
-            ["arrangement", "NormPlacement::Pre", "NormPlacement::Sandwich"],
+            ["residual_layout", "NormPlacement::Pre", "NormPlacement::Sandwich"],
         ),
         (
             small_config().with_cross_attention(Some(
@@ -330,9 +367,9 @@ fn bad_configurations_are_refused() {
         ),
         (
             small_config()
-                .with_arrangement(Arrangement::Parallel)
+                .with_residual_layout(ResidualLayout::Parallel)
                 .with_cross_attention(Some(attention(12, 3))),
-            ["arrangement", "no cross-attention", "got cross-attention"],
+            ["residual_layout", "no cross-attention", "got cross-attention"],
         ),
         (
             small_config().with_norm(NormConfig::rms_norm().with_epsilon(0.0)),
@@ -350,6 +387,9 @@ fn bad_configurations_are_refused() {
     let windows = DecoderConfig::new(small_config(), 2).with_windows(vec![None, Some(0)]);
     let error = windows.init(&device).unwrap_err();
     assert_eq!(error.to_string(), "DecoderConfig::windows: expected at least 1, got 0");
+    let padding = SequenceMaskConfig::new().with_pad_id(Some(3));
+    let error = DecoderConfig::new(small_config(), 2).with_mask(padding).init(&device).unwrap_err();
+    assert!(error.to_string().contains("tell padding with each batch"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use burn_decoder::attention::{
-    Alibi, AttentionOptions, Kernel, MultiHeadAttentionConfig, scaled_dot_product_attention,
+    Alibi, Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 use proptest::prelude::*;
@@ -63,19 +63,20 @@ fn inputs(
 fn train_on(
     inputs: &Inputs,
     mask: &LoweredMask,
-    options: &AttentionOptions,
+    score: &Score,
+    request: &Request,
     track: impl Fn(&Tensor<4>) -> Tensor<4>,
 ) -> Results {
     let [q, k, v] = [0, 1, 2].map(|i| track(&inputs[i]));
-    let bias = options.bias.as_ref().map(&track);
+    let bias = score.bias.as_ref().map(&track);
     // a sink a head, tracked as the other tensors are
-    let sinks = options.sinks.as_ref().map(|sinks| track(&sinks.clone().unsqueeze()));
-    let options = options
+    let sinks = score.sinks.as_ref().map(|sinks| track(&sinks.clone().unsqueeze()));
+    let score = score
         .clone()
         .with_bias(bias.clone())
         .with_sinks(sinks.clone().map(|sinks| sinks.flatten::<1>(0, 3)));
     let output =
-        scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), mask, &options).output;
+        scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), mask, &score, request).output;
     let gradients = (output.clone() * inputs[3].clone().autodiff()).sum().backward();
     let gradient = |x: &Tensor<4>| to_f64(x.grad(&gradients).expect("a gradient").into_data());
     let mut results = vec![to_f64(output.into_data())];
@@ -85,12 +86,16 @@ fn train_on(
     results
 }
 
-fn train(inputs: &Inputs, mask: &LoweredMask, options: &AttentionOptions) -> Results {
-    train_on(inputs, mask, options, |x| x.clone().autodiff().require_grad())
+fn train(inputs: &Inputs, mask: &LoweredMask, request: &Request) -> Results {
+    train_scored(inputs, mask, &Score::new(), request)
 }
 
-fn fused() -> AttentionOptions {
-    AttentionOptions::new().with_kernel(Kernel::Fused)
+fn train_scored(inputs: &Inputs, mask: &LoweredMask, score: &Score, request: &Request) -> Results {
+    train_on(inputs, mask, score, request, |x| x.clone().autodiff().require_grad())
+}
+
+fn fused() -> Request {
+    Request::new().with_kernel(Kernel::Fused)
 }
 
 fn causal(batch: usize, length: usize) -> LoweredMask {
@@ -119,7 +124,7 @@ fn assert_same(got: &Results, expected: &Results, forward: f64, backward: f64, w
 
 /// What a request is made of, at random.
 #[derive(Clone, Debug)]
-struct Request {
+struct Case {
     sizes: [usize; 7],
     mask: u8,
     dense: bool,
@@ -132,33 +137,34 @@ struct Request {
     dropout: Option<(f64, u64)>,
 }
 
-impl Request {
+impl Case {
     fn check(&self, device: &Device, dtype: DType, forward: f64, backward: f64) {
         let [batch, heads, _, queries, keys, ..] = self.sizes;
         device.seed(7);
         let inputs = inputs(self.sizes, device, dtype);
         let mask = self.mask(device);
-        let mut options = AttentionOptions::new().with_softcap(self.softcap).with_scale(self.scale);
+        let mut score = Score::new().with_softcap(self.softcap).with_scale(self.scale);
         if let Some(broadcast) = self.bias {
             let mut shape = [batch, heads, queries, keys];
             for (axis, one) in shape.iter_mut().zip(broadcast) {
                 *axis = if one { 1 } else { *axis };
             }
             let bias = Tensor::random(shape, Distribution::Default, (device, dtype));
-            options = options.with_bias(bias);
+            score = score.with_bias(bias);
         }
         if self.alibi {
-            options = options.with_alibi(Alibi::new(heads));
+            score = score.with_alibi(Alibi::new(heads));
         }
         if self.sinks {
             let sinks = Distribution::Normal(0.0, 2.0);
-            options = options.with_sinks(Tensor::random([heads], sinks, (device, dtype)));
+            score = score.with_sinks(Tensor::random([heads], sinks, (device, dtype)));
         }
         if let Some((probability, seed)) = self.dropout {
-            options = options.with_dropout(probability).with_dropout_seed(seed);
+            score = score.with_dropout(probability).with_dropout_seed(seed);
         }
-        let expected = train(&inputs, &mask, &options.clone().with_kernel(Kernel::Reference));
-        let got = train(&inputs, &mask, &options.with_kernel(Kernel::Fused));
+        let expected =
+            train_scored(&inputs, &mask, &score, &Request::new().with_kernel(Kernel::Reference));
+        let got = train_scored(&inputs, &mask, &score, &fused());
         assert_same(&got, &expected, forward, backward, &format!("{self:?}"));
     }
 
@@ -182,7 +188,7 @@ impl Request {
     }
 }
 
-fn requests(longest: usize) -> impl Strategy<Value = Request> {
+fn requests(longest: usize) -> impl Strategy<Value = Case> {
     let sizes =
         (1..=2usize, 1..=2usize, 1..=3usize, 1..=longest, 1..=longest, 1..=19usize, 1..=19usize)
             .prop_map(|(batch, kv_heads, group, queries, keys, head_dim, value_dim)| {
@@ -193,7 +199,7 @@ fn requests(longest: usize) -> impl Strategy<Value = Request> {
     let scores = (proptest::option::of(0.5..5.0), proptest::option::of(0.1..1.0));
     let dropout = proptest::option::of((0.05..0.9, any::<u64>()));
     (sizes, rules, bias, scores, dropout).prop_map(
-        |(sizes, (mask, dense, padding, alibi, sinks), bias, (softcap, scale), dropout)| Request {
+        |(sizes, (mask, dense, padding, alibi, sinks), bias, (softcap, scale), dropout)| Case {
             sizes,
             mask,
             dense,
@@ -228,7 +234,7 @@ on_each_cpu! {
     fn agrees_at_tile_edges(device: Device) {
         for length in [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 96, 97, 127, 128, 129, 255, 256, 257] {
             for (queries, keys) in [(length, length), (3, length), (length, 5)] {
-                Request {
+                Case {
                     sizes: [1, 2, 1, queries, keys, 64, 64],
                     mask: 1,
                     dense: false,
@@ -252,28 +258,28 @@ on_each_cpu! {
         let inputs = inputs(sizes, &device, DType::F64);
         let mask = Mask::look_ahead().lower(&Grid::bottom_right(1, 5, 7)).unwrap();
         let bias = Tensor::random([1, 2, 1, 7], Distribution::Default, (&device, DType::F64));
-        let options = fused()
+        let score = Score::new()
             .with_bias(bias)
             .with_softcap(3.0)
             .with_alibi(Alibi::new(2))
             .with_sinks(Tensor::from_data(TensorData::from([0.4, -0.7]), (&device, DType::F64)))
             .with_dropout(0.3)
             .with_dropout_seed(11);
-        let results = train(&inputs, &mask, &options);
-        let loss = |inputs: &Inputs, options: &AttentionOptions| {
+        let results = train_scored(&inputs, &mask, &score, &fused());
+        let loss = |inputs: &Inputs, score: &Score| {
             let [q, k, v, g] = inputs.clone().map(|x| x.autodiff());
-            let options = options
+            let score = score
                 .clone()
-                .with_bias(options.bias.clone().map(|x| x.autodiff()))
-                .with_sinks(options.sinks.clone().map(|x| x.autodiff()));
-            let output = scaled_dot_product_attention(q, k, v, &mask, &options).output;
+                .with_bias(score.bias.clone().map(|x| x.autodiff()))
+                .with_sinks(score.sinks.clone().map(|x| x.autodiff()));
+            let output = scaled_dot_product_attention(q, k, v, &mask, &score, &fused()).output;
             (output * g).sum().into_scalar::<f64>()
         };
         for which in 0..5 {
             let base = match which {
                 0..3 => inputs[which].clone(),
-                3 => options.bias.clone().unwrap(),
-                _ => options.sinks.clone().unwrap().unsqueeze(),
+                3 => score.bias.clone().unwrap(),
+                _ => score.sinks.clone().unwrap().unsqueeze(),
             };
             let data = to_f64(base.to_data());
             for at in 0..data.len() {
@@ -282,13 +288,13 @@ on_each_cpu! {
                     data[at] += by;
                     let data = TensorData::new(data, base.dims());
                     let moved = Tensor::<4>::from_data(data, (&device, DType::F64));
-                    let (mut inputs, mut options) = (inputs.clone(), options.clone());
+                    let (mut inputs, mut score) = (inputs.clone(), score.clone());
                     match which {
                         0..3 => inputs[which] = moved,
-                        3 => options = options.with_bias(moved.autodiff()),
-                        _ => options = options.with_sinks(moved.autodiff().flatten::<1>(0, 3)),
+                        3 => score = score.with_bias(moved.autodiff()),
+                        _ => score = score.with_sinks(moved.autodiff().flatten::<1>(0, 3)),
                     }
-                    loss(&inputs, &options)
+                    loss(&inputs, &score)
                 };
                 let difference = (moved(step) - moved(-step)) / (2.0 * step);
                 let got = results[which + 1][at];
@@ -309,7 +315,7 @@ on_each_cpu! {
         let track = |x: &Tensor<4>| x.clone().autodiff().require_grad();
         let [q, k, v] = [0, 1, 2].map(|i| track(&inputs[i]));
         let output =
-            scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &fused()).output;
+            scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &Score::new(), &fused()).output;
         let gradients = (output.clone() * inputs[3].clone().autodiff()).sum().backward();
         assert_close("out", output.into_data(), fixtures.data(&case("out")), OUTPUT.on(&device));
         for (name, x) in [("dq", q), ("dk", k), ("dv", v)] {
@@ -347,10 +353,9 @@ on_each_cpu! {
     fn the_future_changes_no_bit(device: Device) {
         let length = 130;
         let [q, k, v, _] = inputs([1, 2, 2, length, length, 16, 16], &device, DType::F32);
-        let options = fused();
         let mask = causal(1, length);
         let run = |k: Tensor<4>, v: Tensor<4>, upto: usize| {
-            let output = scaled_dot_product_attention(q.clone(), k, v, &mask, &options).output;
+            let output = scaled_dot_product_attention(q.clone(), k, v, &mask, &Score::new(), &fused()).output;
             to_f64(output.slice([0..1, 0..2, 0..upto]).into_data())
         };
         for seen in [1, 31, 63, 64, 65, 129] {
@@ -393,16 +398,16 @@ on_each_cpu! {
         let inputs = inputs([2, 3, 1, 17, 17, 8, 8], &device, DType::F32);
         let mask = causal(2, 17);
         let [q, k, v, _] = inputs.clone();
-        let plain = scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &fused());
+        let plain = scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &Score::new(), &fused());
         let plain = to_f64(plain.output.into_data());
         let trained = train(&inputs, &mask, &fused());
         assert_eq!(trained[0], plain);
         // An autodiff device, but nothing to track.
         let [q, k, v] = [q, k, v].map(|x| x.autodiff());
-        let untracked = scaled_dot_product_attention(q, k, v, &mask, &fused());
+        let untracked = scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &fused());
         assert_eq!(to_f64(untracked.output.into_data()), plain);
         // What Auto picks.
-        assert_eq!(train(&inputs, &mask, &AttentionOptions::new()), trained);
+        assert_eq!(train(&inputs, &mask, &Request::new()), trained);
     }
 
     fn gradient_checkpointing_changes_no_bit(device: Device) {
@@ -415,7 +420,7 @@ on_each_cpu! {
                 Tensor::<4>::from_data(inputs[i].to_data(), &device).require_grad()
             });
             let [q, k, v] = leaves.each_ref().map(|x| x.clone() * 0.5);
-            let output = scaled_dot_product_attention(q, k, v, &mask, &fused()).output;
+            let output = scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &fused()).output;
             let gradients = (output.clone() * output).sum().backward();
             leaves.map(|x| to_f64(x.grad(&gradients).unwrap().into_data()))
         };
@@ -430,7 +435,7 @@ on_each_cpu! {
             let mut tracked = [0, 1, 2].map(|i| all[i].clone().autodiff());
             tracked[which] = tracked[which].clone().require_grad();
             let [q, k, v] = tracked.clone();
-            let output = scaled_dot_product_attention(q, k, v, &mask, &fused()).output;
+            let output = scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &fused()).output;
             let gradients = (output * all[3].clone().autodiff()).sum().backward();
             for (i, x) in tracked.iter().enumerate() {
                 let got = x.grad(&gradients).map(|x| to_f64(x.into_data()));
@@ -459,7 +464,7 @@ on_each_cpu! {
         let leaf = q.autodiff().require_grad();
         let (k, v) = (k.autodiff(), v.autodiff());
         let output =
-            scaled_dot_product_attention(leaf.clone(), k, v, &causal(2, 7), &fused()).output;
+            scaled_dot_product_attention(leaf.clone(), k, v, &causal(2, 7), &Score::new(), &fused()).output;
         let gradients = output.sum().backward();
         assert_eq!(to_f64(leaf.grad(&gradients).unwrap().into_data()), expected[1]);
     }

@@ -6,8 +6,8 @@ use burn_decoder::Error;
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::decoder::{
-    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel, LanguageModelConfig,
-    LanguageModelInput,
+    Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, Request,
 };
 use burn_decoder::generation::{
     BeamConfig, Finish, Generated, Generation, GenerationConfig, SamplingConfig, beam_search,
@@ -31,12 +31,7 @@ fn decided(config: burn_decoder::decoder::LanguageModelConfig, device: &Device) 
 }
 
 /// Greedy generation with a pass over everything for each token.
-fn without_cache(
-    model: &LanguageModel,
-    prompt: &[u32],
-    new: usize,
-    input: LanguageModelInput,
-) -> Vec<u32> {
+fn without_cache(model: &LanguageModel, prompt: &[u32], new: usize, input: Batch) -> Vec<u32> {
     let device = model.embedding.weight.device();
     let mut all: Vec<i64> = prompt.iter().map(|&token| token.into()).collect();
     for _ in 0..new {
@@ -110,7 +105,7 @@ on_each_backend! {
         );
         let model = decided(LanguageModelConfig::new(23, DecoderConfig::new(layer, 1)), &device);
         let prompt = vec![3, 1, 4];
-        let expected = without_cache(&model, &prompt, 6, LanguageModelInput::new());
+        let expected = without_cache(&model, &prompt, 6, Batch::new());
         let config = GenerationConfig::new(6);
         let finish = || generate(&model, std::slice::from_ref(&prompt), &config).remove(0).tokens;
         assert_eq!(finish(), expected);
@@ -191,7 +186,7 @@ fn log_probabilities_are_the_models() {
     let got = generate(&model, std::slice::from_ref(&prompt), &config).remove(0);
 
     let all: Vec<i64> = prompt.iter().chain(&got.tokens).map(|&token| token.into()).collect();
-    let logits = model.forward(tokens(&[all], &device), Default::default()).unwrap().logits;
+    let logits = model.forward(tokens(&[all], &device), Batch::new()).unwrap().logits;
     let log = burn::tensor::activation::log_softmax(logits, 2);
     for (i, (&token, log_probability)) in got.tokens.iter().zip(got.log_probabilities).enumerate() {
         let at = log.clone().slice([0..1, 2 + i..3 + i, token as usize..token as usize + 1]);
@@ -206,7 +201,7 @@ fn weights_of_generated_tokens() {
     let device = any_device();
     let model = decided(plain(), &device);
     let prompts = [vec![3, 1, 4], vec![1]];
-    let input = LanguageModelInput::new().with_weights(true);
+    let input = Batch::new().asking(Request::new().with_weights(true));
     let generation =
         Generation::with_input(&model, &prompts, input.clone(), &GenerationConfig::new(4));
     let mut rows: Vec<Vec<i64>> =
@@ -236,7 +231,7 @@ fn enumerate(model: &LanguageModel, prompt: &[u32], config: &BeamConfig) -> Vec<
             .iter()
             .map(|(new, _)| prompt.iter().chain(new).map(|&token| token.into()).collect())
             .collect();
-        let logits = model.forward(tokens(&rows, &device), Default::default()).unwrap().logits;
+        let logits = model.forward(tokens(&rows, &device), Batch::new()).unwrap().logits;
         let last = logits.narrow(1, rows[0].len() - 1, 1);
         let [_, _, vocab_size] = last.dims();
         let log: Vec<f32> =
@@ -277,7 +272,7 @@ fn a_wide_beam_finds_the_best_of_all() {
         let model = tiny(&device);
         let prompts = [vec![0, 3, 1], vec![2]];
         let config = BeamConfig::new(125, 4).with_stop_tokens(vec![2]).with_length_penalty(penalty);
-        let found = beam_search(&model, &prompts, Default::default(), &config).unwrap();
+        let found = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
         for (prompt, found) in prompts.iter().zip(found) {
             let all = enumerate(&model, prompt, &config);
             for (found, (tokens, score)) in found.iter().zip(&all).take(10) {
@@ -316,10 +311,10 @@ fn beams_of_a_batch_are_as_alone() {
     let model = decided(plain(), &device);
     let prompts = prompts();
     let config = BeamConfig::new(3, 6).with_stop_tokens(vec![4]);
-    let together = beam_search(&model, &prompts, Default::default(), &config).unwrap();
+    let together = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
     for (prompt, together) in prompts.iter().zip(together) {
         let alone =
-            beam_search(&model, std::slice::from_ref(prompt), Default::default(), &config).unwrap();
+            beam_search(&model, std::slice::from_ref(prompt), Batch::new(), &config).unwrap();
         let ids = |beams: &[burn_decoder::generation::Hypothesis]| {
             beams.iter().map(|beam| beam.tokens.clone()).collect::<Vec<_>>()
         };
@@ -353,7 +348,7 @@ fn senseless_settings_are_refused() {
     assert!(start(&[], config()).contains("no prompts"));
     assert!(start(&[vec![1], vec![]], config()).contains("row 1"));
     assert!(start(&[vec![1, 17]], config()).contains("token 17"));
-    let beam = |config| beam_search(&model, &prompts, Default::default(), &config).unwrap_err();
+    let beam = |config| beam_search(&model, &prompts, Batch::new(), &config).unwrap_err();
     assert!(matches!(beam(BeamConfig::new(0, 3)), Error::Config { .. }));
     let nan = BeamConfig::new(2, 3).with_length_penalty(f64::NAN);
     assert!(matches!(beam(nan), Error::Config { .. }));

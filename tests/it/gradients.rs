@@ -11,10 +11,10 @@ use burn_decoder::attention::{
     RotaryLayout, RotaryScaling,
 };
 use burn_decoder::decoder::{
-    Activation, Arrangement, Decoder, DecoderConfig, DecoderInput, DecoderLayerConfig,
-    FeedForwardConfig, NormConfig, NormPlacement,
+    Activation, Batch, Decoder, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, NormConfig,
+    NormPlacement, Request, ResidualLayout,
 };
-use burn_decoder::mask::{Grid, LoweredMask, Mask};
+use burn_decoder::mask::Mask;
 
 use crate::backends::is_cpu;
 
@@ -60,8 +60,11 @@ fn configs() -> Vec<(&'static str, DecoderConfig)> {
         ("sandwich", layer(Gelu).with_norm_placement(NormPlacement::Sandwich)),
         ("RMSNorm", layer(Gelu).with_norm(NormConfig::rms_norm())),
         ("no shift", layer(Gelu).with_norm(NormConfig::LayerNorm { epsilon: 1e-3, bias: false })),
-        ("parallel", layer(Gelu).with_arrangement(Arrangement::Parallel)),
-        ("parallel, one norm", layer(Gelu).with_arrangement(Arrangement::ParallelSharedNorm)),
+        ("parallel", layer(Gelu).with_residual_layout(ResidualLayout::Parallel)),
+        (
+            "parallel, one norm",
+            layer(Gelu).with_residual_layout(ResidualLayout::ParallelSharedNorm),
+        ),
         ("cross", layer(Gelu).with_cross_attention(Some(attention(2)))),
         (
             "cross, sandwich",
@@ -155,12 +158,12 @@ impl Point {
 
     /// The weighted sum of all outputs.
     fn value(&self) -> Tensor<1> {
-        let masks = masks();
-        let mut input = DecoderInput::new(self.x.clone(), &masks[0]);
+        // Look-ahead with the last row padded in front, and a memory of which the first row sees 4.
+        let mut batch = Batch::new().with_mask(Mask::pad_counts([0, 2]));
         if self.decoder.layers[0].cross_attention.is_some() {
-            input = input.with_memory(&self.memory, &masks[1]);
+            batch = batch.with_memory(self.memory.clone(), Mask::lengths([4, KEYS]));
         }
-        let output = self.decoder.forward(input).output;
+        let output = self.decoder.forward(self.x.clone(), &batch, &Request::new()).unwrap().output;
         let weights: Vec<f64> =
             (0..BATCH * QUERIES * D_MODEL).map(|i| (i as f64 * 1.3).cos()).collect();
         let weights = TensorData::new(weights, output.dims());
@@ -190,16 +193,6 @@ impl Point {
         point.decoder.visit(&mut dot);
         dot.sum
     }
-}
-
-/// Look-ahead with the last row padded in front, and a memory of which the first row sees 4.
-fn masks() -> [LoweredMask; 2] {
-    let own = Mask::look_ahead() & Mask::pad_counts([0, 2]);
-    let memory = Mask::lengths([4, KEYS]);
-    [
-        own.lower(&Grid::square(BATCH, QUERIES)).unwrap(),
-        memory.lower(&Grid::top_left(BATCH, QUERIES, KEYS)).unwrap(),
-    ]
 }
 
 /// Numbers between -1 and 1, one after the other; the same ones for the same seed.

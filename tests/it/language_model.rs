@@ -6,8 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::Error;
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, LanguageModelInput, NormConfig, PositionEmbeddingConfig, Positions,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, NormConfig, PositionEmbeddingConfig, Positions, Request,
 };
 use burn_decoder::mask::Mask;
 
@@ -35,23 +35,44 @@ fn tokens<const B: usize, const L: usize>(ids: [[i64; L]; B], device: &Device) -
     Tensor::from_data(TensorData::from(ids), device)
 }
 
-fn logits(model: &LanguageModel, ids: Tensor<2, Int>, input: LanguageModelInput) -> Tensor<3> {
+fn logits(model: &LanguageModel, ids: Tensor<2, Int>, input: Batch) -> Tensor<3> {
     model.forward(ids, input).unwrap().logits
 }
 
 on_each_backend! {
+    /// Without tokens, without rows, with and without a memory: no scores, and no panic. Only the last
+    /// ones asked for or not.
+    fn empty_sequences(device: Device) {
+        for (cross, config) in [config(), cross_config()].into_iter().enumerate() {
+            let model = config.init(&device).unwrap();
+            for (rows, queries) in [(2, 0), (0, 3), (0, 0)] {
+                for request in [Request::new(), Request::new().with_last_logits_only()] {
+                    let ids = Tensor::<2, Int>::zeros([rows, queries], &device);
+                    let mut batch = Batch::new();
+                    if cross == 1 {
+                        let states = Tensor::zeros([rows, 3, D_MODEL], &device);
+                        batch = batch.with_memory(states, Mask::all_visible());
+                    }
+                    let logits = model.forward(ids, batch.asking(request)).unwrap().logits;
+                    let scored = if request.last_logits_only { queries.min(1) } else { queries };
+                    assert_eq!(logits.dims(), [rows, scored, model.vocab_size()]);
+                }
+            }
+        }
+    }
+
     fn shapes_and_weights(device: Device) {
         let model = cross_config().init(&device).unwrap();
         let ids = tokens([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], &device);
         let source = tokens([[2, 7, 1, 8, 2, 8, 1], [8, 2, 8, 4, 5, 9, 0]], &device);
         let memory = model.embed(source, &Positions::Index).unwrap();
-        let input = LanguageModelInput::new().with_memory(memory, Mask::lengths([7, 4]));
+        let input = Batch::new().with_memory(memory, Mask::lengths([7, 4]));
 
         let quiet = model.forward(ids.clone(), input.clone()).unwrap();
         assert_eq!(quiet.logits.dims(), [2, 5, VOCAB_SIZE]);
         assert!(quiet.self_weights.is_empty() && quiet.cross_weights.is_empty());
 
-        let asked = model.forward(ids, input.with_weights(true)).unwrap();
+        let asked = model.forward(ids, input.asking(Request::new().with_weights(true))).unwrap();
         let dims = |weights: &[Tensor<4>]| weights.iter().map(|w| w.dims()).collect::<Vec<_>>();
         assert_eq!(dims(&asked.self_weights), [[2, 3, 5, 5]; 2]);
         assert_eq!(dims(&asked.cross_weights), [[2, 2, 5, 7]; 2]);
@@ -62,8 +83,8 @@ on_each_backend! {
         let model = config().init(&device).unwrap();
         let ids = tokens([[3, 1, 4, 1, 5]], &device);
         let embedded = model.embed(ids.clone(), &Positions::Index).unwrap();
-        let rest = model.forward_embedded(embedded, LanguageModelInput::new()).unwrap();
-        let whole = logits(&model, ids, LanguageModelInput::new());
+        let rest = model.forward_embedded(embedded, Batch::new()).unwrap();
+        let whole = logits(&model, ids, Batch::new());
         assert_eq!(rest.logits.to_data(), whole.to_data());
     }
 
@@ -83,11 +104,11 @@ on_each_backend! {
         model.clone().save_file(&record).unwrap();
         let loaded = LanguageModelConfig::load(&json).unwrap().init(&device).unwrap();
         let ids = tokens([[3, 1, 4, 1, 5]], &device);
-        let expected = logits(&model, ids.clone(), LanguageModelInput::new()).to_data();
-        let before = logits(&loaded, ids.clone(), LanguageModelInput::new()).to_data();
+        let expected = logits(&model, ids.clone(), Batch::new()).to_data();
+        let before = logits(&loaded, ids.clone(), Batch::new()).to_data();
         assert_ne!(before, expected, "another start is another model");
         let loaded = loaded.load_file(&record);
-        assert_eq!(logits(&loaded, ids, LanguageModelInput::new()).to_data(), expected);
+        assert_eq!(logits(&loaded, ids, Batch::new()).to_data(), expected);
     }
 
     /// A softcap bounds the logits, and changes nothing but them.
@@ -96,9 +117,9 @@ on_each_backend! {
         let capped = config().with_head_bias(true).with_logit_softcap(Some(0.3));
         let capped = capped.init(&device).unwrap().load_record(plain.clone().into_record());
         let ids = tokens([[3, 1, 4, 1, 5]], &device);
-        let expected = logits(&plain, ids.clone(), LanguageModelInput::new());
+        let expected = logits(&plain, ids.clone(), Batch::new());
         let expected = (expected / 0.3).tanh() * 0.3;
-        let got = logits(&capped, ids, LanguageModelInput::new());
+        let got = logits(&capped, ids, Batch::new());
         assert_close("logits", got.into_data(), expected.into_data(), OUTPUT.on(&device));
     }
 
@@ -108,13 +129,13 @@ on_each_backend! {
             let model = config().with_positions(Some(positions)).init(&device).unwrap();
             let ids = tokens([[3, 1, 4, 1, 5, 9, 2]], &device);
             let documents = tokens([[0, 0, 0, 1, 1, 1, 1]], &device);
-            let input = LanguageModelInput::new()
+            let input = Batch::new()
                 .with_mask(Mask::document_ids(&documents))
                 .with_positions(Positions::Documents(vec![vec![0, 0, 0, 1, 1, 1, 1]]));
             let packed = logits(&model, ids.clone(), input);
             for range in [0..3, 3..7] {
                 let document = ids.clone().slice([0..1, range.clone()]);
-                let alone = logits(&model, document, LanguageModelInput::new());
+                let alone = logits(&model, document, Batch::new());
                 let packed = packed.clone().slice([0..1, range]);
                 assert_close("logits", packed.into_data(), alone.into_data(), LOGITS.on(&device));
             }
@@ -145,12 +166,12 @@ fn a_tied_head_has_no_parameters() {
         [false, true].map(|tied| config().with_tied_head(tied).init(&device).unwrap());
     assert_eq!(own.num_params() - tied.num_params(), VOCAB_SIZE * D_MODEL);
     let ids = tokens([[3, 1, 4]], &device);
-    let [_, queries, scores] = logits(&tied, ids, LanguageModelInput::new()).dims();
+    let [_, queries, scores] = logits(&tied, ids, Batch::new()).dims();
     assert_eq!([queries, scores], [3, VOCAB_SIZE]);
 }
 
 /// The error that `input` with the tokens `[[3, 1, 4]]` gives.
-fn refusal(config: LanguageModelConfig, ids: [i64; 3], input: LanguageModelInput) -> Error {
+fn refusal(config: LanguageModelConfig, ids: [i64; 3], input: Batch) -> Error {
     let device = any_device();
     let model = config.init(&device).unwrap();
     model.forward(tokens([ids], &device), input).unwrap_err()
@@ -158,7 +179,7 @@ fn refusal(config: LanguageModelConfig, ids: [i64; 3], input: LanguageModelInput
 
 #[test]
 fn bad_input_is_refused() {
-    let input = LanguageModelInput::new;
+    let input = Batch::new;
     for token in [17, -1] {
         let error = refusal(config(), [3, 1, token], input());
         assert!(

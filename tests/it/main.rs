@@ -7,6 +7,7 @@ mod attention;
 mod cache;
 mod causality;
 mod causality_bits;
+mod config_files;
 mod decoder;
 mod feed_forward;
 mod fixtures;

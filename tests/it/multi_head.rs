@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use burn_decoder::attention::{
-    AttentionOptions, MultiHeadAttention, MultiHeadAttentionConfig, scaled_dot_product_attention,
+    MultiHeadAttention, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::import::{LoadOptions, pytorch};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
@@ -60,9 +60,9 @@ on_each_backend! {
             let mask = mask(case, &fixtures, &grid, &device);
 
             for weights in [false, true] {
-                let options = AttentionOptions::new().with_weights(weights);
+                let request = Request::new().with_weights(weights);
                 let attended =
-                    layer.forward(query.clone(), key.clone(), value.clone(), &mask, &options);
+                    layer.forward(query.clone(), key.clone(), value.clone(), &mask, &request);
                 let upstream = fixtures.tensor::<3>(&format!("{case}.g"), &training);
                 let gradients = (attended.output.clone() * upstream).sum().backward();
 
@@ -106,8 +106,8 @@ on_each_backend! {
         let layer = layer(&device);
         let input = random([2, 3, 24], 1, &device);
         let mask = Mask::pad_counts([3, 0]).lower(&Grid::square(2, 3)).unwrap();
-        let options = AttentionOptions::new();
-        let output = layer.forward(input.clone(), input.clone(), input, &mask, &options).output;
+        let request = Request::new();
+        let output = layer.forward(input.clone(), input.clone(), input, &mask, &request).output;
         let bias = to_f64(fixtures.data("out_proj.bias"));
         let output = to_f64(output.into_data());
         for row in 0..3 {
@@ -135,8 +135,8 @@ on_each_backend! {
 
         let (input, memory) = (random([3, 5, 10], 1, &device), random([3, 8, 11], 2, &device));
         let mask = Mask::lengths([8, 3, 5]).lower(&Grid::bottom_right(3, 5, 8)).unwrap();
-        let options = AttentionOptions::new().with_weights(true);
-        let whole = layer.forward(input.clone(), memory.clone(), memory.clone(), &mask, &options);
+        let request = Request::new().with_weights(true);
+        let whole = layer.forward(input.clone(), memory.clone(), memory.clone(), &mask, &request);
         assert_eq!(whole.output.dims(), [3, 5, 10]);
         assert_eq!(whole.weights.unwrap().dims(), [3, 6, 5, 8]);
 
@@ -145,8 +145,8 @@ on_each_backend! {
             projection.forward(memory.clone()).reshape([3, 8, 2, 7]).swap_dims(1, 2) // [batch, kv_heads, keys, head_dim]
         });
         // The layer's own scale and softcap reach the function.
-        let options = AttentionOptions::new().with_scale(0.3).with_softcap(5.0);
-        let heads = scaled_dot_product_attention(query, key, value, &mask, &options).output;
+        let score = Score::new().with_scale(0.3).with_softcap(5.0);
+        let heads = scaled_dot_product_attention(query, key, value, &mask, &score, &request).output;
         let heads = heads.swap_dims(1, 2).reshape([3, 5, 42]); // [batch, queries, heads * head_dim]
         let pieces = layer.output.forward(heads);
         assert_close("pieces", pieces.into_data(), whole.output.into_data(), OUTPUT.on(&device));
@@ -163,8 +163,8 @@ on_each_backend! {
         let mask = Mask::look_ahead().lower(&Grid::square(2, 5)).unwrap();
         let run = |layer: &MultiHeadAttention, device: &Device| {
             let input = random([2, 5, 24], 3, device);
-            let options = AttentionOptions::new();
-            layer.forward(input.clone(), input.clone(), input, &mask, &options).output.into_data()
+            let request = Request::new();
+            layer.forward(input.clone(), input.clone(), input, &mask, &request).output.into_data()
         };
         assert_close("moved", run(&moved, &device), run(&layer, &home), OUTPUT.on(&device));
     }
@@ -176,13 +176,9 @@ on_each_backend! {
         let mask = LoweredMask::all_visible(Grid::square(2, 7));
         let run = |layer: &MultiHeadAttention, device: &Device| {
             let input = random([2, 7, 8], 5, device);
-            let options = AttentionOptions::new().with_dropout_seed(1);
-            to_f64(
-                layer
-                    .forward(input.clone(), input.clone(), input, &mask, &options)
-                    .output
-                    .into_data(),
-            )
+            let score = layer.score().with_dropout_seed(1);
+            let [q, k, v] = [input.clone(), input.clone(), input];
+            to_f64(layer.forward_scored(q, k, v, &mask, &score, &Request::new()).output.into_data())
         };
         let dropped = run(&layer, &training);
         let frozen = run(&layer.clone().freeze(), &training);
@@ -227,18 +223,23 @@ on_each_backend! {
         assert!(MultiHeadAttentionConfig::new(24, 5).with_head_dim(Some(3)).init(&device).is_ok());
     }
 
-    fn options_do_not_overrule_the_layer(device: Device) {
-        let layer = MultiHeadAttentionConfig::new(4, 2).init(&device).unwrap();
-        let input = random([1, 2, 4], 1, &device);
-        let mask = LoweredMask::all_visible(Grid::square(1, 2));
-        let options = AttentionOptions::new().with_dropout(0.1);
-        let run = || layer.forward(input.clone(), input.clone(), input.clone(), &mask, &options);
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
-        let text = panic.downcast_ref::<String>().unwrap();
-        assert!(
-            text.contains("expected scale, softcap, sinks and dropout to be left to the layer"),
-            "{text}"
-        );
+    /// The layer's score is its own, and a caller may add to it.
+    fn the_score_is_the_layers(device: Device) {
+        let config = MultiHeadAttentionConfig::new(4, 2).with_scale(Some(0.3)).with_softcap(Some(5.0));
+        let layer = config.init(&device).unwrap();
+        assert_eq!((layer.heads(), layer.kv_heads(), layer.head_dim()), (2, 2, 2));
+        let score = layer.score();
+        assert_eq!((score.scale, score.softcap), (Some(0.3), Some(5.0)));
+        let input = random([1, 3, 4], 1, &device);
+        let mask = LoweredMask::all_visible(Grid::square(1, 3));
+        let run = |score: &Score| {
+            let [q, k, v] = [input.clone(), input.clone(), input.clone()];
+            layer.forward_scored(q, k, v, &mask, score, &Request::new().with_weights(true))
+        };
+        // A bias on the first key draws all weight to it.
+        let bias = Tensor::<4>::from_data([[[[1e4f32, 0.0, 0.0]]]], &device);
+        let weights = to_f64(run(&score.with_bias(bias)).weights.unwrap().into_data());
+        assert!(weights.chunks(3).all(|row| row[0] > 0.999), "{weights:?}");
     }
 }
 

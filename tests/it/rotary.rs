@@ -5,12 +5,11 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_decoder::Error;
 use burn_decoder::attention::{
-    Alibi, AttentionOptions, AttentionSinks, HeadMapping, MultiHeadAttention,
-    MultiHeadAttentionConfig, QkNormConfig, RotaryConfig, RotaryLayout, RotaryScaling,
-    scaled_dot_product_attention,
+    Alibi, AttentionSinks, HeadMapping, MultiHeadAttention, MultiHeadAttentionConfig, QkNormConfig,
+    Request, RotaryConfig, RotaryLayout, RotaryScaling, Score, scaled_dot_product_attention,
 };
 use burn_decoder::decoder::{
-    Decoder, DecoderConfig, DecoderInput, DecoderLayerConfig, FeedForwardConfig, NormConfig,
+    Batch, Decoder, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LayerContext, NormConfig,
     Positions,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
@@ -42,7 +41,7 @@ fn look_ahead() -> LoweredMask {
 
 fn attend(layer: &MultiHeadAttention, x: &Tensor<3>) -> Tensor<3> {
     let x = || x.clone();
-    layer.forward(x(), x(), x(), &look_ahead(), &AttentionOptions::new()).output
+    layer.forward(x(), x(), x(), &look_ahead(), &Request::new()).output
 }
 
 /// `[batch, tokens, heads * head_dim]` as numbers, each head's channels turned by the definition.
@@ -81,12 +80,14 @@ fn by_hand(
     layer: &MultiHeadAttention,
     x: &Tensor<3>,
     prepare: impl Fn(Tensor<3>, bool) -> Tensor<3>,
-    options: AttentionOptions,
+    score: Score,
 ) -> Tensor<3> {
     let query = heads(prepare(layer.query.forward(x.clone()), true));
     let key = heads(prepare(layer.key.forward(x.clone()), false));
     let value = heads(layer.value.forward(x.clone()));
-    let output = scaled_dot_product_attention(query, key, value, &look_ahead(), &options).output;
+    let output =
+        scaled_dot_product_attention(query, key, value, &look_ahead(), &score, &Request::new())
+            .output;
     let output = output.swap_dims(1, 2).reshape([BATCH, TOKENS, HEADS * HEAD_DIM]); // [batch, tokens, heads * head_dim]
     layer.output.forward(output)
 }
@@ -104,7 +105,7 @@ on_each_backend! {
                 let frequency = |pair| 50f64.powf(-2.0 * pair as f64 / dim as f64);
                 let prepare =
                     |x, _| turned(x, &|_, token| token as f64, &frequency, dim, layout);
-                let expected = by_hand(&layer, &x, prepare, AttentionOptions::new());
+                let expected = by_hand(&layer, &x, prepare, Score::new());
                 let what = format!("{layout:?}, {dim}");
                 let got = attend(&layer, &x).into_data();
                 assert_close(&what, got, expected.into_data(), OUTPUT.on(&device));
@@ -123,12 +124,9 @@ on_each_backend! {
         let x = numbers([BATCH, TOKENS, D_MODEL], 0.7, &device);
         let mask = look_ahead();
         let run = |decoder: &Decoder, positions: Option<Positions>| {
-            let ids = positions.map(|positions| positions.ids(BATCH, 0, TOKENS).unwrap());
-            let mut input = DecoderInput::new(x.clone(), &mask);
-            if let Some(ids) = &ids {
-                input = input.with_positions(ids);
-            }
-            decoder.forward(input).output.into_data()
+            let batch = Batch::new().with_positions(positions.unwrap_or_default());
+            let output = decoder.forward(x.clone(), &batch, &Request::new()).unwrap();
+            output.output.into_data()
         };
         let plain = run(&decoder, None);
         let index = run(&decoder, Some(Positions::Index));
@@ -155,7 +153,7 @@ on_each_backend! {
             layer.self_attention.rotary = base.map(rotary);
             let layer = layer.init(&device).unwrap();
             let layer = layer.load_record(decoder.layers[index].clone().into_record());
-            by_layer = layer.forward(DecoderInput::new(by_layer, &mask)).output;
+            by_layer = layer.forward(by_layer, &LayerContext::new(&mask), &Request::new()).output;
         }
         let expected = decoder.final_norm.as_ref().unwrap().forward(by_layer).into_data();
         assert_close("by layer", run(&decoder, None), expected, OUTPUT.on(&device));
@@ -203,7 +201,7 @@ on_each_backend! {
                 let frequency = |pair| 10_000f64.powf(-2.0 * pair as f64 / HEAD_DIM as f64);
                 turned(x, &|_, token| token as f64, &frequency, HEAD_DIM, RotaryLayout::Half)
             };
-            let expected = by_hand(&layer, &x, prepare, AttentionOptions::new());
+            let expected = by_hand(&layer, &x, prepare, Score::new());
             let what = format!("across heads: {across_heads}");
             let got = attend(&layer, &x).into_data();
             assert_close(&what, got, expected.into_data(), OUTPUT.on(&device));
@@ -225,8 +223,8 @@ on_each_backend! {
             };
             let query = heads(layer.query.forward(x.clone()));
             let [key, value] = [&layer.key, &layer.value].map(|p| repeat(p.forward(x.clone())));
-            let options = AttentionOptions::new();
-            let output = scaled_dot_product_attention(query, key, value, &look_ahead(), &options);
+            let options = Score::new();
+            let output = scaled_dot_product_attention(query, key, value, &look_ahead(), &options, &Request::new());
             let output = output.output.swap_dims(1, 2); // [batch, tokens, heads, head_dim]
             let output = output.reshape([BATCH, TOKENS, HEADS * HEAD_DIM]); // [batch, tokens, heads * head_dim]
             let expected = layer.output.forward(output).into_data();
@@ -240,7 +238,7 @@ on_each_backend! {
         let x = numbers([BATCH, TOKENS, D_MODEL], 0.7, &device);
         let plain = |x, _| x;
         let layer = config().with_alibi(true).init(&device).unwrap();
-        let options = AttentionOptions::new().with_alibi(Alibi::new(HEADS));
+        let options = Score::new().with_alibi(Alibi::new(HEADS));
         let expected = by_hand(&layer, &x, plain, options).into_data();
         assert_close("alibi", attend(&layer, &x).into_data(), expected, OUTPUT.on(&device));
 
@@ -251,11 +249,11 @@ on_each_backend! {
         ] {
             let mut layer = config().with_sinks(sinks).init(&device).unwrap();
             layer.sinks = layer.sinks.map(|param| param.map(|_| scores.clone()));
-            let options = AttentionOptions::new().with_sinks(scores);
+            let options = Score::new().with_sinks(scores);
             let expected = by_hand(&layer, &x, plain, options).into_data();
             let got = attend(&layer, &x).into_data();
             assert_close(&format!("{sinks:?}"), got.clone(), expected, OUTPUT.on(&device));
-            let without = by_hand(&layer, &x, plain, AttentionOptions::new()).into_data();
+            let without = by_hand(&layer, &x, plain, Score::new()).into_data();
             let differ = got.iter::<f32>().zip(without.iter::<f32>());
             assert!(differ.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) > 1e-3);
         }

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_decoder::attention::{
-    AttentionOptions, AttentionOutput, Kernel, scaled_dot_product_attention,
+    AttentionOutput, Kernel, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
@@ -32,14 +32,20 @@ fn random(rows: usize, heads: usize, seed: u64, device: &Device) -> Tensor<4> {
 }
 
 /// Attention of 3 heads over one head of keys and values.
-fn attend(mask: &LoweredMask, options: AttentionOptions, device: &Device) -> AttentionOutput<4> {
+fn attend(
+    mask: &LoweredMask,
+    score: &Score,
+    request: Request,
+    device: &Device,
+) -> AttentionOutput<4> {
     let (queries, keys) = (mask.grid().queries(), mask.grid().keys());
     scaled_dot_product_attention(
         random(queries, HEADS, 1, device),
         random(keys, 1, 2, device),
         random(keys, 1, 3, device),
         mask,
-        &options,
+        score,
+        &request,
     )
 }
 
@@ -63,9 +69,9 @@ on_each_backend! {
         for (queries, keys) in [(1, 2), (2, 1300), (17, 19), (131, 131)] {
             let mask = Mask::look_ahead().lower(&Grid::bottom_right(2, queries, keys)).unwrap();
             let values = [0.0, 1.5, -30.0];
-            let with = || AttentionOptions::new().with_sinks(sinks(values, &device));
-            let plain = attend(&mask, AttentionOptions::new().with_weights(true), &device);
-            let sunk = attend(&mask, with().with_weights(true), &device);
+            let with = || Score::new().with_sinks(sinks(values, &device));
+            let plain = attend(&mask, &Score::new(), Request::new().with_weights(true), &device);
+            let sunk = attend(&mask, &with(), Request::new().with_weights(true), &device);
             let [plain_out, plain_weights, sunk_weights] =
                 [plain.output, plain.weights.unwrap(), sunk.weights.unwrap()]
                     .map(|x| to_f64(x.into_data()));
@@ -89,7 +95,7 @@ on_each_backend! {
                 expected[row * WIDTH..][..WIDTH].iter_mut().for_each(|x| *x *= share);
             }
             for kernel in kernels(&device) {
-                let output = attend(&mask, with().with_kernel(kernel), &device).output;
+                let output = attend(&mask, &with(), Request::new().with_kernel(kernel), &device).output;
                 let what = format!("{queries} queries, {keys} keys, {kernel:?}");
                 assert_close(&what, &to_f64(output.into_data()), &expected, 2.0 * tolerance);
             }
@@ -104,10 +110,10 @@ on_each_backend! {
         for (queries, keys) in [(1, 7), (37, 41)] {
             let mask = Mask::look_ahead().lower(&Grid::bottom_right(2, queries, keys)).unwrap();
             for kernel in kernels(&device) {
-                let options = AttentionOptions::new().with_kernel(kernel);
-                let plain = attend(&mask, options.clone(), &device).output;
-                let sunk =
-                    attend(&mask, options.with_sinks(sinks(none, &device)), &device).output;
+                let request = Request::new().with_kernel(kernel);
+                let plain = attend(&mask, &Score::new(), request, &device).output;
+                let score = Score::new().with_sinks(sinks(none, &device));
+                let sunk = attend(&mask, &score, request, &device).output;
                 let [got, expected] = [sunk, plain].map(|x| to_f64(x.into_data()));
                 assert_close(&format!("{kernel:?}"), &got, &expected, TOLERANCE);
             }
@@ -126,15 +132,14 @@ on_each_backend! {
                         let track = |x: Tensor<4>| x.autodiff().require_grad();
                         let query = track(random(queries, HEADS, 1, &device));
                         let sinks = sinks(values, &device).autodiff().require_grad();
-                        let options = AttentionOptions::new()
-                            .with_kernel(kernel)
-                            .with_sinks(sinks.clone());
+                        let score = Score::new().with_sinks(sinks.clone());
                         let output = scaled_dot_product_attention(
                             query.clone(),
                             track(random(keys, 1, 2, &device)),
                             track(random(keys, 1, 3, &device)),
                             mask,
-                            &options,
+                            &score,
+                            &Request::new().with_kernel(kernel),
                         )
                         .output;
                         let gradients = output.clone().sum().backward();

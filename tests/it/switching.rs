@@ -6,9 +6,8 @@ use burn::store::{ModuleSnapshot, bridge};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::decoder::{
-    Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
-    Positions,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, NormConfig, NormPlacement, PositionEmbeddingConfig, Positions,
 };
 use burn_decoder::mask::Mask;
 
@@ -42,7 +41,7 @@ fn configs() -> [LanguageModelConfig; 2] {
 fn logits(model: &LanguageModel, device: &Device) -> Tensor<3> {
     let ids = |ids: [[i64; 7]; 2]| Tensor::<2, Int>::from_data(TensorData::from(ids), device);
     let tokens = ids([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 0, 0, 0]]);
-    let mut input = LanguageModelInput::new().with_lengths([7, 4]);
+    let mut input = Batch::new().with_lengths([7, 4]);
     if model.decoder.layers[0].cross_attention.is_some() {
         let source = ids([[2, 7, 1, 8, 2, 8, 1], [16, 0, 11, 0, 0, 0, 0]]);
         let memory = model.embed(source, &Positions::Index).unwrap();

@@ -19,7 +19,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::attention::Kernel;
 use burn_decoder::causality::{CausalityCheck, Report};
 use burn_decoder::decoder::{
-    LanguageModel, LanguageModelConfig, LanguageModelInput, LanguageModelOutput, Positions,
+    Batch, LanguageModel, LanguageModelConfig, LanguageModelOutput, Positions, Request,
 };
 use burn_decoder::mask::Mask;
 use clap::Parser;
@@ -106,16 +106,17 @@ fn forward(
     weights: bool,
     kernel: Kernel,
 ) -> LanguageModelOutput {
-    let mut input = LanguageModelInput::new().with_weights(weights).with_kernel(kernel);
+    let request = Request::new().with_weights(weights).with_kernel(kernel);
+    let mut batch = Batch::new();
     if model.decoder.layers.iter().any(|layer| layer.cross_attention.is_some()) {
         const STATES: usize = 5;
-        let [batch, _, width] = embedded.dims();
+        let [rows, _, width] = embedded.dims();
         let states = (0..STATES * width).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
         let states = TensorData::new(states, [1, STATES, width]);
         let states = Tensor::<3>::from_data(states, &embedded.device());
-        input = input.with_memory(states.expand([batch, STATES, width]), Mask::all_visible());
+        batch = batch.with_memory(states.expand([rows, STATES, width]), Mask::all_visible());
     }
-    model.forward_embedded(embedded, input).expect("the input fits the model")
+    model.forward_embedded(embedded, batch.asking(request)).expect("the input fits the model")
 }
 
 /// Tokens to logits: returning the weights or not, by the fastest kernel or the simplest.

@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Int, Tensor};
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::causality::{CausalityCheck, ModelInput, Report};
-use burn_decoder::decoder::{LanguageModelInput, LanguageModelOutput};
+use burn_decoder::decoder::{self, LanguageModelOutput, Request};
 use burn_decoder::mask::Mask;
 use serde::Serialize;
 
@@ -122,7 +122,7 @@ impl Subject<'_> {
     /// Tokens to logits: with the weights returned and without, with the cache and without.
     fn by_tokens(&self) -> Result<Finding, Failure> {
         let run = |tokens: Tensor<2, Int>, weights| {
-            let input = self.input(tokens.dims()[0]).with_weights(weights);
+            let input = self.input(tokens.dims()[0]).asking(Request::new().with_weights(weights));
             self.model.language.forward(tokens, input).expect("the input fits the model")
         };
         let check = self
@@ -195,7 +195,7 @@ impl Subject<'_> {
     }
 
     /// What the model is told with so many rows: one source for all of them.
-    fn input(&self, rows: usize) -> LanguageModelInput {
+    fn input(&self, rows: usize) -> decoder::Batch {
         let memory = Rows::new(&vec![self.source.to_vec(); rows], self.pad, self.device);
         self.model.input(&memory).expect("the source fits the model")
     }

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::decoder::{
-    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel, LanguageModelConfig,
-    LanguageModelInput, LanguageModelOutput, Positions,
+    Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, LanguageModelOutput, Positions, Request,
 };
 use burn_decoder::mask::Mask;
 
@@ -70,14 +70,15 @@ impl CopyModel {
         memory: &Rows,
         weights: bool,
     ) -> Result<LanguageModelOutput, Failure> {
-        let input = self.input(memory)?.with_lengths(lengths.iter().copied()).with_weights(weights);
-        Ok(self.language.forward_embedded(embedded, input)?)
+        let batch = self.input(memory)?.with_lengths(lengths.iter().copied());
+        let request = Request::new().with_weights(weights);
+        Ok(self.language.forward_embedded(embedded, batch.asking(request))?)
     }
 
     /// What the model is told apart from its tokens. The memory is the embedded source: there is
     /// no encoder.
-    pub fn input(&self, memory: &Rows) -> Result<LanguageModelInput, Failure> {
-        let input = LanguageModelInput::new();
+    pub fn input(&self, memory: &Rows) -> Result<Batch, Failure> {
+        let input = Batch::new();
         match self.architecture {
             Architecture::DecoderOnly => Ok(input),
             Architecture::Cross => {

@@ -4,17 +4,22 @@ use super::fields::Fields;
 use crate::Result;
 use crate::decoder::Activation;
 
+/// Whether this is one of the names of GELU's form with tanh.
+fn is_tanh(name: &str) -> bool {
+    ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh", "gelu_accurate"]
+        .contains(&name)
+}
+
 /// The function of a plain feed-forward part.
 pub fn plain(fields: &Fields, name: &str, default: &str) -> Result<Activation> {
     Ok(match fields.find_text(name)?.unwrap_or(default) {
-        "gelu" => Activation::Gelu,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+        "gelu" | "gelu_python" => Activation::Gelu,
+        name if is_tanh(name) => Activation::GeluTanh,
         "relu" => Activation::Relu,
         "relu2" => Activation::SquaredRelu,
         "silu" | "swish" => Activation::Silu,
         _ => {
-            let known =
-                "one of gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu, relu2, silu, swish";
+            let known = "one of gelu, gelu_new, gelu_pytorch_tanh, relu, relu2, silu, swish";
             return fields.refuse(name, known);
         }
     })
@@ -24,10 +29,10 @@ pub fn plain(fields: &Fields, name: &str, default: &str) -> Result<Activation> {
 pub fn gated(fields: &Fields, name: &str, default: &str) -> Result<Activation> {
     Ok(match fields.find_text(name)?.unwrap_or(default) {
         "silu" | "swish" => Activation::SwiGlu,
-        "gelu" => Activation::GeGlu,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeGluTanh,
+        "gelu" | "gelu_python" => Activation::GeGlu,
+        name if is_tanh(name) => Activation::GeGluTanh,
         _ => {
-            let known = "one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast";
+            let known = "one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh";
             return fields.refuse(name, known);
         }
     })

@@ -2,8 +2,9 @@
 //! with a bias. The encoder's tensors are known and not read.
 
 use super::activation;
-use super::family::Description;
+use super::description::Description;
 use super::fields::Fields;
+use super::rotary;
 use crate::Result;
 use crate::attention::MultiHeadAttentionConfig;
 use crate::decoder::{
@@ -27,11 +28,14 @@ pub fn read(fields: &Fields) -> Result<Description> {
     ] {
         fields.require(name, only)?;
     }
+    // It changes what training computes.
     fields.require("decoder_layerdrop", 0)?;
-    let d_model = fields.size("d_model")?;
-    let attention = MultiHeadAttentionConfig::new(d_model, fields.size("decoder_attention_heads")?)
+    rotary::refuse_unread(fields, &[])?;
+    let d_model = fields.size(fields.spelled(&["d_model", "hidden_size"]), 1024)?;
+    let heads = fields.size("decoder_attention_heads", 16)?;
+    let attention = MultiHeadAttentionConfig::new(d_model, heads)
         .with_dropout(fields.number_or("attention_dropout", 0.0)?);
-    let feed_forward = FeedForwardConfig::new(d_model, fields.size("decoder_ffn_dim")?)
+    let feed_forward = FeedForwardConfig::new(d_model, fields.size("decoder_ffn_dim", 4096)?)
         .with_activation(activation::plain(fields, "activation_function", "gelu")?)
         .with_dropout(fields.number_or("activation_dropout", 0.0)?);
     let dropout = fields.number_or("dropout", 0.1)?;
@@ -40,14 +44,14 @@ pub fn read(fields: &Fields) -> Result<Description> {
         .with_norm_placement(NormPlacement::Post)
         .with_dropout(dropout);
     let positions = PositionEmbeddingConfig::Learned {
-        capacity: fields.size_or("max_position_embeddings", 1024)?,
+        capacity: fields.size("max_position_embeddings", 1024)?,
         std: fields.number_or("init_std", 0.02)?,
         offset: OFFSET,
     };
-    let decoder = DecoderConfig::new(layer, fields.layers("decoder_layers")?);
+    let decoder = DecoderConfig::new(layer, fields.layers("decoder_layers", 12)?);
     // The head shares the embedding by construction, and without that its weight would be unused.
     fields.require("tie_word_embeddings", true)?;
-    let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
+    let config = LanguageModelConfig::new(fields.size("vocab_size", 50_265)?, decoder)
         .with_positions(Some(positions))
         .with_embedding_norm(Some(NormConfig::layer_norm()))
         .with_scale_embedding(fields.flag_or("scale_embedding", false)?)

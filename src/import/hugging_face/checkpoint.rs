@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use serde_json::{Map, Value};
-
-use super::family::{self, Description};
+use super::description::Description;
+use super::family;
 use super::fields::Fields;
 use super::folder;
+use super::tokens::Tokens;
 use crate::decoder::{LanguageModel, LanguageModelConfig};
 use crate::import::LoadOptions;
+use crate::import::files::{is_there, show, write_text};
 use crate::import::load;
 use crate::import::save;
-use crate::import::source::show;
 use crate::import::table::Table;
 use crate::{Error, Result};
+use burn::tensor::Device;
 
 /// A checkpoint's folder whose configuration was read, and none of its weights.
 #[derive(Clone, Debug)]
@@ -22,11 +22,11 @@ pub struct Checkpoint {
     folder: PathBuf,
     config: LanguageModelConfig,
     table: Table,
+    tokens: Tokens,
     /// The text of `config.json`.
     config_text: String,
-    config_values: Map<String, Value>,
     /// The text of `generation_config.json`, if there is one.
-    generation: Option<(String, Map<String, Value>)>,
+    generation_text: Option<String>,
 }
 
 /// A model from a checkpoint.
@@ -50,7 +50,7 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// [`Error::File`] for a file that is missing, broken or no JSON; [`Error::ForeignConfig`] for an
+/// [`Error::File`] for a file that is missing, broken or no JSON; [`Error::ConfigFile`] for an
 /// architecture or an option that this crate does not have; [`Error::Weights`] if the tensors are
 /// not those of the configuration; [`Error::Config`] if the configuration makes no sense, or for a
 /// [`Precision`](crate::import::Precision) that the device does not have.
@@ -63,17 +63,25 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Those of [`load`] that concern `config.json` and `generation_config.json`.
+    /// Those of [`load`] that concern `config.json` and `generation_config.json`: all of them, so
+    /// that nothing is found wrong with these once weights were read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join(folder::CONFIG);
         let (config_text, config_values) = folder::json(&path)?;
         let Description { config, table } =
             family::read(&Fields::new(&show(&path), &config_values))?;
-        let generation = folder.join(folder::GENERATION);
-        let generation = generation.exists().then(|| folder::json(&generation)).transpose()?;
+        let generation_path = folder.join(folder::GENERATION);
+        let generation =
+            is_there(&generation_path).then(|| folder::json(&generation_path)).transpose()?;
+        let (names, config_name) = (show(&generation_path), show(&path));
+        let mut files: Vec<_> =
+            generation.iter().map(|(_, values)| Fields::new(&names, values)).collect();
+        files.push(Fields::new(&config_name, &config_values));
+        let tokens = Tokens::read(&files)?;
+        let generation_text = generation.map(|(text, _)| text);
         let folder = folder.to_path_buf();
-        Ok(Self { folder, config, table, config_text, config_values, generation })
+        Ok(Self { folder, config, table, tokens, config_text, generation_text })
     }
 
     /// The model's configuration, in this crate's terms.
@@ -87,15 +95,16 @@ impl Checkpoint {
     ///
     /// Those of [`load`] that concern the weights.
     pub fn load(self, device: &Device, options: LoadOptions) -> Result<Loaded> {
-        let source = folder::weights(&self.folder)?;
         let model = self.config.init(device)?;
+        let source = folder::weights(&self.folder)?;
         let (model, table) = load::load(model, &source, self.table.clone(), options)?;
+        let Tokens { bos, decoder_start, eos, pad } = self.tokens.clone();
         Ok(Loaded {
             model,
-            bos_token: self.tokens("bos_token_id")?.first().copied(),
-            decoder_start_token: self.tokens("decoder_start_token_id")?.first().copied(),
-            eos_tokens: self.tokens("eos_token_id")?,
-            pad_token: self.tokens("pad_token_id")?.first().copied(),
+            bos_token: bos,
+            decoder_start_token: decoder_start,
+            eos_tokens: eos,
+            pad_token: pad,
             checkpoint: Self { table, ..self },
         })
     }
@@ -104,56 +113,32 @@ impl Checkpoint {
     /// type, under the names that they were loaded from, in one `model.safetensors`; the
     /// configuration files as they were read. The folder is made if it is not there.
     ///
+    /// What would belong to another checkpoint then is removed: the shards and the index of an
+    /// earlier one, and its `generation_config.json` if this one has none. Every file is written
+    /// aside and moved to its place.
+    ///
     /// A model that was loaded with [`Precision::AsStored`](crate::import::Precision::AsStored) or
     /// in the precision of the file gives the file's tensors bit for bit.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] if a file can't be written, [`Error::Weights`] if `model` has parameters that
-    /// the family does not.
+    /// [`Error::File`] if a file can't be written or removed, [`Error::Weights`] if `model` has
+    /// parameters that the family does not.
     pub fn save(&self, model: &LanguageModel, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(|error| Error::File {
-                path: show(&path),
-                expected: "a file that can be written".into(),
-                got: error.to_string(),
-            })
-        };
         std::fs::create_dir_all(folder).map_err(|error| Error::File {
             path: show(folder),
             expected: "a folder that can be made".into(),
             got: error.to_string(),
         })?;
         save::save(model, &self.table, &folder.join(folder::WEIGHTS))?;
-        write(folder::CONFIG, &self.config_text)?;
-        match &self.generation {
-            Some((text, _)) => write(folder::GENERATION, text),
-            None => Ok(()),
+        // The whole file goes before an index, so that nothing is lost if this is broken off.
+        folder::remove_shards(folder)?;
+        write_text(&folder.join(folder::CONFIG), &self.config_text)?;
+        let generation = folder.join(folder::GENERATION);
+        match &self.generation_text {
+            Some(text) => write_text(&generation, text),
+            None => folder::remove(&generation),
         }
-    }
-
-    /// The token ids under `name`: one, several or none, where the generation's configuration goes
-    /// before the model's.
-    fn tokens(&self, name: &str) -> Result<Vec<u32>> {
-        let (generation, config) =
-            (self.folder.join(folder::GENERATION), self.folder.join(folder::CONFIG));
-        let (generation, config) = (show(&generation), show(&config));
-        let files = self.generation.iter().map(|(_, values)| Fields::new(&generation, values));
-        let files = files.chain([Fields::new(&config, &self.config_values)]);
-        for fields in files {
-            let Some(value) = fields.get(name) else { continue };
-            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-            let ids = match value.as_array() {
-                Some(ids) => ids.iter().map(id).collect(),
-                None => id(value).map(|id| vec![id]),
-            };
-            return match ids {
-                Some(ids) => Ok(ids),
-                None => fields.refuse(name, "a token id, or several"),
-            };
-        }
-        Ok(Vec::new())
     }
 }

@@ -1,16 +1,9 @@
 //! The families of models, by `model_type`.
 
+use super::description::Description;
 use super::fields::Fields;
 use super::{bart, gemma, gpt_neox, gpt2, llama, olmo2, phi};
 use crate::Result;
-use crate::decoder::LanguageModelConfig;
-use crate::import::table::Table;
-
-/// What a configuration says: a model, and what its tensors are called.
-pub struct Description {
-    pub config: LanguageModelConfig,
-    pub table: Table,
-}
 
 type Reader = fn(&Fields) -> Result<Description>;
 
@@ -34,14 +27,31 @@ pub fn read(fields: &Fields) -> Result<Description> {
     let name = fields.find_text("model_type")?;
     let Some((_, reader)) = FAMILIES.iter().find(|(known, _)| name == Some(known)) else {
         let known: Vec<_> = FAMILIES.iter().map(|(name, _)| *name).collect();
-        return fields.refuse("model_type", format!("one of {}", known.join(", ")));
+        let expected = format!("one of {}{}", known.join(", "), text_model(fields));
+        return fields.refuse("model_type", expected);
     };
+    // transformers' own name, and MLX's.
+    fields.require_no_quantization("quantization_config")?;
+    fields.require_no_quantization("quantization")?;
     // What would change any model's numbers and is in none of this crate's.
-    fields.require_none("quantization_config")?;
     fields.require("is_causal", true)?;
     if fields.get("pruned_heads").and_then(|heads| heads.as_object()).is_some_and(|h| !h.is_empty())
     {
         return fields.refuse("pruned_heads", "none");
     }
     reader(fields)
+}
+
+/// Where the text model of a larger model is, if its configuration has one that is known.
+fn text_model(fields: &Fields) -> String {
+    let text = fields.find_object("text_config").ok().flatten();
+    let name = text.and_then(|text| text.find_text("model_type").ok().flatten());
+    match name.filter(|name| FAMILIES.iter().any(|(known, _)| name == known)) {
+        None => String::new(),
+        Some(name) => format!(
+            " (its text model, a {name}, stands in text_config: put that object into a config.json \
+             of its own beside the weights, and load these by LoadOptions::with_prefix with what \
+             the names of its tensors begin with, \"language_model.\" or \"model.language_model.\")"
+        ),
+    }
 }

@@ -38,31 +38,32 @@ impl<'a> Fields<'a> {
         self.values.get(name).is_some_and(Value::is_null)
     }
 
-    /// [`Error::ForeignConfig`] for the value of `name`.
+    /// [`Error::ConfigFile`] for the value of `name`.
     pub fn refuse<T>(&self, name: &str, expected: impl Into<String>) -> Result<T> {
         let field = format!("{}{name}", self.inside);
         let got = self.values.get(name).map_or("nothing".into(), Value::to_string);
-        Err(Error::ForeignConfig { path: self.file.into(), field, expected: expected.into(), got })
+        Err(Error::ConfigFile { path: self.file.into(), field, expected: expected.into(), got })
     }
 
-    /// A number that counts something: at least 1, and small enough to be meant.
-    pub fn size(&self, name: &str) -> Result<usize> {
-        match self.find_size(name)? {
+    /// A number that counts something: at least 1, and small enough to be meant. `default` is what
+    /// a file without it means; null is refused.
+    pub fn size(&self, name: &str, default: usize) -> Result<usize> {
+        match self.find_size_or(name, default)? {
             Some(size) => Ok(size),
             None => self.refuse(name, SIZE),
         }
     }
 
     /// The number of layers.
-    pub fn layers(&self, name: &str) -> Result<usize> {
-        let layers = self.size(name)?;
+    pub fn layers(&self, name: &str, default: usize) -> Result<usize> {
+        let layers = self.size(name, default)?;
         if layers > MOST_LAYERS {
             return self.refuse(name, format!("at most {MOST_LAYERS} layers"));
         }
         Ok(layers)
     }
 
-    /// A number that counts something, if it is there.
+    /// A number that counts something, if it is there and not null.
     pub fn find_size(&self, name: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_u64().filter(|size| (1..=GREATEST_SIZE).contains(size)) {
@@ -71,9 +72,35 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The same, or what a file without it means.
-    pub fn size_or(&self, name: &str, default: usize) -> Result<usize> {
-        Ok(self.find_size(name)?.unwrap_or(default))
+    /// A number that counts something: `default` in a file without it, none where it is null.
+    pub fn find_size_or(&self, name: &str, default: usize) -> Result<Option<usize>> {
+        if !self.values.contains_key(name) {
+            return Ok(Some(default));
+        }
+        self.find_size(name)
+    }
+
+    /// The first of `names`, of which all mean the same, that the file has; else the first.
+    pub fn spelled<'n>(&self, names: &[&'n str]) -> &'n str {
+        names.iter().find(|name| self.values.contains_key(**name)).unwrap_or(&names[0])
+    }
+
+    /// The names of all fields that are not null.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.values.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str())
+    }
+
+    /// The fields themselves.
+    pub fn values(&self) -> &'a Map<String, Value> {
+        self.values
+    }
+
+    /// Other values in the place of the field `name`.
+    pub fn with_values<'b>(&self, name: &str, values: &'b Map<String, Value>) -> Fields<'b>
+    where
+        'a: 'b,
+    {
+        Fields { file: self.file, inside: format!("{}{name}.", self.inside), values }
     }
 
     /// Any number.
@@ -140,11 +167,15 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An error if the field is there.
-    pub fn require_none(&self, name: &str) -> Result<()> {
+    /// An error if the field is there: it says that the weights are quantised.
+    pub fn require_no_quantization(&self, name: &str) -> Result<()> {
         match self.get(name) {
             None => Ok(()),
-            Some(_) => self.refuse(name, "nothing: this crate does not have it"),
+            Some(_) => self.refuse(
+                name,
+                "nothing: these weights are quantised, which this crate does not read; take the \
+                 checkpoint that they were made from",
+            ),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! GPT-2: query, key and value in one tensor, and weights that lie as Burn's do.
 
 use super::activation;
-use super::family::Description;
+use super::description::Description;
 use super::fields::Fields;
+use super::rotary;
 use crate::Result;
 use crate::attention::MultiHeadAttentionConfig;
 use crate::decoder::{
@@ -16,21 +17,31 @@ use crate::import::table::{Row, Table};
 pub fn read(fields: &Fields) -> Result<Description> {
     fields.require("scale_attn_by_inverse_layer_idx", false)?;
     fields.require("add_cross_attention", false)?;
-    let d_model = fields.size("n_embd")?;
+    rotary::refuse_unread(fields, &[])?;
+    // Either name, as in transformers.
+    let size = |names: [&str; 2], default| fields.size(fields.spelled(&names), default);
+    let d_model = size(["n_embd", "hidden_size"], 768)?;
+    let heads = size(["n_head", "num_attention_heads"], 12)?;
+    let layers = fields.layers(fields.spelled(&["n_layer", "num_hidden_layers"]), 12)?;
     let scaled = fields.flag_or("scale_attn_weights", true)?;
-    let attention = MultiHeadAttentionConfig::new(d_model, fields.size("n_head")?)
+    let attention = MultiHeadAttentionConfig::new(d_model, heads)
         .with_scale((!scaled).then_some(1.0))
         .with_dropout(fields.number_or("attn_pdrop", 0.1)?);
-    let feed_forward = FeedForwardConfig::new(d_model, fields.size_or("n_inner", 4 * d_model)?)
-        .with_activation(activation::plain(fields, "activation_function", "gelu_new")?);
+    let d_ff = fields.find_size("n_inner")?.unwrap_or(4 * d_model);
+    let feed_forward = FeedForwardConfig::new(d_model, d_ff).with_activation(activation::plain(
+        fields,
+        "activation_function",
+        "gelu_new",
+    )?);
     let epsilon = fields.number_or("layer_norm_epsilon", 1e-5)?;
     let layer = DecoderLayerConfig::new(attention, feed_forward)
         .with_norm(NormConfig::layer_norm().with_epsilon(epsilon))
         .with_dropout(fields.number_or("resid_pdrop", 0.1)?);
     let tied = fields.flag_or("tie_word_embeddings", true)?;
-    let positions = PositionEmbeddingConfig::learned(fields.size("n_positions")?);
-    let decoder = DecoderConfig::new(layer, fields.layers("n_layer")?);
-    let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
+    let context = size(["n_positions", "max_position_embeddings"], 1024)?;
+    let positions = PositionEmbeddingConfig::learned(context);
+    let decoder = DecoderConfig::new(layer, layers);
+    let config = LanguageModelConfig::new(fields.size("vocab_size", 50_257)?, decoder)
         .with_positions(Some(positions))
         .with_scale_embedding(false)
         .with_tied_head(tied)
@@ -47,7 +58,7 @@ fn table(tied: bool) -> Table {
     ];
     let in_layer = |row: Row| row.inside("decoder.layers.*.", "transformer.h.*.");
     for (part, name) in ["query", "key", "value"].into_iter().enumerate() {
-        let packed = Packed { part, parts: 3, turns: 1, transposed: false };
+        let packed = Packed { part, parts: 3, groups: 1, transposed: false, widths: None };
         let ours = format!("self_attention.{name}");
         rows.push(in_layer(Row::packed(&ours, "attn.c_attn", packed)));
     }

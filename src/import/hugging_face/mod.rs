@@ -28,8 +28,12 @@
 //! | `olmo2` | OLMo 2 | norms behind the parts, QK-norm across heads |
 //! | `bart` | BART's decoder | post-norm, cross-attention, learned positions |
 //!
-//! An option of a configuration that this crate does not have is an error that names it. So is a
-//! tensor that no parameter uses, except buffers that are computed here.
+//! A configuration is read as transformers reads it: a field that is not there has the family's
+//! default, a `rope_scaling` takes the place of `rope_parameters`, a token id of -1 is none. An option
+//! that changes what is computed and that this crate does not have is an error that names it; so is
+//! anything said of rotary positions that nothing reads, and a tensor that no parameter uses, except
+//! buffers that are computed here. Options that change no number are accepted (`pretraining_tp`,
+//! which splits a product).
 //!
 //! In two places the numbers are not transformers' on purpose. It rounds Gemma's embedding scale √d to
 //! the weights' type, which shows in half precision; here the scale is not rounded. And it numbers
@@ -40,6 +44,8 @@
 mod activation;
 mod bart;
 mod checkpoint;
+mod common;
+mod description;
 mod family;
 mod fields;
 mod folder;
@@ -50,6 +56,7 @@ mod llama;
 mod olmo2;
 mod phi;
 mod rotary;
+mod tokens;
 mod windows;
 
 pub use checkpoint::{Checkpoint, Loaded, load};

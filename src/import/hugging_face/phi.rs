@@ -1,47 +1,49 @@
 //! Phi 1, 1.5 and 2: attention and feed-forward side by side behind one norm, biases everywhere.
 
-use super::family::Description;
+use super::activation;
+use super::common::{self, Sizes};
+use super::description::Description;
 use super::fields::Fields;
-use super::rotary::{self, Old};
-use super::{activation, llama};
+use super::rotary::{self, LegacyKeys};
 use crate::Result;
 use crate::decoder::{
-    Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
-    NormConfig,
+    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, NormConfig,
+    ResidualLayout,
 };
 use crate::import::form::Form;
 use crate::import::table::{Row, Table};
 
 /// Where files have the rotary positions.
-const ROTARY: Old = Old {
-    base: "rope_theta",
-    default_base: 10_000.0,
-    part: Some("partial_rotary_factor"),
-    default_part: 0.5,
-};
+const ROTARY: LegacyKeys =
+    LegacyKeys { part: Some("partial_rotary_factor"), default_part: 0.5, ..rotary::WHOLE_HEADS };
+
+/// The sizes of Phi 1.
+const SIZES: Sizes =
+    Sizes { vocab_size: 51_200, d_model: 2048, d_ff: 8192, layers: 24, heads: 32, kv_heads: 32 };
 
 /// `PhiForCausalLM`.
 pub fn read(fields: &Fields) -> Result<Description> {
     fields.require("qk_layernorm", false)?;
-    let d_model = fields.size("hidden_size")?;
-    let head_dim = fields.size_or("head_dim", llama::default_head_dim(fields)?)?;
-    let attention = llama::grouped_heads(fields, head_dim)?
+    let sizes = SIZES.read_ungrouped(fields)?;
+    let head_dim = fields.find_size("head_dim")?.unwrap_or(sizes.head_dim());
+    let attention = sizes
+        .grouped_heads(fields, head_dim)?
         .with_rotary(Some(rotary::read(fields, head_dim, &ROTARY)?));
-    let feed_forward = FeedForwardConfig::new(d_model, fields.size("intermediate_size")?)
+    let feed_forward = FeedForwardConfig::new(sizes.d_model, sizes.d_ff)
         .with_activation(activation::plain(fields, "hidden_act", "gelu_new")?);
     let epsilon = fields.number_or("layer_norm_eps", 1e-5)?;
     let layer = DecoderLayerConfig::new(attention, feed_forward)
         .with_norm(NormConfig::layer_norm().with_epsilon(epsilon))
-        .with_arrangement(Arrangement::ParallelSharedNorm)
+        .with_residual_layout(ResidualLayout::ParallelSharedNorm)
         .with_dropout(fields.number_or("resid_pdrop", 0.0)?);
     let tied = fields.flag_or("tie_word_embeddings", false)?;
-    let decoder = DecoderConfig::new(layer, fields.layers("num_hidden_layers")?);
-    let config = LanguageModelConfig::new(fields.size("vocab_size")?, decoder)
-        .with_positions(None)
-        .with_scale_embedding(false)
-        .with_tied_head(tied)
-        .with_head_bias(true)
-        .with_dropout(fields.number_or("embd_pdrop", 0.0)?);
+    let config =
+        LanguageModelConfig::new(sizes.vocab_size, DecoderConfig::new(layer, sizes.layers))
+            .with_positions(None)
+            .with_scale_embedding(false)
+            .with_tied_head(tied)
+            .with_head_bias(true)
+            .with_dropout(fields.number_or("embd_pdrop", 0.0)?);
     Ok(Description { config, table: table(tied) })
 }
 
@@ -63,5 +65,5 @@ fn table(tied: bool) -> Table {
         Row::linear("feed_forward.down", "mlp.fc2"),
     ];
     rows.extend(parts.map(|row| row.inside("decoder.layers.*.", "model.layers.*.")));
-    llama::table(rows, tied)
+    common::table(rows, tied)
 }

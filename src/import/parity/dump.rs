@@ -7,9 +7,9 @@ use burn::store::{bridge, burn_pack};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::ParityCase;
-use crate::decoder::{LanguageModelInput, Positions};
+use crate::decoder::{Batch, Positions};
+use crate::import::files::show;
 use crate::import::safetensors_file;
-use crate::import::source::show;
 use crate::mask::Mask;
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ use crate::{Error, Result};
 /// [`Error::File`] if the file can't be read, holds no logits, or lacks what belongs to them.
 pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Vec<ParityCase>> {
     let path = path.as_ref();
-    let dump = Dump { path: show(path), tensors: safetensors_file::open(path)? };
+    let dump = Dump { path: show(path), tensors: safetensors_file::open(path)?.tensors };
     let cases = dump.tensors.keys().filter_map(|name| {
         let case = name.strip_suffix("logits")?;
         (case.is_empty() || case.ends_with('.')).then_some(case)
@@ -75,7 +75,7 @@ impl Dump {
         let name = if prefix.is_empty() { "logits" } else { prefix.trim_end_matches('.') };
         let case = ParityCase::from_flat(name.into(), ids, shape, logits)?;
 
-        let mut input = LanguageModelInput::new();
+        let mut input = Batch::new();
         let mut compared = vec![true; shape[0] * shape[1]];
         if let Some(visible) = find(mask)? {
             compared = visible.iter::<i64>().map(|flag| flag != 0).collect();

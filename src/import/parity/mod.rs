@@ -87,13 +87,13 @@ impl ParityCase {
         let logits = logits.convert::<f32>().try_into_vec::<f32>();
         let logits = logits.map_err(|error| refuse(error.to_string()))?;
         let compared = vec![true; tokens.len()];
-        let input = LanguageModelInput::new();
+        let input = LanguageModelInput::default();
         Ok(Self { name, tokens, shape, input, logits, vocab_size, compared })
     }
 
     /// Masks, positions and memory that the model is told.
-    pub fn with_input(mut self, input: LanguageModelInput) -> Self {
-        self.input = input;
+    pub fn with_input(mut self, input: impl Into<LanguageModelInput>) -> Self {
+        self.input = input.into();
         self
     }
 

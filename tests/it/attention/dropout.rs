@@ -3,16 +3,23 @@
 use super::*;
 
 /// Attention over values that are unit vectors: the output is the weights as they meet the values.
-fn dropped_weights(device: &Device, options: &AttentionOptions) -> (Array, Array) {
+fn dropped_weights(device: &Device, score: &Score, request: &Request) -> (Array, Array) {
     let inputs = inputs([2, 3, 3], [17, 19], [4, 1], device, DType::F32);
     let Inputs { query, key, .. } = inputs;
     let identity = Tensor::<2>::eye(19, device).reshape([1, 1, 19, 19]).repeat(&[2, 3, 1, 1]);
     let [query, key, value] = [query, key, identity].map(|tensor| tensor.autodiff());
     let mask = Mask::look_ahead().lower(&Grid::bottom_right(2, 17, 19)).unwrap();
-    let output =
-        scaled_dot_product_attention(query.clone(), key.clone(), value.clone(), &mask, options);
-    let plain = AttentionOptions::new().with_weights(true).with_kernel(Kernel::Reference);
-    let weights = scaled_dot_product_attention(query, key, value, &mask, &plain).weights;
+    let output = scaled_dot_product_attention(
+        query.clone(),
+        key.clone(),
+        value.clone(),
+        &mask,
+        score,
+        request,
+    );
+    let request = by(Kernel::Reference).with_weights(true);
+    let weights =
+        scaled_dot_product_attention(query, key, value, &mask, &Score::new(), &request).weights;
     (array(output.output), array(weights.unwrap()))
 }
 
@@ -22,11 +29,8 @@ on_each_backend! {
         let probability = 0.3;
         for kernel in training_kernels(&device) {
             for seed in [Some(7), None] {
-                let options = AttentionOptions::new()
-                    .with_dropout(probability)
-                    .with_dropout_seed(seed)
-                    .with_kernel(kernel);
-                let (dropped, weights) = dropped_weights(&device, &options);
+                let score = Score::new().with_dropout(probability).with_dropout_seed(seed);
+                let (dropped, weights) = dropped_weights(&device, &score, &by(kernel));
                 let (mut gone, mut visible) = (0.0, 0.0);
                 for (dropped, weight) in dropped.values.iter().zip(&weights.values) {
                     let grown = weight / (1.0 - probability);
@@ -51,14 +55,13 @@ on_each_backend! {
 
     /// The same seed drops the same weights, forward and backward, whoever computes.
     fn a_seed_decides_dropout(device: Device) {
-        let options = AttentionOptions::new().with_dropout(0.4);
-        let seeded = |seed| options.clone().with_dropout_seed(Some(seed));
+        let seeded = |seed| Score::new().with_dropout(0.4).with_dropout_seed(Some(seed));
         let (expected, _) =
-            dropped_weights(&device, &seeded(3).with_kernel(Kernel::Reference).with_weights(true));
+            dropped_weights(&device, &seeded(3), &by(Kernel::Reference).with_weights(true));
         for kernel in training_kernels(&device) {
-            let (got, _) = dropped_weights(&device, &seeded(3).with_kernel(kernel));
+            let (got, _) = dropped_weights(&device, &seeded(3), &by(kernel));
             assert_arrays_close(&format!("{kernel:?}"), &got, &expected, OUTPUT.on(&device));
-            let (other, _) = dropped_weights(&device, &seeded(4).with_kernel(kernel));
+            let (other, _) = dropped_weights(&device, &seeded(4), &by(kernel));
             assert_ne!(other, got);
         }
     }
@@ -69,12 +72,9 @@ on_each_backend! {
         let inputs = inputs([2, 3, 3], [17, 19], [4, 5], &device, DType::F32);
         let mask = Mask::look_ahead().lower(&grid).unwrap();
         for kernel in training_kernels(&device) {
-            let options = AttentionOptions::new()
-                .with_dropout(probability)
-                .with_dropout_seed(Some(11))
-                .with_kernel(kernel);
-            let (dropped, _) = dropped_weights(&device, &options);
-            let results = train(&inputs, &mask, &options);
+            let score = Score::new().with_dropout(probability).with_dropout_seed(Some(11));
+            let (dropped, _) = dropped_weights(&device, &score, &by(kernel));
+            let results = train(&inputs, &mask, &score, &by(kernel));
             let expected = naive::attention(
                 &naive::Problem {
                     query: &array(inputs.query.clone()),
@@ -107,12 +107,12 @@ on_each_backend! {
     }
 
     fn returned_weights_are_those_before_dropout(device: Device) {
-        let options = AttentionOptions::new().with_weights(true);
+        let request = Request::new().with_weights(true);
         let inputs = inputs([1, 2, 2], [5, 7], [3, 3], &device, DType::F32);
         let mask = LoweredMask::all_visible(Grid::bottom_right(1, 5, 7));
-        let plain = train(&inputs, &mask, &options);
+        let plain = train(&inputs, &mask, &Score::new(), &request);
         let dropping =
-            train(&inputs, &mask, &options.clone().with_dropout(0.5).with_dropout_seed(1));
+            train(&inputs, &mask, &Score::new().with_dropout(0.5).with_dropout_seed(1), &request);
         assert_eq!(dropping.weights, plain.weights);
         assert_ne!(dropping.output, plain.output);
     }
@@ -122,9 +122,8 @@ on_each_backend! {
         let inputs = inputs([1, 2, 2], [5, 7], [3, 3], &device, DType::F32);
         let mask = LoweredMask::all_visible(Grid::bottom_right(1, 5, 7));
         for kernel in inference_kernels(&device) {
-            let options = AttentionOptions::new().with_kernel(kernel);
-            let run = |options: &AttentionOptions| array(forward(&inputs, &mask, options).output);
-            assert_eq!(run(&options.clone().with_dropout(0.9)), run(&options), "{kernel:?}");
+            let run = |score: &Score| array(forward(&inputs, &mask, score, &by(kernel)).output);
+            assert_eq!(run(&Score::new().with_dropout(0.9)), run(&Score::new()), "{kernel:?}");
         }
     }
 }

@@ -115,15 +115,14 @@ impl Random {
             value: on_device(&value),
             upstream: on_device(&upstream),
         };
-        let options = AttentionOptions::new()
+        let score = Score::new()
             .with_scale(self.scale)
             .with_softcap(self.softcap)
             .with_bias(given_bias.as_ref().map(on_device))
             .with_alibi(self.alibi.then(|| Alibi::with_slopes(slopes)))
-            .with_sinks(sinks.as_ref().map(|sinks| on_device(sinks).flatten::<1>(0, 3)))
-            .with_weights(kernel == Kernel::Reference)
-            .with_kernel(kernel);
-        let results = train(&inputs, &mask, &options);
+            .with_sinks(sinks.as_ref().map(|sinks| on_device(sinks).flatten::<1>(0, 3)));
+        let request = by(kernel).with_weights(kernel == Kernel::Reference);
+        let results = train(&inputs, &mask, &score, &request);
 
         let close = |name: &str, got: &Array, expected: &Array, tolerance| {
             assert_arrays_close(&format!("{self:?}, {kernel:?}: {name}"), got, expected, tolerance);

@@ -8,7 +8,7 @@ mod refusals;
 
 use burn::tensor::{DType, Device, Distribution, FloatDType, Gradients, Tensor, TensorData};
 use burn_decoder::attention::{
-    Alibi, AttentionOptions, AttentionOutput, Kernel, scaled_dot_product_attention,
+    Alibi, AttentionOutput, Kernel, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 use proptest::prelude::*;
@@ -74,14 +74,20 @@ fn tensor(array: &Array, device: &Device, dtype: DType) -> Tensor<4> {
 }
 
 /// Forward and backward on the autodiff twin of the inputs' device.
-fn train(inputs: &Inputs, mask: &LoweredMask, options: &AttentionOptions) -> Results {
+fn train(inputs: &Inputs, mask: &LoweredMask, score: &Score, request: &Request) -> Results {
     let track = |tensor: &Tensor<4>| tensor.clone().autodiff().require_grad();
     let [query, key, value] = [&inputs.query, &inputs.key, &inputs.value].map(track);
-    let bias = options.bias.as_ref().map(track);
-    let sinks = options.sinks.clone().map(|sinks| sinks.autodiff().require_grad());
-    let options = options.clone().with_bias(bias.clone()).with_sinks(sinks.clone());
-    let AttentionOutput { output, weights } =
-        scaled_dot_product_attention(query.clone(), key.clone(), value.clone(), mask, &options);
+    let bias = score.bias.as_ref().map(track);
+    let sinks = score.sinks.clone().map(|sinks| sinks.autodiff().require_grad());
+    let score = score.clone().with_bias(bias.clone()).with_sinks(sinks.clone());
+    let AttentionOutput { output, weights } = scaled_dot_product_attention(
+        query.clone(),
+        key.clone(),
+        value.clone(),
+        mask,
+        &score,
+        request,
+    );
     let loss = (output.clone() * inputs.upstream.clone().autodiff()).sum();
     let gradients = loss.backward();
     let gradient = |tensor: &Tensor<4>, gradients: &Gradients| {
@@ -161,7 +167,17 @@ fn inputs(
     }
 }
 
-fn forward(inputs: &Inputs, mask: &LoweredMask, options: &AttentionOptions) -> AttentionOutput<4> {
+/// The request for a kernel.
+fn by(kernel: Kernel) -> Request {
+    Request::new().with_kernel(kernel)
+}
+
+fn forward(
+    inputs: &Inputs,
+    mask: &LoweredMask,
+    score: &Score,
+    request: &Request,
+) -> AttentionOutput<4> {
     let Inputs { query, key, value, .. } = inputs.clone();
-    scaled_dot_product_attention(query, key, value, mask, options)
+    scaled_dot_product_attention(query, key, value, mask, score, request)
 }

@@ -35,15 +35,14 @@ on_each_backend! {
                 let mask = dead_rows([2, 8, 5], dead, &device);
                 for kernel in training_kernels(&device) {
                     let what = format!("{name}, {dtype:?}, {kernel:?}");
-                    let options = AttentionOptions::new().with_kernel(kernel);
-                    let results = train(&inputs, &mask, &options);
+                    let results = train(&inputs, &mask, &Score::new(), &by(kernel));
                     let finite = |array: &Array| array.values.iter().all(|value| value.is_finite());
                     assert!(finite(&results.output) && finite(&results.d_query), "{what}");
                     assert!(finite(&results.d_key) && finite(&results.d_value), "{what}");
                     assert_hidden_is_zero(&what, &results, &|[b, _, q, _]| dead(b, q));
                 }
-                let options = AttentionOptions::new().with_kernel(Kernel::Backend);
-                let output = array(forward(&inputs, &mask, &options).output);
+                let request = by(Kernel::Backend);
+                let output = array(forward(&inputs, &mask, &Score::new(), &request).output);
                 for cell in cells(output.shape).filter(|&[b, _, q, _]| dead(b, q)) {
                     assert!(
                         output.at(cell) == 0.0,
@@ -57,15 +56,15 @@ on_each_backend! {
 
     /// Legitimate scores of -2e4 and +2e4 beside a hidden key: the hidden one gets nothing.
     fn extreme_scores_beside_a_hidden_key(device: Device) {
-        for score in [-2e4f32, 2e4] {
-            let query = Tensor::<4>::from_data([[[[score]]]], &device);
+        for large in [-2e4f32, 2e4] {
+            let query = Tensor::<4>::from_data([[[[large]]]], &device);
             let key = Tensor::<4>::from_data([[[[1.0], [1.0], [0.0]]]], &device);
             let value = Tensor::<4>::from_data([[[[1.0], [3.0], [1e6]]]], &device);
             let upstream = Tensor::<4>::ones([1, 1, 1, 1], &device);
             let inputs = Inputs { query, key, value, upstream };
             let mask = Mask::lengths([2]).lower(&Grid::bottom_right(1, 1, 3)).unwrap();
-            let options = AttentionOptions::new().with_scale(1.0).with_weights(true);
-            let results = train(&inputs, &mask, &options);
+            let score = Score::new().with_scale(1.0);
+            let results = train(&inputs, &mask, &score, &Request::new().with_weights(true));
             let weights = results.weights.unwrap().values;
             assert_close(
                 "weights",
@@ -75,9 +74,8 @@ on_each_backend! {
             );
             assert_eq!(weights[2], 0.0);
             for kernel in inference_kernels(&device) {
-                let options = AttentionOptions::new().with_scale(1.0).with_kernel(kernel);
-                let output = array(forward(&inputs, &mask, &options).output).values[0];
-                assert!((output - 2.0).abs() < 1e-4, "score {score}, {kernel:?}: {output}");
+                let output = array(forward(&inputs, &mask, &score, &by(kernel)).output).values[0];
+                assert!((output - 2.0).abs() < 1e-4, "score {large}, {kernel:?}: {output}");
             }
         }
     }
@@ -99,12 +97,10 @@ on_each_backend! {
             for kernel in training_kernels(&device) {
                 for softcap in [None, Some(3.0)] {
                     let run = |bias: &Array| {
-                        let options = AttentionOptions::new()
-                            .with_softcap(softcap)
-                            .with_bias(tensor(bias, &device, DType::F32))
-                            .with_weights(kernel != Kernel::Fused)
-                            .with_kernel(kernel);
-                        train(&inputs, &mask, &options)
+                        let bias = tensor(bias, &device, DType::F32);
+                        let score = Score::new().with_softcap(softcap).with_bias(bias);
+                        let request = by(kernel).with_weights(kernel != Kernel::Fused);
+                        train(&inputs, &mask, &score, &request)
                     };
                     let (expected, got) = (run(&quiet), run(&loud));
                     let what = format!("bias {extreme}, {kernel:?}");
@@ -131,10 +127,8 @@ on_each_backend! {
         let mut bias = Array::random([1, 1, 3, 5], 9);
         (0..5).for_each(|k| *bias.at_mut([0, 0, 1, k]) = f64::NEG_INFINITY);
         for kernel in training_kernels(&device) {
-            let options = AttentionOptions::new()
-                .with_bias(tensor(&bias, &device, DType::F32))
-                .with_kernel(kernel);
-            let results = train(&inputs, &mask, &options);
+            let score = Score::new().with_bias(tensor(&bias, &device, DType::F32));
+            let results = train(&inputs, &mask, &score, &by(kernel));
             assert_hidden_is_zero(&format!("{kernel:?}"), &results, &|[_, _, q, _]| q == 1);
             let d_bias = results.d_bias.unwrap().values;
             assert!(d_bias[5..10].iter().all(|&gradient| gradient == 0.0), "{kernel:?}: {d_bias:?}");
@@ -155,8 +149,9 @@ on_each_backend! {
             ..inputs.clone()
         };
         for kernel in inference_kernels(&device) {
-            let options = AttentionOptions::new().with_kernel(kernel);
-            let run = |inputs: &Inputs| forward(inputs, &mask, &options).output.into_data();
+            let run = |inputs: &Inputs| {
+                forward(inputs, &mask, &Score::new(), &by(kernel)).output.into_data()
+            };
             let grouped = run(&inputs);
             let consecutive = run(&repeated([0, 0, 1, 1, 2, 2]));
             assert_close(&format!("{kernel:?}"), grouped.clone(), consecutive, OUTPUT.on(&device));
@@ -169,11 +164,11 @@ on_each_backend! {
     fn rank_3_is_rank_4_with_one_head(device: Device) {
         let inputs = inputs([2, 1, 1], [5, 7], [4, 3], &device, DType::F32);
         let mask = Mask::look_ahead().lower(&Grid::bottom_right(2, 5, 7)).unwrap();
-        let options = AttentionOptions::new().with_weights(true);
-        let four = forward(&inputs, &mask, &options);
+        let (score, request) = (Score::new(), Request::new().with_weights(true));
+        let four = forward(&inputs, &mask, &score, &request);
         let [query, key, value] = [&inputs.query, &inputs.key, &inputs.value]
             .map(|tensor| tensor.clone().squeeze_dim::<3>(1));
-        let three = scaled_dot_product_attention(query, key, value, &mask, &options);
+        let three = scaled_dot_product_attention(query, key, value, &mask, &score, &request);
         assert_eq!(three.output.dims(), [2, 5, 3]);
         let weights = three.weights.unwrap();
         assert_eq!(weights.dims(), [2, 5, 7]);
@@ -197,8 +192,9 @@ on_each_backend! {
             ..inputs.clone()
         };
         for kernel in inference_kernels(&device) {
-            let options = AttentionOptions::new().with_kernel(kernel);
-            let run = |inputs: &Inputs| forward(inputs, &mask, &options).output.into_data();
+            let run = |inputs: &Inputs| {
+                forward(inputs, &mask, &Score::new(), &by(kernel)).output.into_data()
+            };
             assert_close(&format!("{kernel:?}"), run(&views), run(&inputs), OUTPUT.on(&device));
         }
     }
@@ -207,8 +203,8 @@ on_each_backend! {
         let inputs = inputs([2, 2, 1], [5, 5], [3, 3], &device, DType::F32);
         let mask =
             (Mask::look_ahead() & Mask::pad_counts([0, 2])).lower(&Grid::square(2, 5)).unwrap();
-        let options = AttentionOptions::new().with_weights(true);
-        let weights = array(forward(&inputs, &mask, &options).weights.unwrap());
+        let request = Request::new().with_weights(true);
+        let weights = array(forward(&inputs, &mask, &Score::new(), &request).weights.unwrap());
         for [b, h, q, _] in cells([2, 2, 5, 1]) {
             let row = (0..5).map(|k| weights.at([b, h, q, k]));
             let hidden = |k| k > q || (b == 1 && k < 2);
@@ -230,13 +226,14 @@ on_each_backend! {
             let zeros =
                 |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device).autodiff().require_grad();
             let mask = LoweredMask::all_visible(Grid::bottom_right(batch, queries, keys));
-            let options = AttentionOptions::new().with_weights(true);
+            let request = Request::new().with_weights(true);
             let attended = scaled_dot_product_attention(
                 zeros([batch, 2, queries, 4]),
                 zeros([batch, 2, keys, 4]),
                 zeros([batch, 2, keys, value_dim]),
                 &mask,
-                &options,
+                &Score::new(),
+                &request,
             );
             assert_eq!(attended.output.dims(), [batch, 2, queries, value_dim], "{name}");
             assert_eq!(attended.weights.unwrap().dims(), [batch, 2, queries, keys], "{name}");
@@ -263,10 +260,9 @@ on_each_backend! {
                 value: in_f32(&inputs.value),
                 upstream: in_f32(&inputs.upstream),
             };
-            let expected = array(forward(&wide, &mask, &AttentionOptions::new()).output);
+            let expected = array(forward(&wide, &mask, &Score::new(), &Request::new()).output);
             for kernel in training_kernels(&device) {
-                let options = AttentionOptions::new().with_kernel(kernel);
-                let got = forward(&inputs, &mask, &options).output;
+                let got = forward(&inputs, &mask, &Score::new(), &by(kernel)).output;
                 assert_eq!(got.dtype(), dtype);
                 assert_arrays_close(
                     &format!("{dtype:?}, {kernel:?}"),

@@ -51,11 +51,11 @@ fn masks(
     masks
 }
 
-/// Runs `check(case, mask's name, inputs, mask, options)` on every case but the one that only the
+/// Runs `check(case, mask's name, inputs, mask, score)` on every case but the one that only the
 /// fused kernel promises.
 fn for_each_case(
     device: &Device,
-    mut check: impl FnMut(&str, &Fixtures, &str, &Inputs, &LoweredMask, AttentionOptions),
+    mut check: impl FnMut(&str, &Fixtures, &str, &Inputs, &LoweredMask, &Score),
 ) {
     let fixtures = Fixtures::open("sdpa.safetensors");
     for case in fixtures.cases().iter().filter(|case| *case != "extra_nan_hidden") {
@@ -68,19 +68,19 @@ fn for_each_case(
             fixtures.find(&name).map(|_| fixtures.scalar(&name))
         };
         let bias = fixtures.find(&format!("{case}.bias")).map(|_| of("bias"));
-        let options = AttentionOptions::new()
+        let score = Score::new()
             .with_scale(number("scale"))
             .with_softcap(number("softcap"))
             .with_bias(bias);
         for (name, mask) in masks(case, &fixtures, [batch, queries, keys], device) {
-            check(case, &fixtures, name, &inputs, &mask, options.clone());
+            check(case, &fixtures, name, &inputs, &mask, &score);
         }
     }
 }
 
 on_each_backend! {
     fn agrees_with_pytorch_in_training(device: Device) {
-        for_each_case(&device, |case, fixtures, mask_name, inputs, mask, options| {
+        for_each_case(&device, |case, fixtures, mask_name, inputs, mask, score| {
             let expected =
                 |name: &str| array::<4>(fixtures.tensor(&format!("{case}.{name}"), &device));
             let large = ["visible_below_minus_1e4", "hidden_above_1e4"].contains(&case);
@@ -92,8 +92,8 @@ on_each_backend! {
                     if weights && kernel == Kernel::Fused {
                         continue;
                     }
-                    let options = options.clone().with_kernel(kernel).with_weights(weights);
-                    let results = train(inputs, mask, &options);
+                    let request = by(kernel).with_weights(weights);
+                    let results = train(inputs, mask, score, &request);
                     let close = |name: &str, got: &Array, tolerance| {
                         assert_arrays_close(
                             &format!("{what}: {name}"),
@@ -126,17 +126,15 @@ on_each_backend! {
     }
 
     fn agrees_with_pytorch_at_inference(device: Device) {
-        for_each_case(&device, |case, fixtures, mask_name, inputs, mask, options| {
+        for_each_case(&device, |case, fixtures, mask_name, inputs, mask, score| {
             let expected = array::<4>(fixtures.tensor(&format!("{case}.out"), &device));
             for kernel in inference_kernels(&device) {
                 if kernel == Kernel::Backend
-                    && (options.bias.is_some() || options.softcap.is_some())
+                    && (score.bias.is_some() || score.softcap.is_some())
                 {
                     continue; // refused, see the tests of refusals
                 }
-                let options = options.clone().with_kernel(kernel);
-                let Inputs { query, key, value, .. } = inputs.clone();
-                let attended = scaled_dot_product_attention(query, key, value, mask, &options);
+                let attended = forward(inputs, mask, score, &by(kernel));
                 let what = format!("{case}, mask from its {mask_name}, {kernel:?}: out");
                 assert_arrays_close(&what, &array(attended.output), &expected, OUTPUT.on(&device));
             }
@@ -154,10 +152,8 @@ on_each_backend! {
             let keys = inputs.key.dims()[2];
             let (_, mask) = &masks(case, &fixtures, [batch, queries, keys], &device)[0];
             for kernel in training_kernels(&device) {
-                let options = AttentionOptions::new()
-                    .with_alibi(Alibi::with_slopes(slopes.clone()))
-                    .with_kernel(kernel);
-                let results = train(&inputs, mask, &options);
+                let score = Score::new().with_alibi(Alibi::with_slopes(slopes.clone()));
+                let results = train(&inputs, mask, &score, &by(kernel));
                 for (name, got, tolerance) in [
                     ("out", &results.output, OUTPUT),
                     ("dq", &results.d_query, GRADIENT),

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_decoder::cache::{CacheConfig, KvCache};
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput, Positions};
+use burn_decoder::decoder::{Batch, LanguageModel, Positions};
 use burn_decoder::mask::Mask;
 use burn_decoder::{CacheMisuse, Error};
 
@@ -21,7 +21,7 @@ pub fn refused(
     let next = |cache: &mut KvCache| {
         let batch = cache.batch().unwrap();
         let next = tokens(&vec![vec![3]; batch], &device);
-        model.forward_cached(next, Default::default(), cache).unwrap().logits.into_data()
+        model.forward_cached(next, Batch::new(), cache).unwrap().logits.into_data()
     };
     let expected = next(&mut cache.clone());
     let error = wrong(cache).unwrap_err();
@@ -35,13 +35,13 @@ fn misuse_is_refused_and_leaves_the_cache() {
     let model = plain().init(&device).unwrap();
     let all = two_rows(&device);
     let mut cache = CacheConfig::fixed(9).init().unwrap();
-    model.forward_cached(all.clone().narrow(1, 0, 7), Default::default(), &mut cache).unwrap();
+    model.forward_cached(all.clone().narrow(1, 0, 7), Batch::new(), &mut cache).unwrap();
 
-    let run = |model: &LanguageModel, new: Tensor<2, Int>, input: LanguageModelInput| {
+    let run = |model: &LanguageModel, new: Tensor<2, Int>, input: Batch| {
         let model = model.clone();
         move |cache: &mut KvCache| model.forward_cached(new, input, cache).map(|_| ())
     };
-    let plain_input = LanguageModelInput::new;
+    let plain_input = Batch::new;
     let two = |n| all.clone().narrow(1, 7, n);
     let is = |error: &Error, expected: CacheMisuse| {
         assert!(
@@ -106,7 +106,7 @@ fn misuse_is_refused_and_leaves_the_cache() {
     // A cleared cache serves another model and batch.
     cache.clear();
     let one = tokens(&[vec![1, 2]], &device);
-    other.forward_cached(one, Default::default(), &mut cache).unwrap();
+    other.forward_cached(one, Batch::new(), &mut cache).unwrap();
 }
 
 #[cfg(all(feature = "ndarray", feature = "flex"))]
@@ -118,11 +118,11 @@ fn another_device_is_refused() {
     let model = plain().init(&Device::ndarray()).unwrap();
     let mut cache = small_cache();
     let first = tokens(&[vec![1, 2]], &Device::ndarray());
-    model.forward_cached(first, Default::default(), &mut cache).unwrap();
+    model.forward_cached(first, Batch::new(), &mut cache).unwrap();
     let moved = model.clone().to_device(&Device::flex());
     let error = refused(&mut cache, &model, |cache| {
         let next = tokens(&[vec![3]], &Device::flex());
-        moved.forward_cached(next, Default::default(), cache).map(|_| ())
+        moved.forward_cached(next, Batch::new(), cache).map(|_| ())
     });
     assert!(matches!(error, Error::Cache { misuse: CacheMisuse::Device, .. }), "{error:?}");
 }

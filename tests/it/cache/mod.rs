@@ -1,20 +1,24 @@
 //! The cache: whatever the chunks, the logits are those of one pass over everything.
 
+mod broken_off;
+mod bytes;
+mod kept;
 mod misuse;
+mod model;
 mod mutants;
 mod padding;
 mod windows;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use burn_decoder::Error;
 use burn_decoder::attention::{
     AttentionSinks, HeadMapping, MultiHeadAttentionConfig, QkNormConfig, RotaryConfig, RotaryLayout,
 };
 use burn_decoder::cache::{CacheConfig, KvCache};
 use burn_decoder::decoder::{
-    Activation, Arrangement, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, LanguageModelInput, NormConfig, NormPlacement, PositionEmbeddingConfig,
-    Positions,
+    Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, NormConfig, NormPlacement, PositionEmbeddingConfig, Positions, Request,
+    ResidualLayout,
 };
 use burn_decoder::mask::Mask;
 
@@ -48,7 +52,7 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
         ("post-norm", with_layer(|layer| layer.norm_placement = NormPlacement::Post)),
         ("sandwich", with_layer(|layer| layer.norm_placement = NormPlacement::Sandwich)),
         ("norms on outputs", with_layer(|layer| layer.norm_placement = NormPlacement::Output)),
-        ("parallel", with_layer(|layer| layer.arrangement = Arrangement::Parallel)),
+        ("parallel", with_layer(|layer| layer.residual_layout = ResidualLayout::Parallel)),
         ("windows in turn", {
             let mut config = plain().with_logit_softcap(Some(2.0));
             config.decoder.windows = vec![Some(3), None];
@@ -92,7 +96,7 @@ pub fn kinds() -> Vec<(&'static str, LanguageModelConfig)> {
             with_layer(|layer| {
                 let rotary = RotaryConfig::new().with_layout(RotaryLayout::Interleaved);
                 let norm = QkNormConfig::new(NormConfig::layer_norm()).with_across_heads(true);
-                layer.arrangement = Arrangement::ParallelSharedNorm;
+                layer.residual_layout = ResidualLayout::ParallelSharedNorm;
                 layer.self_attention = MultiHeadAttentionConfig::new(D_MODEL, 3)
                     .with_rotary(Some(rotary.with_dim(Some(2))))
                     .with_qk_norm(Some(norm))
@@ -138,8 +142,8 @@ fn two_rows(device: &Device) -> Tensor<2, Int> {
 }
 
 /// A memory for the models with cross-attention, the same each time.
-pub fn input_for(model: &LanguageModel, batch: usize) -> LanguageModelInput {
-    let input = LanguageModelInput::new();
+pub fn input_for(model: &LanguageModel, batch: usize) -> Batch {
+    let input = Batch::new();
     if model.decoder.layers[0].cross_attention.is_none() {
         return input;
     }
@@ -153,7 +157,7 @@ pub fn input_for(model: &LanguageModel, batch: usize) -> LanguageModelInput {
 fn cached(
     model: &LanguageModel,
     all: &Tensor<2, Int>,
-    input: LanguageModelInput,
+    input: Batch,
     chunk: usize,
     cache: &mut KvCache,
 ) -> Tensor<3> {
@@ -200,10 +204,10 @@ on_each_backend! {
     fn weights_of_cached_tokens(device: Device) {
         let all = two_rows(&device);
         let model = plain().init(&device).unwrap();
-        let input = LanguageModelInput::new().with_weights(true);
-        let full = model.forward(all.clone(), input.clone()).unwrap().self_weights;
+        let input = Request::new().with_weights(true);
+        let full = model.forward(all.clone(), input).unwrap().self_weights;
         let mut cache = small_cache();
-        model.forward_cached(all.clone().narrow(1, 0, 9), input.clone(), &mut cache).unwrap();
+        model.forward_cached(all.clone().narrow(1, 0, 9), input, &mut cache).unwrap();
         let rest = all.narrow(1, 9, 4);
         let weights = model.forward_cached(rest, input, &mut cache).unwrap().self_weights;
         for (got, full) in weights.into_iter().zip(full) {
@@ -216,20 +220,20 @@ on_each_backend! {
     fn trimmed_is_as_before(device: Device) {
         let model = plain().init(&device).unwrap();
         let all = two_rows(&device);
-        let full = model.forward(all.clone(), Default::default()).unwrap().logits;
+        let full = model.forward(all.clone(), Batch::new()).unwrap().logits;
         let mut cache = small_cache();
-        cached(&model, &all, LanguageModelInput::new(), TOKENS, &mut cache);
+        cached(&model, &all, Batch::new(), TOKENS, &mut cache);
         for kept in [8, 3, 0] {
             let mut prefix = cache.prefix(kept).unwrap();
             assert_eq!((prefix.tokens(), cache.tokens()), (kept, TOKENS));
             let rest = all.clone().narrow(1, kept, TOKENS - kept);
-            let logits = cached(&model, &rest, LanguageModelInput::new(), 2, &mut prefix);
+            let logits = cached(&model, &rest, Batch::new(), 2, &mut prefix);
             let expected = full.clone().narrow(1, kept, TOKENS - kept);
             assert_same(&format!("from {kept}"), logits, expected);
         }
         cache.trim(5).unwrap();
         let rest = all.narrow(1, 5, TOKENS - 5);
-        let logits = cached(&model, &rest, LanguageModelInput::new(), 3, &mut cache);
+        let logits = cached(&model, &rest, Batch::new(), 3, &mut cache);
         assert_same("trimmed in place", logits, full.narrow(1, 5, TOKENS - 5));
     }
 
@@ -251,7 +255,7 @@ on_each_backend! {
             assert_eq!(loaded.tokens(), cache.tokens());
             let next = |cache| {
                 let new = all.clone().narrow(1, 9, 4);
-                let output = model.forward_cached(new, Default::default(), cache).unwrap();
+                let output = model.forward_cached(new, Batch::new(), cache).unwrap();
                 output.logits.into_data()
             };
             assert_eq!(next(&mut loaded), next(&mut cache), "{kind}");
@@ -276,10 +280,14 @@ fn the_self_check_finds_a_changed_model() {
         // The same parameters by name, other values: what a training step does.
         let mut changed = model.clone();
         let value = &mut changed.decoder.layers[0].self_attention.value;
-        value.weight = value.weight.clone().map(|weight| weight * 1.5);
+        value.weight = value.weight.clone().map(|weight| {
+            // But for those values that the cache itself remembers.
+            let seen = weight.clone().slice(s![D_MODEL / 2..D_MODEL / 2 + 1, ..]);
+            (weight * 1.5).slice_assign(s![D_MODEL / 2..D_MODEL / 2 + 1, ..], seen)
+        });
         let mut pass = || {
             let next = tokens(&[vec![1], vec![2]], &device);
-            changed.forward_cached(next, Default::default(), &mut cache).map(|_| ())
+            changed.forward_cached(next, Batch::new(), &mut cache).map(|_| ())
         };
         let error = pass().and_then(|()| pass()).unwrap_err();
         assert!(matches!(error, Error::CacheCheck { .. }), "{kind}: {error:?}");

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use burn_decoder::cache::KvCache;
 use burn_decoder::causality::{CausalityCheck, Diagnosis, Path, Report};
-use burn_decoder::decoder::{LanguageModel, LanguageModelConfig, LanguageModelInput, Positions};
+use burn_decoder::decoder::{Batch, LanguageModel, LanguageModelConfig, Positions};
 use burn_decoder::mask::Mask;
 
 use super::{VOCAB_SIZE, plain, small_cache};
@@ -31,7 +31,7 @@ fn config() -> LanguageModelConfig {
 fn decode(
     model: &LanguageModel,
     tokens: Tensor<2, Int>,
-    input: LanguageModelInput,
+    input: Batch,
     step: impl Fn(usize, Tensor<2, Int>, &mut KvCache) -> Tensor<3>,
 ) -> Tensor<3> {
     let mut cache = small_cache();
@@ -45,7 +45,7 @@ fn decode(
 /// Sets the cached path against the plain one.
 fn check(
     model: &LanguageModel,
-    input: &LanguageModelInput,
+    input: &Batch,
     promise: Mask,
     cached: impl Fn(Tensor<2, Int>) -> Tensor<3>,
 ) -> Report {
@@ -87,7 +87,7 @@ fn caught(what: &str, expected: Diagnosis, run: impl Fn(&Device) -> Report) {
 
 /// One more token for the cache, and its logits.
 fn advance(model: &LanguageModel, new: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
-    model.forward_cached(new, LanguageModelInput::new(), cache).unwrap().logits
+    model.forward_cached(new, Batch::new(), cache).unwrap().logits
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_right_cache_is_not_accused() {
                 Some(keys) => window & Mask::window_keys(keys).unwrap(),
                 None => window & Mask::look_ahead(),
             };
-            let input = LanguageModelInput::new().with_pad_counts(PADS);
+            let input = Batch::new().with_pad_counts(PADS);
             let report = check(&model, &input, narrowed.left_padded(PADS), |tokens| {
                 decode(&model, tokens, input.clone(), |_, new, cache| advance(&model, new, cache))
             });
@@ -116,7 +116,7 @@ fn a_right_cache_is_not_accused() {
 fn a_lost_token_is_found() {
     caught("lost", Diagnosis::KeyLost { key: 5 }, |device| {
         let model = config().with_positions(None).init(device).unwrap();
-        let input = LanguageModelInput::new();
+        let input = Batch::new();
         check(&model, &input, Mask::look_ahead(), |tokens| {
             decode(&model, tokens, input.clone(), |index, new, cache| match index {
                 5 => advance(&model, new, &mut cache.clone()),
@@ -130,7 +130,7 @@ fn a_lost_token_is_found() {
 fn a_repeated_token_is_found() {
     caught("repeated", Diagnosis::KeyRepeated { key: 5 }, |device| {
         let model = config().with_positions(None).init(device).unwrap();
-        let input = LanguageModelInput::new();
+        let input = Batch::new();
         check(&model, &input, Mask::look_ahead(), |tokens| {
             decode(&model, tokens, input.clone(), |index, new, cache| {
                 let logits = advance(&model, new.clone(), cache);
@@ -147,12 +147,12 @@ fn a_repeated_token_is_found() {
 fn restarted_positions_are_found() {
     caught("restarted", Diagnosis::PositionsRestarted, |device| {
         let model = config().init(device).unwrap();
-        let input = LanguageModelInput::new();
+        let input = Batch::new();
         check(&model, &input, Mask::look_ahead(), |tokens| {
             decode(&model, tokens, input.clone(), |_, new, cache| {
                 // Each new token is the first one of its call.
                 let restarted = Positions::Listed(vec![vec![0; LENGTH]; BATCH]);
-                let input = LanguageModelInput::new().with_positions(restarted);
+                let input = Batch::new().with_positions(restarted);
                 model.forward_cached(new, input, cache).unwrap().logits
             })
         })
@@ -166,7 +166,7 @@ fn a_window_that_is_dropped_in_decoding_is_found() {
         let model = config().with_mask(window.clone()).init(device).unwrap();
         // The same parameters under another mask. The prompt is no longer than the window.
         let without = config().init(device).unwrap().load_record(model.clone().into_record());
-        let input = LanguageModelInput::new();
+        let input = Batch::new();
         check(&model, &input, window, |tokens| {
             decode(&without, tokens, input.clone(), |_, new, cache| advance(&without, new, cache))
         })
@@ -178,10 +178,10 @@ fn padding_that_is_forgotten_in_decoding_is_found() {
     caught("padding forgotten", Diagnosis::PaddingSeen, |device| {
         let model = config().with_positions(None).init(device).unwrap();
         let padding = Mask::pad_counts(PADS);
-        let input = LanguageModelInput::new().with_mask(padding.clone());
+        let input = Batch::new().with_mask(padding.clone());
         check(&model, &input, Mask::look_ahead() & padding, |tokens| {
             decode(&model, tokens, input.clone(), |_, new, cache| {
-                let forgotten = LanguageModelInput::new().with_mask(Mask::all_visible());
+                let forgotten = Batch::new().with_mask(Mask::all_visible());
                 model.forward_cached(new, forgotten, cache).unwrap().logits
             })
         })

@@ -1,7 +1,7 @@
 //! Rows of different lengths, padded on the left: each is what it is alone.
 
 use burn::tensor::{Bool, Int, Tensor};
-use burn_decoder::decoder::{LanguageModelInput, Positions};
+use burn_decoder::decoder::{Batch, Positions};
 use burn_decoder::mask::Mask;
 use burn_decoder::{CacheMisuse, Error};
 
@@ -75,8 +75,8 @@ on_each_backend! {
                 };
                 let model = config.init(&device).unwrap();
                 let input = || match own {
-                    true => LanguageModelInput::new(),
-                    false => LanguageModelInput::new().with_mask(mask.clone()),
+                    true => Batch::new(),
+                    false => Batch::new().with_mask(mask.clone()),
                 };
                 let padded = input().with_pad_counts(pads);
                 let together = model.forward(all.clone(), padded).unwrap().logits;
@@ -99,14 +99,14 @@ on_each_backend! {
         let source = tokens(&[vec![2, 7, 1, 8, 2, 8], vec![3, 1, 4, 1, 5, 9]], &device);
         let states = model.embed(source, &Positions::Index).unwrap();
         let memory = Mask::look_around(1, 2) | Mask::prefix(1);
-        let input = LanguageModelInput::new().with_memory(states.clone(), memory.clone());
+        let input = Batch::new().with_memory(states.clone(), memory.clone());
         for chunk in [1, 3, TOKENS] {
             let input = input.clone().with_pad_counts(pads);
             let together = cached(&model, &all, input, chunk, &mut small_cache());
             for (row, pads) in pads.into_iter().enumerate() {
                 let alone = all.clone().narrow(0, row, 1).narrow(1, pads, TOKENS - pads);
                 let states = states.clone().narrow(0, row, 1);
-                let input = LanguageModelInput::new().with_memory(states, memory.clone());
+                let input = Batch::new().with_memory(states, memory.clone());
                 let alone = model.forward(alone, input).unwrap().logits;
                 let together = together.clone().narrow(0, row, 1).narrow(1, pads, TOKENS - pads);
                 assert_same(&format!("row {row}, chunks of {chunk}"), together, alone);
@@ -127,7 +127,7 @@ on_each_backend! {
             let (past, next) = (all.clone().narrow(1, 0, 9), all.narrow(1, 9, 1));
             model.forward_cached(past, input, &mut cache).unwrap();
             let expected =
-                model.forward_cached(next.clone(), Default::default(), &mut cache.clone()).unwrap();
+                model.forward_cached(next.clone(), Batch::new(), &mut cache.clone()).unwrap();
 
             let rows = [1, 0, 1];
             cache.select_rows(&rows).unwrap();
@@ -135,7 +135,7 @@ on_each_backend! {
             let chosen = |tensor: Tensor<2, Int>| {
                 Tensor::cat(rows.map(|row| tensor.clone().narrow(0, row, 1)).to_vec(), 0)
             };
-            let got = model.forward_cached(chosen(next), Default::default(), &mut cache).unwrap();
+            let got = model.forward_cached(chosen(next), Batch::new(), &mut cache).unwrap();
             for (i, row) in rows.into_iter().enumerate() {
                 let got = got.logits.clone().narrow(0, i, 1);
                 assert_same(kind, got, expected.logits.clone().narrow(0, row, 1));
@@ -158,13 +158,13 @@ fn a_mask_by_place_is_refused_behind_padding() {
     let rows = tokens(&[vec![3, 1], vec![4, 1]], &device);
     for mask in by_place {
         let model = plain().with_mask(mask).init(&device).unwrap();
-        let padded = LanguageModelInput::new().with_pad_counts([1, 0]);
+        let padded = Batch::new().with_pad_counts([1, 0]);
         let error = model.forward(rows.clone(), padded.clone()).unwrap_err();
         assert!(error.to_string().contains("padded on the left"), "{error}");
         let error = model.forward_cached(rows.clone(), padded, &mut small_cache()).unwrap_err();
         assert!(matches!(error, Error::Mask { .. }), "{error:?}");
         // Without padding nothing is to be guessed.
-        let whole = LanguageModelInput::new().with_pad_counts([0, 0]);
+        let whole = Batch::new().with_pad_counts([0, 0]);
         model.forward(rows.clone(), whole).unwrap();
     }
 }
@@ -175,12 +175,12 @@ fn other_padding_is_refused() {
     let device = any_device();
     let model = plain().init(&device).unwrap();
     let mut cache = small_cache();
-    let padded = |counts| LanguageModelInput::new().with_pad_counts(counts);
+    let padded = |counts| Batch::new().with_pad_counts(counts);
     model.forward_cached(two_rows(&device), padded([4, 1]), &mut cache).unwrap();
     let next = || tokens(&[vec![3], vec![4]], &device);
     for wrong in [
         padded([4, 2]),
-        LanguageModelInput::new().with_positions(Positions::Listed(vec![vec![0; TOKENS + 1]; 2])),
+        Batch::new().with_positions(Positions::Listed(vec![vec![0; TOKENS + 1]; 2])),
     ] {
         let error = refused(&mut cache, &model, |cache| {
             model.forward_cached(next(), wrong, cache).map(|_| ())

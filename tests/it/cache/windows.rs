@@ -2,7 +2,7 @@
 
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::cache::CacheConfig;
-use burn_decoder::decoder::{LanguageModelConfig, LanguageModelInput};
+use burn_decoder::decoder::{Batch, LanguageModelConfig};
 use burn_decoder::mask::Mask;
 use burn_decoder::{CacheMisuse, Error};
 
@@ -18,13 +18,13 @@ fn a_window_does_not_go_back_to_what_it_dropped() {
         let model = config.init(&device).unwrap();
         let mut cache = small_cache();
         let all = two_rows(&device);
-        cached(&model, &all, LanguageModelInput::new(), 1, &mut cache);
+        cached(&model, &all, Batch::new(), 1, &mut cache);
         let error = refused(&mut cache, &model, |cache| cache.trim(5));
         assert!(matches!(error, Error::Cache { misuse: CacheMisuse::Trim, .. }), "{error:?}");
         cache.trim(TOKENS - 1).unwrap();
-        let full = model.forward(all.clone(), Default::default()).unwrap().logits;
+        let full = model.forward(all.clone(), Batch::new()).unwrap().logits;
         let last = all.narrow(1, TOKENS - 1, 1);
-        let again = cached(&model, &last, LanguageModelInput::new(), 1, &mut cache);
+        let again = cached(&model, &last, Batch::new(), 1, &mut cache);
         assert_same("again", again, full.narrow(1, TOKENS - 1, 1));
     }
 }
@@ -37,7 +37,7 @@ fn bytes_are_as_computed() {
     let bytes_of = |config: LanguageModelConfig, cache: CacheConfig, pads: [usize; 2]| {
         let model = config.init(&device).unwrap();
         let mut cache = cache.init().unwrap();
-        let input = LanguageModelInput::new().with_pad_counts(pads);
+        let input = Batch::new().with_pad_counts(pads);
         cached(&model, &all, input, 1, &mut cache);
         cache.bytes()
     };

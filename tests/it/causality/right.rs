@@ -11,7 +11,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_decoder::attention::Kernel;
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::causality::{CausalityCheck, Diagnosis, Path, Way};
-use burn_decoder::decoder::{LanguageModel, LanguageModelConfig, LanguageModelInput};
+use burn_decoder::decoder::{Batch, LanguageModel, LanguageModelConfig, Request};
 use burn_decoder::mask::Mask;
 
 use super::tiny::*;
@@ -62,7 +62,7 @@ impl Subject {
         };
         config.decoder.layer.dropout = 0.1;
         if seed % 2 == 1 {
-            config.mask = Mask::look_ahead() & Mask::window_keys(3).unwrap();
+            config = config.with_mask(Mask::look_ahead() & Mask::window_keys(3).unwrap());
         }
         let model = config.init(device).unwrap();
         let memory = model.decoder.layers[0].cross_attention.is_some().then(|| {
@@ -70,11 +70,18 @@ impl Subject {
             let memory = TensorData::new(values, [1, 5, D_MODEL]);
             Tensor::<3>::from_data(memory, device).expand([batch, 5, D_MODEL])
         });
-        Self { model, mask: config.mask, batch, padding, memory, device: device.clone() }
+        Self {
+            model,
+            mask: config.decoder.mask.init().unwrap().rule().clone(),
+            batch,
+            padding,
+            memory,
+            device: device.clone(),
+        }
     }
 
-    fn input(&self) -> LanguageModelInput {
-        let mut input = LanguageModelInput::new();
+    fn input(&self) -> Batch {
+        let mut input = Batch::new();
         if let Some(padding) = &self.padding {
             input = input.with_mask(padding.clone());
         }
@@ -93,7 +100,8 @@ impl Subject {
 
     fn over_embeddings(&self, seed: u64) -> CausalityCheck<'_, Tensor<3>> {
         let run = |x, kernel, weights| {
-            let input = self.input().with_kernel(kernel).with_weights(weights);
+            let request = Request::new().with_kernel(kernel).with_weights(weights);
+            let input = self.input().asking(request);
             self.model.forward_embedded(x, input).unwrap()
         };
         let training = self.model.clone().train();
@@ -129,7 +137,7 @@ impl Subject {
             for (start, new) in [(0, 3), (3, 1), (4, 1), (5, 2)] {
                 let piece = tokens.clone().narrow(1, start, new);
                 // The first pass says it all; a memory may not come twice.
-                let input = if start == 0 { self.input() } else { LanguageModelInput::new() };
+                let input = if start == 0 { self.input() } else { Batch::new() };
                 let output = self.model.forward_cached(piece, input, &mut cache).unwrap();
                 outputs.push(output.logits);
             }

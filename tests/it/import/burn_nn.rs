@@ -8,9 +8,9 @@ use burn::nn::transformer::{
 };
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_decoder::Error;
-use burn_decoder::decoder::{Decoder, DecoderInput};
+use burn_decoder::decoder::{Batch, Decoder, Request};
 use burn_decoder::import::{LoadOptions, burn_nn};
-use burn_decoder::mask::{Grid, Mask};
+use burn_decoder::mask::Mask;
 
 use crate::backends::any_device;
 use crate::fixtures::{OUTPUT, assert_close};
@@ -44,12 +44,8 @@ fn assert_same(theirs: &TransformerDecoder, ours: &Decoder, device: &Device, wha
     let tgt = Tensor::<3>::random([2, 5, 12], Distribution::Normal(0.0, 1.0), device);
     let memory = Tensor::<3>::random([2, 7, 12], Distribution::Normal(0.0, 1.0), device);
     let padding = Mask::lengths([7, 4]);
-    let grid = Grid::square(2, 5);
-    let memory_grid = Grid::top_left(2, 5, 7);
-    let mask = Mask::look_ahead().lower(&grid).unwrap();
-    let memory_mask = padding.lower(&memory_grid).unwrap();
-    let input = DecoderInput::new(tgt.clone(), &mask).with_memory(&memory, &memory_mask);
-    let got = ours.forward(input).output.into_data();
+    let batch = Batch::new().with_memory(memory.clone(), padding);
+    let got = ours.forward(tgt.clone(), &batch, &Request::new()).unwrap().output.into_data();
 
     let hidden = |row: usize, key: usize| row == 1 && key >= 4;
     let hidden: Vec<bool> = (0..2).flat_map(|b| (0..7).map(move |k| hidden(b, k))).collect();

@@ -2,7 +2,7 @@
 //! positions and with packed documents; greedy ids through the cache.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_decoder::decoder::{LanguageModel, LanguageModelInput};
+use burn_decoder::decoder::{Batch, LanguageModel, Request};
 use burn_decoder::generation::{Generation, GenerationConfig};
 use burn_decoder::import::{LoadOptions, Precision, hugging_face, parity};
 use burn_decoder::mask::Mask;
@@ -37,7 +37,7 @@ fn rows(reference: &Fixtures, ids: &str, visible: Option<&str>) -> Vec<Vec<u32>>
 fn assert_greedy(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
-    input: LanguageModelInput,
+    input: Batch,
     expected: Vec<Vec<u32>>,
     what: &str,
 ) {
@@ -78,11 +78,11 @@ on_each_backend! {
             if folder == "bart_tiny" {
                 // From the start token alone.
                 let (states, mask) = memory(&reference, &device);
-                let input = LanguageModelInput::new().with_memory(states, mask);
+                let input = Batch::new().with_memory(states, mask);
                 assert_greedy(&model, &vec![vec![2]; 2], input, expected, folder);
                 continue;
             }
-            let input = LanguageModelInput::new;
+            let input = Batch::new;
             let prompts = rows(&reference, "input_ids", None);
             assert_greedy(&model, &prompts, input(), expected, folder);
             let prompts = rows(&reference, "padded.input_ids", Some("padded.attention_mask"));
@@ -105,7 +105,7 @@ on_each_backend! {
                 let model = hugging_face::load(fixture(folder), &device, options).unwrap().model;
                 let reference = reference(folder);
                 let tokens = reference.ints("input_ids", &device);
-                let logits = model.forward(tokens, LanguageModelInput::new()).unwrap().logits;
+                let logits = model.forward(tokens, Batch::new()).unwrap().logits;
                 assert_eq!(logits.dtype(), dtype);
                 let pairs = to_f64(logits.into_data()).into_iter().zip(to_f64(reference.data("logits")));
                 let largest = pairs.map(|(half, full)| (half - full).abs()).fold(0.0, f64::max);
@@ -117,7 +117,7 @@ on_each_backend! {
     fn attention_weights_of_bart_match(device: Device) {
         let (model, reference) = (load("bart_tiny", &device), reference("bart_tiny"));
         let (states, mask) = memory(&reference, &device);
-        let input = LanguageModelInput::new().with_memory(states, mask).with_weights(true);
+        let input = Batch::new().with_memory(states, mask).asking(Request::new().with_weights(true));
         let output = model.forward(reference.ints("decoder_input_ids", &device), input).unwrap();
         let weights = [("self_weights", output.self_weights), ("cross_weights", output.cross_weights)];
         for (name, weights) in weights {

@@ -1,13 +1,17 @@
 //! Weights from elsewhere and back: Hugging Face's folders, PyTorch's state dicts, burn-nn's decoder.
 
+pub mod allocations;
 mod burn_nn;
 mod config;
 mod families;
+mod mapping;
 #[cfg(target_os = "linux")]
 mod memory;
+mod mutations;
 mod parity;
 mod pytorch;
 mod round_trip;
+mod torch_file;
 mod wrong;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 use burn::tensor::TensorData;
 use burn_decoder::Error;
+use burn_decoder::decoder::Batch;
 use burn_decoder::import::parity::{self, ParityCase};
 use burn_decoder::import::{LoadOptions, hugging_face};
 
@@ -36,7 +37,7 @@ fn the_place_is_told() {
     let tokens = [vec![1, 2, 3], vec![4, 5, 6]];
     let ints = tokens.clone().map(|row: Vec<u32>| [row[0] as i32, row[1] as i32, row[2] as i32]);
     let ints = burn::tensor::Tensor::<2, burn::tensor::Int>::from_ints(ints, &device);
-    let logits = model.forward(ints, Default::default()).unwrap().logits.into_data();
+    let logits = model.forward(ints, Batch::new()).unwrap().logits.into_data();
     let logits: Vec<f32> = logits.iter().collect();
     let case = |change: &dyn Fn(&mut Vec<f32>)| {
         let mut changed = logits.clone();

@@ -173,6 +173,49 @@ fn shards_are_one_model() {
     assert!(tensors(&out.path().join("model.safetensors")) == whole);
 }
 
+/// A folder that held another checkpoint holds this one alone afterwards.
+#[test]
+fn nothing_of_an_earlier_checkpoint_is_left() {
+    let loaded =
+        hugging_face::load(fixture("llama_tiny"), &any_device(), LoadOptions::new()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let file = |name: &str| out.path().join(name);
+    // Shards as transformers names them, one that only the index names, and files of the user's.
+    let map = serde_json::json!({ "weight_map": {
+        "x": "model-00001-of-00002.safetensors", "y": "odd.safetensors", "z": "notes.txt",
+        "w": "../outside.safetensors",
+    } });
+    let outside = out.path().parent().unwrap().join("outside.safetensors");
+    std::fs::write(file("model.safetensors.index.json"), map.to_string()).unwrap();
+    let mine = ["notes.txt", "tokenizer.json", "adapter.safetensors"];
+    let theirs =
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "odd.safetensors"];
+    for name in mine.iter().chain(&theirs) {
+        std::fs::write(file(name), "x").unwrap();
+    }
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    let mut left: Vec<_> = std::fs::read_dir(out.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    let mut expected =
+        [&mine[..], &["config.json", "generation_config.json", "model.safetensors"]].concat();
+    expected.sort();
+    assert_eq!(left, expected);
+    assert!(!outside.exists());
+    hugging_face::load(out.path(), &any_device(), LoadOptions::new()).unwrap();
+
+    // A generation_config.json that this checkpoint does not have is another's too.
+    let copy = copy_of("llama_tiny");
+    std::fs::remove_file(copy.path().join("generation_config.json")).unwrap();
+    let loaded = hugging_face::load(copy.path(), &any_device(), LoadOptions::new()).unwrap();
+    std::fs::write(file("generation_config.json"), r#"{ "eos_token_id": 9 }"#).unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    let again = hugging_face::load(out.path(), &any_device(), LoadOptions::new()).unwrap();
+    assert!(again.eos_tokens.is_empty() && !file("generation_config.json").exists());
+}
+
 #[test]
 fn progress_is_told_to_the_end() {
     let told = Arc::new(Mutex::new(Vec::<Progress>::new()));
@@ -209,4 +252,20 @@ fn the_tokens_of_a_folder() {
     std::fs::write(generation, r#"{ "eos_token_id": [2, 3] }"#).unwrap();
     let llama = loaded(copy.path()).unwrap();
     assert_eq!((llama.bos_token, llama.eos_tokens), (Some(7), vec![2, 3]));
+    // The first conversions of Llama have no padding.
+    let copy = super::with_config("llama_tiny", |config| {
+        config.insert("pad_token_id".into(), (-1).into());
+    });
+    assert_eq!(loaded(copy.path()).unwrap().pad_token, None);
+}
+
+/// A token id that is none is told before the weights are looked at: here there are none.
+#[test]
+fn tokens_are_read_before_weights() {
+    let copy = super::with_config("llama_tiny", |config| {
+        config.insert("pad_token_id".into(), "</s>".into());
+    });
+    std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    let error = Checkpoint::open(copy.path()).unwrap_err().to_string();
+    assert!(error.contains("config.json, pad_token_id: expected a token id"), "{error}");
 }

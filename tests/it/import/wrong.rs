@@ -184,7 +184,7 @@ fn missing_and_unreadable_files() {
     let generation = copy.path().join("generation_config.json");
     std::fs::write(generation, r#"{ "eos_token_id": "</s>" }"#).unwrap();
     let error = load(copy.path()).unwrap_err().to_string();
-    assert!(error.ends_with("eos_token_id: expected a token id, or several, got \"</s>\""));
+    assert!(error.ends_with("got \"</s>\"") && error.contains("eos_token_id: "));
 }
 
 #[test]
@@ -198,7 +198,9 @@ fn broken_shards() {
         copy
     };
     let copy = with_index(serde_json::json!({ "weight_map": { "x": "b.safetensors" } }));
-    assert!(file_error(copy.path(), "b.safetensors").contains("No such file"));
+    assert!(
+        file_error(copy.path(), "b.safetensors").contains("a shard that model.safetensors.index")
+    );
     let copy = with_index(serde_json::json!({ "weight_map": { "x": "a.safetensors" } }));
     assert!(file_error(copy.path(), "a.safetensors").contains("a file without [\"x\"]"));
     for map in [
@@ -252,4 +254,225 @@ fn a_model_of_another_family() {
     let error = llama.checkpoint.save(&gemma, out.path()).unwrap_err();
     let Error::Weights(found) = error else { panic!("{error}") };
     assert!(found.nameless.contains(&"decoder.layers.0.self_attention_output_norm.gamma".into()));
+}
+
+/// The text part of a multimodal file: the tensors of the model without its head, behind a prefix.
+fn text_part(folder: &str, prefix: &str) -> tempfile::TempDir {
+    with_weights(folder, |all| {
+        let parts = std::mem::take(all);
+        all.extend(parts.into_iter().map(|(name, tensor)| {
+            let bare = name.strip_prefix("model.").unwrap_or(&name);
+            (format!("{prefix}{bare}"), tensor)
+        }));
+        let other = all.values().next().unwrap().clone();
+        all.insert("model.vision_tower.layers.0.weight".into(), other);
+    })
+}
+
+#[test]
+fn a_model_without_its_head_behind_a_prefix() {
+    let plain = hugging_face::load(super::fixture("qwen2_tiny"), &any_device(), LoadOptions::new());
+    let plain = plain.unwrap().model;
+    for prefix in ["model.language_model.", "language_model.", "model.", "a.model."] {
+        let copy = text_part("qwen2_tiny", prefix);
+        let options = LoadOptions::new().with_prefix(prefix);
+        let options = if prefix == "model." {
+            options.with_ignored(["model.vision_tower."])
+        } else {
+            options
+        };
+        let loaded = hugging_face::load(copy.path(), &any_device(), options)
+            .unwrap_or_else(|error| panic!("{prefix}: {error}"));
+        let weight = |model: &burn_decoder::decoder::LanguageModel| {
+            model.decoder.layers[1].self_attention.key.weight.val().into_data()
+        };
+        assert_eq!(weight(&loaded.model), weight(&plain), "{prefix}");
+        // And its names are found again on the way back.
+        let out = tempfile::tempdir().unwrap();
+        loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+        let mut expected = tensors(&copy.path().join("model.safetensors"));
+        expected.remove("model.vision_tower.layers.0.weight");
+        assert!(tensors(&out.path().join("model.safetensors")) == expected, "{prefix}");
+    }
+}
+
+/// A head that is not tied stands outside the prefix of the rest.
+#[test]
+fn a_head_outside_the_prefix() {
+    let copy = text_part("llama_tiny", "model.language_model.");
+    let file = copy.path().join("model.safetensors");
+    let mut all = tensors(&file);
+    let head = all.remove("model.language_model.lm_head.weight").unwrap();
+    all.insert("lm_head.weight".into(), head);
+    write(&file, &all);
+    let options = || LoadOptions::new().with_prefix("model.language_model.");
+    let loaded = hugging_face::load(copy.path(), &any_device(), options()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    all.remove("model.vision_tower.layers.0.weight");
+    assert!(tensors(&out.path().join("model.safetensors")) == all);
+    let error =
+        hugging_face::load(copy.path(), &any_device(), options().with_ignored(["lm_head."]));
+    assert!(
+        error.unwrap_err().to_string().contains("missing: model.language_model.lm_head.weight")
+    );
+}
+
+/// What the names tell of the remedy, in the message.
+#[test]
+fn a_remedy_is_proposed() {
+    let hints = |copy: &tempfile::TempDir, options: LoadOptions| {
+        let error = hugging_face::load(copy.path(), &any_device(), options).unwrap_err();
+        let message = error.to_string();
+        let Error::Weights(found) = error else { panic!("{error}") };
+        assert!(found.hints.iter().all(|hint| message.contains(hint.as_str())), "{message}");
+        found.hints.join("; ")
+    };
+    let renamed = |folder: &str, prefix: &str| {
+        with_weights(folder, |all| {
+            let parts = std::mem::take(all);
+            all.extend(parts.into_iter().map(|(name, t)| (format!("{prefix}{name}"), t)));
+        })
+    };
+    for prefix in ["_orig_mod.", "module.", "base.model."] {
+        for folder in ["llama_tiny", "qwen2_tiny", "gpt2_tiny", "gptneox_tiny"] {
+            let copy = renamed(folder, prefix);
+            let found = hints(&copy, LoadOptions::new());
+            // Without a head of its own, either spelling loads.
+            let proposed = found.split('"').nth(1).unwrap().to_string();
+            assert!(proposed.starts_with(prefix), "{folder}: {found}");
+            let options = LoadOptions::new().with_prefix(proposed);
+            hugging_face::load(copy.path(), &any_device(), options).unwrap();
+        }
+    }
+    let copy = text_part("qwen2_tiny", "model.language_model.");
+    let found = hints(&copy, LoadOptions::new());
+    assert!(found.contains("LoadOptions::with_prefix(\"model.language_model.\")"), "{found}");
+    // A prefix where there is none.
+    let found = hints(&copy_of("llama_tiny"), LoadOptions::new().with_prefix("module."));
+    assert!(found.contains("leave out LoadOptions::with_prefix"), "{found}");
+    // Parts that the model does without.
+    let copy = with_weights("qwen2_tiny", |all| {
+        let other = all["model.norm.weight"].clone();
+        all.insert("score.weight".into(), other.clone());
+        all.insert("model.visual.norm.weight".into(), other);
+    });
+    let found = hints(&copy, LoadOptions::new());
+    assert!(found.contains("with_ignored({\"model.visual.\", \"score.\"})"), "{found}");
+    // Nothing to propose.
+    let copy = with_weights("llama_tiny", |all| drop(all.remove(KEY)));
+    assert_eq!(hints(&copy, LoadOptions::new()), "");
+}
+
+#[test]
+fn quantised_weights_are_called_so() {
+    let projection = "model.layers.1.self_attn.k_proj";
+    let replace = |endings: &'static [&'static str]| {
+        with_weights("llama_tiny", move |all| {
+            let mut weight = all.remove(KEY).unwrap();
+            weight.0 = Dtype::I32;
+            for ending in endings {
+                all.insert(format!("{projection}.{ending}"), weight.clone());
+            }
+        })
+    };
+    for endings in [
+        &["qweight", "qzeros", "scales", "g_idx"][..],
+        &["weight", "scales", "biases"],
+        &["weight", "weight_scale"],
+        &["weight", "weight.absmax"],
+    ] {
+        let message = load(replace(endings).path()).unwrap_err().to_string();
+        assert!(message.contains("these weights are quantised"), "{endings:?}: {message}");
+    }
+    // FP8, which Burn has no type for.
+    let copy = with_weights("llama_tiny", |all| {
+        let weight = all.get_mut(KEY).unwrap();
+        weight.0 = Dtype::F8_E4M3;
+        weight.2.truncate(weight.2.len() / 4);
+    });
+    let message = load(copy.path()).unwrap_err().to_string();
+    assert!(message.contains(&format!("{KEY}: expected f16, bf16, f32 or f64, got F8_E4M3")));
+    assert!(message.contains("these weights are quantised"), "{message}");
+    // Where it is no parameter's, its type does not matter.
+    let copy = with_weights("llama_tiny", |all| {
+        all.insert("other.weight".into(), (Dtype::F8_E4M3, vec![4], vec![0; 4]));
+    });
+    let options = LoadOptions::new().with_ignored(["other."]);
+    hugging_face::load(copy.path(), &any_device(), options).unwrap();
+    // And by the configuration: transformers' and MLX's.
+    for field in ["quantization_config", "quantization"] {
+        let copy = with_config("llama_tiny", |config| {
+            config.insert(field.into(), serde_json::json!({ "bits": 4, "group_size": 64 }));
+        });
+        let message = load(copy.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("{field}: expected nothing: these weights are quantised"))
+        );
+    }
+}
+
+/// What stands in place of a file after a download that did not work.
+#[test]
+fn broken_downloads_have_their_own_words() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n";
+    for (text, word) in [
+        (pointer, "a Git LFS pointer"),
+        ("\n<!DOCTYPE html>\n<html>", "an HTML or XML page"),
+        ("<?xml version=\"1.0\"?><Error/>", "an HTML or XML page"),
+        ("", "0 bytes"),
+    ] {
+        for file in ["model.safetensors", "config.json", "generation_config.json"] {
+            let copy = copy_of("llama_tiny");
+            std::fs::write(copy.path().join(file), text).unwrap();
+            let message = file_error(copy.path(), file);
+            assert!(message.contains(word), "{file}: {message}");
+        }
+        let device = any_device();
+        let module = burn_decoder::attention::MultiHeadAttentionConfig::new(24, 4);
+        for ending in ["pt", "bin", "bpk"] {
+            let out = tempfile::tempdir().unwrap();
+            let path = out.path().join(format!("weights.{ending}"));
+            std::fs::write(&path, text).unwrap();
+            let module = module.init(&device).unwrap();
+            let loaded = burn_decoder::import::pytorch::load(module, &path, LoadOptions::new());
+            let message = loaded.unwrap_err().to_string();
+            assert!(message.contains(word), "{ending}: {message}");
+        }
+    }
+    let copy = copy_of("llama_tiny");
+    for (bytes, word) in [(&b"PK\x03\x04"[..], "torch.save"), (b"GGUF", "GGUF")] {
+        std::fs::write(copy.path().join("model.safetensors"), bytes).unwrap();
+        assert!(file_error(copy.path(), "model.safetensors").contains(word));
+    }
+    // Files of another format alone, and shards without their index.
+    let weights = copy.path().join("model.safetensors");
+    std::fs::rename(&weights, copy.path().join("pytorch_model.bin")).unwrap();
+    let message = load(copy.path()).unwrap_err().to_string();
+    assert!(message.contains("neither, but pytorch_model.bin"), "{message}");
+    std::fs::write(copy.path().join("model-00001-of-00002.safetensors"), "").unwrap();
+    let message = load(copy.path()).unwrap_err().to_string();
+    assert!(message.contains("shards without model.safetensors.index.json"), "{message}");
+}
+
+/// Links into a cache that was not copied along.
+#[cfg(unix)]
+#[test]
+fn broken_links_are_told() {
+    let broken = |file: &str| {
+        let copy = copy_of("llama_tiny");
+        let path = copy.path().join(file);
+        // One may be there already.
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink("../../blobs/1234", path).unwrap();
+        copy
+    };
+    for file in ["model.safetensors", "config.json", "generation_config.json"] {
+        let message = file_error(broken(file).path(), file);
+        assert!(message.contains("a link to ../../blobs/1234, which is not there"), "{message}");
+    }
+    let copy = broken("model.safetensors.index.json");
+    std::fs::remove_file(copy.path().join("model.safetensors")).unwrap();
+    let message = file_error(copy.path(), "model.safetensors.index.json");
+    assert!(message.contains("a link to"), "{message}");
 }

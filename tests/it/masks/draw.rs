@@ -63,6 +63,28 @@ fn labels_positions_and_dead_rows() {
     assert!(lowered.to_string().contains("     0 1\n"));
 }
 
+/// Every leaf by position, six queries on six keys, one line each.
+#[test]
+#[rustfmt::skip]
+fn every_leaf_has_its_picture() {
+    for (mask, picture) in [
+        (Mask::all_visible(), "██████ ██████ ██████ ██████ ██████ ██████"),
+        (Mask::look_ahead(), "█····· ██···· ███··· ████·· █████· ██████"),
+        (Mask::window_keys(3).unwrap(), "█····· ██···· ███··· ·███·· ··███· ···███"),
+        (Mask::look_back(1), "█····· ██···· ·██··· ··██·· ···██· ····██"),
+        (Mask::look_around(1, 2), "███··· ████·· ·████· ··████ ···███ ····██"),
+        (Mask::prefix(2), "██···· ██···· ██···· ██···· ██···· ██····"),
+        (Mask::sinks(1), "█····· █····· █····· █····· █····· █·····"),
+        (Mask::chunks(4).unwrap(), "████·· ████·· ████·· ████·· ····██ ····██"),
+    ] {
+        let drawing = mask.draw(&Grid::square(1, 6)).unwrap();
+        let text = drawing.to_string();
+        let rows = text.lines().skip(4).map(|line| line[4..].replace("██", "█").replace(' ', ""));
+        assert_eq!(rows.collect::<Vec<_>>().join(" "), picture, "{text}");
+        well_formed(&drawing.to_svg());
+    }
+}
+
 #[test]
 fn long_axes_are_drawn_in_blocks() {
     let mask = Mask::look_ahead() & Mask::lengths(vec![100; 9]);
@@ -120,6 +142,62 @@ fn as_svg() {
     well_formed(&large);
     assert!(large.contains("each drawn cell is 8 queries x 8 keys"));
     assert!(large.len() < 200_000, "{} bytes", large.len());
+}
+
+/// Weights over their mask: shaded, and white where the mask leaves them free.
+#[test]
+fn weights_over_a_mask() {
+    let weights =
+        Tensor::<4>::from_data([[[[1.0, 0.0], [0.5, 0.5]], [[0.25, 0.75], [0.0, 1.0]]]], &host());
+    let mask = Mask::look_ahead().lower(&Grid::square(1, 2)).unwrap();
+    let drawing = mask.draw().with_labels(["a", "b"]).with_weights(&weights);
+    let text = drawing.to_string();
+    for line in ["head 0", "    a b", "  a ██·", "  b ▒▒▒▒", "head 1", "  a ░░▓▓", "  b · ██"]
+    {
+        assert!(text.lines().any(|found| found == line), "{line:?} is not in {text}");
+    }
+    let svg = drawing.to_svg();
+    well_formed(&svg);
+    assert_eq!(svg.matches("fill=\"#1f5f99\" fill-opacity=\"0.25\"").count(), 1, "{svg}");
+    // The page, the legend, and in each panel a run of one cell and a run of two.
+    assert_eq!(svg.matches("fill=\"#ffffff\"").count(), 2 + 2 * 2, "{svg}");
+    let one = drawing.with_panel(0, 1).to_string();
+    assert!(!one.contains("a ██") && one.contains("a ░░▓▓"), "{one}");
+}
+
+#[test]
+#[should_panic(
+    expected = "weights: expected [batch 1, heads, queries 2, keys 2], got [1, 1, 2, 3]"
+)]
+fn weights_of_another_shape_are_refused() {
+    let mask = Mask::look_ahead().lower(&Grid::square(1, 2)).unwrap();
+    let _ = mask.draw().with_weights(&Tensor::zeros([1, 1, 2, 3], &host()));
+}
+
+/// Labels keep their distance, however small the cells: no two share a line.
+#[test]
+fn labels_do_not_run_into_each_other() {
+    for length in [5, 40, 100, 300] {
+        let labels = (0..length).map(|index| format!("{}", 1000 + index));
+        let drawing =
+            Mask::look_ahead().draw(&Grid::square(1, length)).unwrap().with_labels(labels);
+        let svg = drawing.to_svg();
+        let of_queries: Vec<f32> = svg
+            .lines()
+            .filter(|line| line.contains("text-anchor=\"end\""))
+            .map(|line| line.split("y=\"").nth(1).unwrap().split('"').next().unwrap())
+            .map(|y| y.parse().unwrap())
+            .collect();
+        let of_keys: Vec<f32> = svg
+            .split("translate(")
+            .skip(1)
+            .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        for places in [of_queries, of_keys] {
+            assert!(places.len() > 4);
+            assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= 11.0), "{places:?}");
+        }
+    }
 }
 
 /// Every tag is closed, in order, and no text holds a character that XML forbids.

@@ -1,6 +1,7 @@
 //! Masks: tables written by hand, random expressions against a predicate of the tests' own, and
 //! the dense tensors of every backend.
 
+mod catalogue;
 mod dense;
 mod draw;
 mod errors;

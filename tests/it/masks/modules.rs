@@ -77,8 +77,8 @@ fn configs_stand_for_rules() {
     );
 
     let input = SequenceInput::new()
-        .with_lengths([3, 5])
-        .with_pad_counts([0, 1])
+        .with_padding(Mask::lengths([3, 5]))
+        .with_padding(Mask::pad_counts([0, 1]))
         .with_documents(Mask::document_lengths([[2, 3], [1, 4]]));
     assert_eq!(
         config().init().unwrap().forward(&input).unwrap().to_string(),
@@ -93,7 +93,7 @@ fn stated_lengths_replace_the_pad_id() {
     let mask = SequenceMaskConfig::new().with_pad_id(Some(0)).init().unwrap();
     let by_id = SequenceInput::new().with_tokens(tokens);
     assert_eq!(mask.forward(&by_id).unwrap().to_string(), "look_ahead & padding(pad_id 0)");
-    let stated = by_id.with_lengths([2]);
+    let stated = by_id.with_padding(Mask::lengths([2]));
     assert_eq!(mask.forward(&stated).unwrap().to_string(), "look_ahead & lengths([2])");
     let message = mask.forward(&SequenceInput::new()).unwrap_err().to_string();
     assert!(message.contains("pad id 0") && message.contains("lengths"), "{message}");

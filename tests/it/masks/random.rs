@@ -6,21 +6,16 @@ use burn_decoder::mask::{Grid, LoweredMask, Mask};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::catalogue::LEAVES;
 use super::host;
 
 /// An expression, as the tests see it.
 #[derive(Clone, Debug)]
 enum Expression {
-    AllVisible,
-    LookAhead,
+    /// A leaf of the catalogue, with its arguments.
+    ByPosition(usize, [usize; 2]),
     Lengths(Vec<usize>),
     PadCounts(Vec<usize>),
-    WindowKeys(usize),
-    LookBack(usize),
-    LookAround(usize, usize),
-    Prefix(usize),
-    Sinks(usize),
-    Chunks(usize),
     Documents(Vec<Vec<usize>>),
     DocumentIds(Vec<Vec<i64>>),
     Tokens(Vec<Vec<i64>>, i64),
@@ -73,15 +68,11 @@ impl Expression {
     fn shows(&self, sizes: &Sizes, cell @ [b, h, q, k]: [usize; 4]) -> bool {
         let (qp, kp) = (sizes.query_start + q as i64, sizes.key_positions[k]);
         match self {
-            Self::AllVisible => true,
-            Self::LookAhead => kp <= qp,
+            Self::ByPosition(leaf, arguments) => {
+                (LEAVES[*leaf].shows)(arguments.map(|argument| argument as i64), qp, kp)
+            }
             Self::Lengths(lengths) => kp < lengths[b] as i64,
             Self::PadCounts(counts) => kp >= counts[b] as i64,
-            Self::WindowKeys(keys) => kp <= qp && qp - kp < *keys as i64,
-            Self::LookBack(keys) => kp <= qp && qp - kp <= *keys as i64,
-            Self::LookAround(back, ahead) => qp - kp <= *back as i64 && kp - qp <= *ahead as i64,
-            Self::Prefix(keys) | Self::Sinks(keys) => kp < *keys as i64,
-            Self::Chunks(keys) => qp.div_euclid(*keys as i64) == kp.div_euclid(*keys as i64),
             Self::Documents(lengths) => {
                 let document = |position: i64| {
                     let ends = lengths[b].iter().scan(0, |end, length| {
@@ -118,16 +109,9 @@ impl Expression {
     fn mask(&self) -> Mask {
         let device = host();
         match self {
-            Self::AllVisible => Mask::all_visible(),
-            Self::LookAhead => Mask::look_ahead(),
+            Self::ByPosition(leaf, arguments) => (LEAVES[*leaf].mask)(*arguments),
             Self::Lengths(lengths) => Mask::lengths(lengths.iter().copied()),
             Self::PadCounts(counts) => Mask::pad_counts(counts.iter().copied()),
-            Self::WindowKeys(keys) => Mask::window_keys(*keys).unwrap(),
-            Self::LookBack(keys) => Mask::look_back(*keys),
-            Self::LookAround(back, ahead) => Mask::look_around(*back, *ahead),
-            Self::Prefix(keys) => Mask::prefix(*keys),
-            Self::Sinks(keys) => Mask::sinks(*keys),
-            Self::Chunks(keys) => Mask::chunks(*keys).unwrap(),
             Self::Documents(lengths) => Mask::document_lengths(lengths.clone()),
             Self::DocumentIds(ids) => {
                 Mask::document_ids(&Tensor::<2, Int>::from_data(rows(ids), &device))
@@ -175,16 +159,10 @@ fn leaf(sizes: &Sizes) -> BoxedStrategy<Expression> {
     let keys = key_positions.len();
     let end = key_positions.last().unwrap() + 1;
     let by_position = || {
-        prop_oneof![
-            Just(AllVisible),
-            Just(LookAhead),
-            (1..8_usize).prop_map(WindowKeys),
-            (0..8_usize).prop_map(LookBack),
-            (0..5_usize, 0..5_usize).prop_map(|(back, ahead)| LookAround(back, ahead)),
-            (0..9_usize).prop_map(Prefix),
-            (0..9_usize).prop_map(Sinks),
-            (1..6_usize).prop_map(Chunks),
-        ]
+        (0..LEAVES.len()).prop_flat_map(|leaf| {
+            let [first, second] = LEAVES[leaf].arguments.clone();
+            (first, second).prop_map(move |(first, second)| ByPosition(leaf, [first, second]))
+        })
     };
     let counts = || vec(0..=end as usize, batch);
     let bands = prop_oneof![
@@ -250,6 +228,28 @@ fn dense(lowered: &LoweredMask, sizes: &Sizes) -> Vec<bool> {
     lowered.hidden_tensor(&host()).expand(shape).into_data().iter::<bool>().collect()
 }
 
+/// Spans are in order and apart; and what they alone could say is not said by cells.
+fn check_parts(
+    lowered: &LoweredMask,
+    predicate: &[bool],
+    sizes: &Sizes,
+) -> Result<(), TestCaseError> {
+    for spans in lowered.spans().into_iter().flatten() {
+        let (first, second) = (spans.first(), spans.second());
+        prop_assert!(second.is_empty() || !first.is_empty() && first.end < second.start);
+        prop_assert!(second.end as usize <= sizes.key_positions.len());
+    }
+    let rows = predicate.chunks(sizes.key_positions.len());
+    let stretches = |row: &[bool]| row.chunk_by(|a, b| a == b).filter(|run| run[0]).count();
+    if lowered.hidden_keys().is_none()
+        && let Some(cells) = lowered.hidden_cells()
+    {
+        let more_than_two = rows.map(stretches).any(|stretches| stretches > 2);
+        prop_assert!(cells.shape[1] > 1 || more_than_two, "{:?}", cells);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -292,6 +292,8 @@ proptest! {
             });
             prop_assert_eq!(named, !visible.contains(&true), "row {} {} {}", b, h, q);
         }
+
+        check_parts(&lowered, &predicate, &sizes)?;
 
         let json = serde_json::to_string(&mask).unwrap();
         prop_assert_eq!(serde_json::from_str::<Mask>(&json).unwrap(), mask);

@@ -1,7 +1,7 @@
 //! Small masks, written out.
 
 use burn::tensor::{Bool, Int, Tensor};
-use burn_decoder::mask::{Grid, Mask};
+use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
 use super::{host, table, table_of_row};
 
@@ -182,6 +182,12 @@ fn bands_stay_spans() {
         (!Mask::look_ahead(), &square),
         (!(!Mask::look_ahead() | !Mask::lengths([5, 9])), &square),
         ((Mask::look_back(3) | Mask::sinks(2)) & Mask::look_ahead(), &rolling),
+        // Two of them, with a gap.
+        ((window() | Mask::sinks(2)) & Mask::look_ahead(), &square),
+        (Mask::look_ahead() & (window() | Mask::prefix(2)) & Mask::lengths([5, 9]), &square),
+        ((window() | Mask::sinks(2)).left_padded([1, 0]), &square),
+        (!window(), &square),
+        (!(Mask::sinks(2) | !Mask::pad_counts([4, 9])), &square),
     ] {
         let lowered = mask.lower(grid).unwrap();
         assert!(lowered.spans().is_some(), "{mask}");
@@ -206,12 +212,53 @@ fn stretches_in_a_tensor_become_spans() {
     assert!(lowered.hidden_cells().is_none());
     assert!(mask.equals(&Mask::look_ahead(), &grid).unwrap());
 
-    let gap = Tensor::<2, Bool>::from_data(
-        [[true, false, true], [true, true, false], [true, true, true]],
-        &host(),
+    let gaps = |row: [bool; 5]| {
+        let visible = Tensor::<2, Bool>::from_data([row, [true; 5]], &host());
+        Mask::from_visible(&visible).unwrap().lower(&Grid::top_left(1, 2, 5)).unwrap()
+    };
+    let one = gaps([true, false, true, true, false]);
+    let spans = one.spans().unwrap()[0];
+    assert_eq!([spans.first().end, spans.second().start, spans.second().end], [1, 2, 4]);
+    assert!(one.hidden_cells().is_none());
+    let two = gaps([true, false, true, false, true]);
+    assert!(two.spans().is_none() && two.hidden_cells().is_some());
+}
+
+/// Two spans a row, where a rule leaves a gap; a third one takes cells.
+#[test]
+fn a_window_with_sinks_is_two_spans() {
+    let grid = Grid::square(1, 6);
+    let window = Mask::window_keys(2).unwrap() | Mask::sinks(1);
+    let causal = (&window & Mask::look_ahead()).lower(&grid).unwrap();
+    let spans = |mask: &LoweredMask| -> Vec<[u32; 4]> {
+        let spans = mask.spans().unwrap().iter();
+        spans
+            .map(|spans| (spans.first(), spans.second()))
+            .map(|(a, b)| [a.start, a.end, b.start, b.end])
+            .collect()
+    };
+    assert_eq!(
+        spans(&causal),
+        [[0, 1, 0, 0], [0, 2, 0, 0], [0, 3, 0, 0], [0, 1, 2, 4], [0, 1, 3, 5], [0, 1, 4, 6]]
     );
-    let lowered = Mask::from_visible(&gap).unwrap().lower(&grid).unwrap();
-    assert!(lowered.spans().is_none() && lowered.hidden_cells().is_some());
+    // 0, 2 and 4 and 5: three of them.
+    let three =
+        &window & !(Mask::prefix(4) & !Mask::prefix(3)) | (Mask::prefix(3) & !Mask::prefix(2));
+    let three = three.lower(&grid).unwrap();
+    assert!(three.hidden_cells().is_some());
+    assert_eq!(table_of_row(&three, 0)[5], "x.x.xx");
+
+    // An AND of two spans and two spans that would be three keeps the first ones.
+    let holes = !(Mask::prefix(5) & !Mask::prefix(4)) & !(Mask::prefix(1) & !Mask::prefix(0));
+    let both =
+        ((Mask::prefix(2) | (Mask::prefix(6) & !Mask::prefix(3))) & holes).lower(&grid).unwrap();
+    assert_eq!(table_of_row(&both, 0)[0], ".x.x.x");
+    assert_eq!(spans(&both)[0], [0, 2, 3, 6]);
+    assert!(both.hidden_cells().is_some());
+    // And on a mask that was lowered before.
+    let later = causal.and(&Mask::look_back(1)).unwrap();
+    assert_eq!(spans(&later)[5], [4, 6, 0, 0]);
+    assert!(later.hidden_cells().is_none());
 }
 
 /// Flags of keys alone stay `[batch, keys]`.
@@ -319,4 +366,46 @@ fn masks_are_saved_and_loaded() {
     assert!(serde_json::from_str::<Mask>(&wrong).unwrap_err().to_string().contains("4 flags"));
     let wrong = json.replace("{\"window_keys\":2}", "{\"window_keys\":0}");
     assert!(serde_json::from_str::<Mask>(&wrong).is_err());
+}
+
+/// What was saved by 0.1.0, every leaf of it, is loaded, and saved alike.
+#[test]
+fn saved_masks_stay_readable() {
+    let saved = [
+        (r#"{"leaf":{"band":"all_visible"}}"#, "all_visible"),
+        (r#"{"leaf":{"band":"look_ahead"}}"#, "look_ahead"),
+        (r#"{"leaf":{"band":{"lengths":[3,2]}}}"#, "lengths([3, 2])"),
+        (r#"{"leaf":{"band":{"pad_counts":[0,1]}}}"#, "pad_counts([0, 1])"),
+        (r#"{"leaf":{"band":{"window_keys":4}}}"#, "window_keys(4)"),
+        (r#"{"leaf":{"band":{"look_back":4}}}"#, "look_back(4)"),
+        (r#"{"leaf":{"band":{"look_around":{"back":1,"ahead":2}}}}"#, "look_around(1, 2)"),
+        (r#"{"leaf":{"band":{"prefix":2}}}"#, "prefix(2)"),
+        (r#"{"leaf":{"band":{"sinks":2}}}"#, "sinks(2)"),
+        (r#"{"leaf":{"band":{"chunks":8}}}"#, "chunks(8)"),
+        (
+            r#"{"leaf":{"band":{"behind_pads":{"band":{"sinks":2},"counts":[1,0],"keys":true}}}}"#,
+            "sinks(2).left_padded([1, 0])",
+        ),
+        (
+            r#"{"leaf":{"documents":[[0,0,1],[0,1,0]]}}"#,
+            "document_pieces([[2 of 0, 1 of 1], [1 of 0, 1 of 1, 1 of 0]])",
+        ),
+        (
+            r#"{"leaf":{"flags":{"source":{"padding":{"pad_id":7}},"cells":{"shape":[1,1,1,2],"hidden":[false,true]}}}}"#,
+            "padding(pad_id 7)",
+        ),
+        (
+            r#"{"leaf":{"flags":{"source":"cells","cells":{"shape":[1,1,1,2],"hidden":[false,true]}}}}"#,
+            "hidden_cells([1, 1, 1, 2])",
+        ),
+        (
+            r#"{"and":[{"not":{"leaf":{"band":"look_ahead"}}},{"or":[{"leaf":{"band":{"sinks":1}}},{"leaf":{"band":{"look_back":0}}}]}]}"#,
+            "!look_ahead & (sinks(1) | look_back(0))",
+        ),
+    ];
+    for (json, text) in saved {
+        let mask: Mask = serde_json::from_str(json).unwrap();
+        assert_eq!(mask.to_string(), text);
+        assert_eq!(serde_json::to_string(&mask).unwrap(), json);
+    }
 }

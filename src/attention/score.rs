@@ -1,55 +1,20 @@
-//! What can be asked of attention besides its inputs and mask.
+//! What an attention layer is: how scores are made and weights used.
 
 use burn::tensor::Tensor;
 
 use super::Alibi;
 
-/// Who computes attention. All kernels give the same numbers up to rounding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kernel {
-    /// [`Fused`](Self::Fused) where it serves the request, [`Reference`](Self::Reference) elsewhere.
-    ///
-    /// [`Backend`](Self::Backend) is not picked by itself: on the one wgpu device it was measured on,
-    /// software Vulkan, it took as long as the reference (256 and 512 tokens, causal and full), and
-    /// which kernel Burn runs there depends on Burn's `autotune` feature. On a GPU, measure and name
-    /// it.
-    #[default]
-    Auto,
-    /// Tensor operations, on any device, with everything that can be asked. Stores the weights:
-    /// memory grows with `queries * keys`.
-    ///
-    /// A NaN or an infinity in a hidden key or value may reach outputs and gradients, as in every
-    /// implementation by matrix products (0 times NaN is NaN).
-    Reference,
-    /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
-    /// for.
-    ///
-    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
-    ///
-    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
-    /// in a cache, too, with every token.
-    Fused,
-    /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
-    /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.
-    ///
-    /// With Burn's `autotune` feature its GPU kernels may run, which this crate's tests have not seen.
-    /// By their source (cubek 0.3.1) they take a row whose largest score lies below -6e4 for a dead
-    /// one.
-    Backend,
-}
-
-/// Options of [`scaled_dot_product_attention`](super::scaled_dot_product_attention).
+/// How a layer scores its keys and weighs its values: what it is, whoever asks.
 ///
 /// ```
-/// use burn_decoder::attention::{Alibi, AttentionOptions};
+/// use burn_decoder::attention::{Alibi, Score};
 ///
-/// let options = AttentionOptions::new().with_alibi(Alibi::new(8)).with_weights(true);
-/// assert!(options.weights);
+/// let score = Score::new().with_alibi(Alibi::new(8)).with_softcap(50.0);
+/// assert_eq!(score.softcap, Some(50.0));
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct AttentionOptions {
+pub struct Score {
     /// What scores are multiplied by; `1 / sqrt(head_dim)` if not given.
     pub scale: Option<f64>,
     /// Scores become `softcap * tanh(score / softcap)`: bounded, before bias and mask (Gemma 2,
@@ -76,69 +41,60 @@ pub struct AttentionOptions {
     /// Which weights are dropped: the same seed drops the same ones with every kernel and on every
     /// device. Without a seed, the device's own random numbers decide.
     pub dropout_seed: Option<u64>,
-    /// Whether to return the weights.
-    pub weights: bool,
-    /// Who computes.
-    pub kernel: Kernel,
 }
 
-impl AttentionOptions {
-    /// Scale `1 / sqrt(head_dim)`, no softcap, bias, sinks or dropout, no weights, any kernel.
+impl Score {
+    /// Scale `1 / sqrt(head_dim)`, no softcap, bias, sinks or dropout.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets [`scale`](Self::scale).
+    #[must_use]
     pub fn with_scale(mut self, scale: impl Into<Option<f64>>) -> Self {
         self.scale = scale.into();
         self
     }
 
     /// Sets [`softcap`](Self::softcap).
+    #[must_use]
     pub fn with_softcap(mut self, softcap: impl Into<Option<f64>>) -> Self {
         self.softcap = softcap.into();
         self
     }
 
     /// Sets [`bias`](Self::bias).
+    #[must_use]
     pub fn with_bias(mut self, bias: impl Into<Option<Tensor<4>>>) -> Self {
         self.bias = bias.into();
         self
     }
 
     /// Sets [`alibi`](Self::alibi).
+    #[must_use]
     pub fn with_alibi(mut self, alibi: impl Into<Option<Alibi>>) -> Self {
         self.alibi = alibi.into();
         self
     }
 
     /// Sets [`sinks`](Self::sinks).
+    #[must_use]
     pub fn with_sinks(mut self, sinks: impl Into<Option<Tensor<1>>>) -> Self {
         self.sinks = sinks.into();
         self
     }
 
     /// Sets [`dropout`](Self::dropout).
+    #[must_use]
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         self.dropout = dropout;
         self
     }
 
     /// Sets [`dropout_seed`](Self::dropout_seed).
+    #[must_use]
     pub fn with_dropout_seed(mut self, seed: impl Into<Option<u64>>) -> Self {
         self.dropout_seed = seed.into();
-        self
-    }
-
-    /// Sets [`weights`](Self::weights).
-    pub fn with_weights(mut self, weights: bool) -> Self {
-        self.weights = weights;
-        self
-    }
-
-    /// Sets [`kernel`](Self::kernel).
-    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
-        self.kernel = kernel;
         self
     }
 
@@ -147,7 +103,7 @@ impl AttentionOptions {
         self.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt())
     }
 
-    /// Panics unless every option is in its range and fits `[batch, heads, queries, keys]`.
+    /// Panics unless everything is in its range and fits `[batch, heads, queries, keys]`.
     pub(super) fn check(&self, sizes: [usize; 4]) {
         if let Some(scale) = self.scale {
             assert!(scale.is_finite(), "scale: expected a finite number, got {scale}");

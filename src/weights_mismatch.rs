@@ -21,6 +21,8 @@ pub struct WeightsMismatch {
     pub not_copies: Vec<(String, String)>,
     /// Parameters of the model, by this crate's names, that the format has no place for.
     pub nameless: Vec<String>,
+    /// What to do, where the names tell: a prefix, tensors to ignore, weights that are quantised.
+    pub hints: Vec<String>,
 }
 
 /// A tensor of another shape than the model's.
@@ -36,7 +38,8 @@ pub struct WrongShape {
 
 impl WeightsMismatch {
     /// Whether everything fits.
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(feature = "import")]
+    pub(crate) fn is_empty(&self) -> bool {
         self.missing.is_empty()
             && self.unused.is_empty()
             && self.wrong_shape.is_empty()
@@ -72,7 +75,8 @@ impl fmt::Display for WeightsMismatch {
             .iter()
             .map(|(name, of)| format!("{name}: expected a copy of {of}, got other values"));
         list(f, "tied by the configuration", copies)?;
-        list(f, "parameters without a place in this format", self.nameless.iter().cloned())
+        list(f, "parameters without a place in this format", self.nameless.iter().cloned())?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\n  {hint}"))
     }
 }
 

@@ -1,0 +1,97 @@
+//! What a caller asks for: which kernel, and what to return.
+
+/// Who computes attention. All kernels give the same numbers up to rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// [`Fused`](Self::Fused) where it serves the request, [`Reference`](Self::Reference) elsewhere.
+    ///
+    /// [`Backend`](Self::Backend) is not picked by itself: on the one wgpu device it was measured on,
+    /// software Vulkan, it took as long as the reference (256 and 512 tokens, causal and full), and
+    /// which kernel Burn runs there depends on Burn's `autotune` feature. On a GPU, measure and name
+    /// it.
+    #[default]
+    Auto,
+    /// Tensor operations, on any device, with everything that can be asked. Stores the weights:
+    /// memory grows with `queries * keys`.
+    ///
+    /// A NaN or an infinity in a hidden key or value may reach outputs and gradients, as in every
+    /// implementation by matrix products (0 times NaN is NaN).
+    Reference,
+    /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
+    /// for.
+    ///
+    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
+    ///
+    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
+    /// in a cache, too, with every token.
+    Fused,
+    /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
+    /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.
+    ///
+    /// With Burn's `autotune` feature its GPU kernels may run, which this crate's tests have not seen.
+    /// By their source (cubek 0.3.1) they take a row whose largest score lies below -6e4 for a dead
+    /// one.
+    Backend,
+}
+
+/// What the caller of a pass asks for. Nothing of it changes the numbers, but for rounding.
+///
+/// ```
+/// use burn_decoder::attention::Request;
+///
+/// let request = Request::new().with_weights(true);
+/// assert!(request.weights);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Request {
+    /// Whether to return the attention weights.
+    pub weights: bool,
+    /// Which kernel computes the attention.
+    pub kernel: Kernel,
+    /// Of a language model: scores what comes after the last token of each row only.
+    pub last_logits_only: bool,
+    /// Of a language model: takes the tokens as they are. See
+    /// [`Request::with_unchecked_tokens`].
+    pub unchecked_tokens: bool,
+}
+
+impl Request {
+    /// No weights, the kernel chosen by device, all logits, checked tokens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for the attention weights, of every layer and head where there are several.
+    #[must_use]
+    pub fn with_weights(mut self, weights: bool) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Names the attention kernel, to compare one with another.
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
+    /// Scores what comes after the last token of each row, and nothing else: `logits` are
+    /// `[batch, 1, vocab_size]`. To generate behind a long prompt, no more is needed.
+    #[must_use]
+    pub fn with_last_logits_only(mut self) -> Self {
+        self.last_logits_only = true;
+        self
+    }
+
+    /// Does not look whether every token is in the vocabulary.
+    ///
+    /// The look is cheap on a CPU. On a GPU it waits until the device has done all its work, which
+    /// a training loop with tokens of its own making can spare itself.
+    #[must_use]
+    pub fn with_unchecked_tokens(mut self) -> Self {
+        self.unchecked_tokens = true;
+        self
+    }
+}

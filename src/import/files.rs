@@ -1,0 +1,97 @@
+//! Files of a checkpoint: what stands in place of a broken download, and writing that leaves the old
+//! file or the new one, whole.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// A path as messages have it.
+pub fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Bytes at the beginning of a file that tell what it is.
+const BEGINNING: u64 = 512;
+
+/// What `path` is, where that is not the file that its name promises: a broken link, what a server or
+/// Git left in place of a large file, another format.
+pub fn in_place_of(path: &Path) -> Option<String> {
+    let Ok(file) = File::open(path) else { return not_there(path) };
+    let mut beginning = Vec::new();
+    file.take(BEGINNING).read_to_end(&mut beginning).ok()?;
+    let text = beginning.trim_ascii_start();
+    let lower = text[..text.len().min(16)].to_ascii_lowercase();
+    let what = if beginning.is_empty() {
+        "0 bytes: was the download cut off?"
+    } else if text.starts_with(b"version https://git-lfs") {
+        "a Git LFS pointer, which stands for the file; fetch the file itself with `git lfs pull`"
+    } else if [&b"<!doctype"[..], b"<html", b"<?xml"].iter().any(|tag| lower.starts_with(tag)) {
+        "an HTML or XML page, as servers send for errors and logins; download the file again"
+    } else if beginning.starts_with(b"PK\x03\x04") && !is_pytorch(path) {
+        "a file of torch.save or a zip archive"
+    } else if beginning.starts_with(b"GGUF") {
+        "a GGUF file"
+    } else if beginning.starts_with(&[0x1f, 0x8b]) {
+        "a gzip archive; unpack it"
+    } else {
+        return None;
+    };
+    Some(what.into())
+}
+
+/// Whether the name promises a file of `torch.save`.
+fn is_pytorch(path: &Path) -> bool {
+    matches!(path.extension().and_then(|ending| ending.to_str()), Some("pt" | "pth" | "bin"))
+}
+
+/// Why a path that can't be opened is not there, where the link tells more than the system.
+fn not_there(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    (!path.exists()).then(|| {
+        format!(
+            "a link to {}, which is not there; download the file again, or copy it with what its \
+             links point to",
+            target.display()
+        )
+    })
+}
+
+/// Whether something stands under this path, a broken link included.
+pub fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// [`Error::File`] for a file that is not `expected`: with what stands in its place where that can be
+/// told, else with `got`.
+pub fn not_this_file(path: &Path, expected: &str, got: String) -> Error {
+    let got = in_place_of(path).unwrap_or(got);
+    Error::File { path: show(path), expected: expected.into(), got }
+}
+
+/// Writes a file beside its place, syncs it and moves it there: a process that is killed leaves the
+/// old file or the new one, whole.
+pub fn write_whole(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".unfinished");
+    let unfinished = path.with_file_name(name);
+    let text = |error: std::io::Error| error.to_string();
+    let written = write(&unfinished)
+        .and_then(|()| File::open(&unfinished).and_then(|file| file.sync_all()).map_err(text))
+        .and_then(|()| fs::rename(&unfinished, path).map_err(text));
+    written.map_err(|got| {
+        // There may be nothing to remove; the error that counts is the first.
+        let _ = fs::remove_file(&unfinished);
+        Error::File { path: show(path), expected: "a file that can be written".into(), got }
+    })
+}
+
+/// [`write_whole`] for a text.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_whole(path, |path| {
+        File::create(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| error.to_string())
+    })
+}
