@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 use super::Real;
 use super::strided::{broadcast_strides, offset};
@@ -75,7 +75,9 @@ impl<'a> QueryPanel<'a> {
         scores: &mut [T],
     ) -> KeySet {
         let mut partial = match self.bounds.ranges_in(&keys) {
-            [true, true] => self.hide_outside_both::<T, S>(simd, &keys, width, scores),
+            [true, true] => {
+                hide_outside_both(simd, OutsideBoth { panel: self, keys: &keys, width, scores })
+            }
             [first, _] => {
                 let range = usize::from(!first);
                 self.hide_outside::<T, S>(simd, range, &keys, width, scores)
@@ -133,37 +135,6 @@ impl<'a> QueryPanel<'a> {
         partial
     }
 
-    /// The same where keys of both ranges stand side by side.
-    #[inline(always)]
-    fn hide_outside_both<T: Real, S: Simd>(
-        &self,
-        simd: S,
-        keys: &Range<usize>,
-        width: usize,
-        scores: &mut [T],
-    ) -> KeySet {
-        let mut partial: KeySet = 0;
-        let hidden = T::splat(simd, T::NEG_INFINITY);
-        let full = [0, 1].map(|range| within(self.bounds.full(range), keys));
-        let [first, second] = self.ranges.each_ref().map(|lanes| lanes.within(keys));
-        let [first, second] =
-            [&first, &second].map(|(starts, ends)| [starts, ends].map(|x| T::vectors::<S>(x)));
-        for index in (0..keys.len()).filter(|index| !full.iter().any(|full| full.contains(index))) {
-            partial |= 1 << index;
-            let key = T::splat(simd, T::of_f64(index as f64));
-            let row = T::vectors_mut::<S>(&mut scores[index * width..][..width]);
-            for (lane, score) in row.iter_mut().enumerate() {
-                let mut visible = hidden;
-                for [starts, ends] in [first, second] {
-                    let before_end = T::if_less(simd, key, ends[lane], *score, visible);
-                    visible = T::if_less(simd, key, starts[lane], visible, before_end);
-                }
-                *score = visible;
-            }
-        }
-        partial
-    }
-
     /// Whether nothing of a tile is hidden from any query of the panel.
     pub(super) fn sees_all(&self, keys: &Range<usize>) -> bool {
         self.bounds.all_of(keys)
@@ -211,6 +182,54 @@ impl<'a> QueryPanel<'a> {
     /// Whether the query of a lane sees a key.
     pub(super) fn is_visible(&self, lane: usize, key: usize) -> bool {
         self.plan.is_visible(self.batch, self.head, self.query(lane), key)
+    }
+}
+
+/// [`QueryPanel::hide_outside`] where keys of both ranges stand side by side.
+struct OutsideBoth<'a, T> {
+    panel: &'a QueryPanel<'a>,
+    keys: &'a Range<usize>,
+    width: usize,
+    scores: &'a mut [T],
+}
+
+/// A function of its own: seldom called, and inlined it would cost the others registers.
+#[cold]
+#[inline(never)]
+fn hide_outside_both<T: Real, S: Simd>(simd: S, outside: OutsideBoth<T>) -> KeySet {
+    simd.vectorize(outside)
+}
+
+impl<T: Real> WithSimd for OutsideBoth<'_, T> {
+    type Output = KeySet;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> KeySet {
+        let Self { panel, keys, width, scores } = self;
+        let mut partial: KeySet = 0;
+        let hidden = T::splat(simd, T::NEG_INFINITY);
+        let [first_full, second_full] = [0, 1].map(|range| within(panel.bounds.full(range), keys));
+        let (first_starts, first_ends) = panel.ranges[0].within::<T>(keys);
+        let (second_starts, second_ends) = panel.ranges[1].within::<T>(keys);
+        let first = [T::vectors::<S>(&first_starts), T::vectors::<S>(&first_ends)];
+        let second = [T::vectors::<S>(&second_starts), T::vectors::<S>(&second_ends)];
+        for index in 0..keys.len() {
+            if first_full.contains(&index) || second_full.contains(&index) {
+                continue;
+            }
+            partial |= 1 << index;
+            let key = T::splat(simd, T::of_f64(index as f64));
+            let row = T::vectors_mut::<S>(&mut scores[index * width..][..width]);
+            for (lane, score) in row.iter_mut().enumerate() {
+                let mut visible = hidden;
+                for [starts, ends] in [first, second] {
+                    let before_end = T::if_less(simd, key, ends[lane], *score, visible);
+                    visible = T::if_less(simd, key, starts[lane], visible, before_end);
+                }
+                *score = visible;
+            }
+        }
+        partial
     }
 }
 
