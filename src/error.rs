@@ -73,6 +73,17 @@ pub enum Error {
         vocab_size: usize,
     },
 
+    /// A model under a check gave tensors of another shape than it should.
+    #[error("{output}: expected {expected}, got {got}")]
+    ModelOutput {
+        /// Which of its tensors.
+        output: &'static str,
+        /// The shape that fits.
+        expected: String,
+        /// The shape that came.
+        got: String,
+    },
+
     /// A part of the input is missing or was given to a model that has no use for it.
     #[error("{input}: expected {expected}, got {got}")]
     Input {
@@ -110,13 +121,28 @@ pub enum Error {
         tolerance: f64,
     },
 
-    /// A model's scores hold NaN, so that no token can be chosen.
+    /// A model's scores are not numbers, so that no token can be chosen.
     #[error(
-        "logits of row {row} after {tokens} tokens: expected numbers, got NaN; look for NaN in the \
-         parameters, or for an overflow in half precision"
+        "logits of row {row} after {tokens} tokens: expected numbers, got {got}; look for NaN in the \
+         parameters, for an overflow in half precision (of f16 it begins at 65,520), or in the logits \
+         hook"
     )]
     NotANumber {
-        /// The row, among those that are being generated.
+        /// The row: the number of its prompt.
+        row: usize,
+        /// Number of tokens that it holds.
+        tokens: usize,
+        /// NaN, or infinity where a number has overflown.
+        got: f32,
+    },
+
+    /// All tokens are ruled out, by a logits hook or by the model.
+    #[error(
+        "logits of row {row} after {tokens} tokens: expected a token that may come next, got -inf \
+         for every one; look at what the logits hook rules out"
+    )]
+    NoTokenLeft {
+        /// The row: the number of its prompt.
         row: usize,
         /// Number of tokens that it holds.
         tokens: usize,
@@ -243,4 +269,9 @@ pub(crate) fn check_probability(field: &'static str, value: f64) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Whether f32, in which a setting is used, holds it: within its range, and 0 only if it is 0.
+pub(crate) fn fits_f32(value: f64) -> bool {
+    value == 0.0 || (value as f32).is_normal()
 }

@@ -9,7 +9,7 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor, assert_shape};
 
-use crate::error::check_nonzero;
+use crate::error::{check_nonzero, fits_f32};
 use crate::{Error, Result, kernels};
 
 /// Which normalization, with its settings.
@@ -58,10 +58,10 @@ impl NormConfig {
     pub fn init(&self, d_model: usize, device: &Device) -> Result<Norm> {
         check_nonzero("d_model of a norm", d_model)?;
         let (Self::LayerNorm { epsilon, .. } | Self::RmsNorm { epsilon, .. }) = *self;
-        if !(epsilon.is_finite() && epsilon > 0.0) {
+        if !(fits_f32(epsilon) && epsilon > 0.0) {
             return Err(Error::Config {
                 field: "NormConfig::epsilon",
-                expected: "a positive number, 1e-5 for example".into(),
+                expected: "a positive number in the range of f32, 1e-5 for example".into(),
                 got: epsilon.to_string(),
             });
         }

@@ -5,6 +5,7 @@ use burn::nn::{DropoutConfig, Initializer, LinearConfig};
 use burn::tensor::Device;
 
 use super::{Alibi, MultiHeadAttention, QkNormConfig, RotaryConfig};
+use crate::error::fits_f32;
 use crate::{Error, Result};
 
 /// Which key/value head a query head reads, where there are fewer of those.
@@ -191,20 +192,20 @@ impl MultiHeadAttentionConfig {
             );
         }
         if let Some(scale) = self.scale
-            && !scale.is_finite()
+            && !fits_f32(scale)
         {
             return wrong(
                 "MultiHeadAttentionConfig::scale",
-                "a finite number".into(),
+                "a number in the range of f32".into(),
                 scale.to_string(),
             );
         }
         if let Some(softcap) = self.softcap
-            && !(softcap.is_finite() && softcap > 0.0)
+            && !(fits_f32(softcap) && softcap > 0.0)
         {
             return wrong(
                 "MultiHeadAttentionConfig::softcap",
-                "a finite number above 0".into(),
+                "a number above 0, in the range of f32".into(),
                 softcap.to_string(),
             );
         }

@@ -14,6 +14,7 @@ use std::f64::consts::PI;
 
 use burn::config::Config;
 
+use crate::error::fits_f32;
 use crate::{Error, Result};
 
 /// How the frequencies of a [`RotaryConfig`](super::RotaryConfig) are stretched. See the formulas in
@@ -132,7 +133,7 @@ impl RotaryScaling {
                     return refuse("beta_fast", expected, format!("{beta_fast} and {beta_slow}"));
                 }
                 match attention_factor {
-                    Some(got) if !(got.is_finite() && got > 0.0) => {
+                    Some(got) if !(fits_f32(got) && got > 0.0) => {
                         refuse("attention_factor", "a number above 0", got)
                     }
                     _ => Ok(()),

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::Alibi;
+use crate::error::fits_f32;
 
 /// How a layer scores its keys and weighs its values: what it is, whoever asks.
 ///
@@ -106,12 +107,12 @@ impl Score {
     /// Panics unless everything is in its range and fits `[batch, heads, queries, keys]`.
     pub(super) fn check(&self, sizes: [usize; 4]) {
         if let Some(scale) = self.scale {
-            assert!(scale.is_finite(), "scale: expected a finite number, got {scale}");
+            assert!(fits_f32(scale), "scale: expected a number in the range of f32, got {scale}");
         }
         if let Some(softcap) = self.softcap {
             assert!(
-                softcap.is_finite() && softcap > 0.0,
-                "softcap: expected a finite number above 0, got {softcap}"
+                fits_f32(softcap) && softcap > 0.0,
+                "softcap: expected a number above 0, in the range of f32, got {softcap}"
             );
         }
         assert!(

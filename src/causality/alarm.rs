@@ -68,7 +68,7 @@ const RATES: [f64; 6] = [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625];
 /// ```
 /// use burn_decoder::causality::LossAlarm;
 ///
-/// let mut alarm = LossAlarm::uniform(10); // ten symbols, drawn at random: the floor is ln 10
+/// let mut alarm = LossAlarm::uniform(10)?; // ten symbols, drawn at random: the floor is ln 10
 /// alarm.observe(2.4, 512)?; // (mean loss, tokens) of each batch
 /// assert!(alarm.observe(2.1, 512).is_err()); // 0.2 nats a token better than any causal model
 /// # Ok::<(), burn_decoder::Error>(())
@@ -100,8 +100,15 @@ struct Suspect {
 
 impl LossAlarm {
     /// For tokens drawn uniformly from `vocabulary` symbols: the floor is `ln vocabulary`.
-    pub fn uniform(vocabulary: usize) -> Self {
-        Self::new((vocabulary as f64).ln(), [(1.0, 0.0)])
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for fewer than two symbols: what comes is known then, and no loss is too low.
+    pub fn uniform(vocabulary: usize) -> Result<Self> {
+        if vocabulary < 2 {
+            return refuse("LossAlarm::uniform: vocabulary", "at least 2 symbols", vocabulary);
+        }
+        Ok(Self::new((vocabulary as f64).ln(), [(1.0, 0.0)]))
     }
 
     /// For tokens drawn independently from one distribution of `entropy` nats, whose surprises
@@ -109,11 +116,23 @@ impl LossAlarm {
     ///
     /// `spread` 0 is the uniform distribution. The wider it is, the more tokens a leak needs to
     /// show; [`LossAlarm::observe_excess`] has no such price.
-    pub fn entropy(entropy: f64, spread: f64) -> Self {
-        if spread == 0.0 {
-            return Self::new(entropy, [(1.0, 0.0)]);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for an entropy that is not above 0, a spread that is negative, or one of
+    /// them that is not finite.
+    pub fn entropy(entropy: f64, spread: f64) -> Result<Self> {
+        if !(entropy.is_finite() && entropy > 0.0) {
+            return refuse("LossAlarm::entropy: entropy", "a finite number above 0", entropy);
         }
-        Self::new(entropy, RATES.map(|r| (r, r * r * spread * spread / (8.0 * (1.0 - r)))))
+        let prices = RATES.map(|r| (r, r * r * spread * spread / (8.0 * (1.0 - r))));
+        if !(spread >= 0.0 && prices.iter().all(|(_, price)| price.is_finite())) {
+            return refuse("LossAlarm::entropy: spread", "a finite number of at least 0", spread);
+        }
+        Ok(match spread {
+            0.0 => Self::new(entropy, [(1.0, 0.0)]),
+            _ => Self::new(entropy, prices),
+        })
     }
 
     fn new(floor: f64, bets: impl IntoIterator<Item = (f64, f64)>) -> Self {
@@ -125,9 +144,18 @@ impl LossAlarm {
     }
 
     /// The probability of ever stopping a causal model, over the whole training. Default 1e-6.
-    pub fn with_false_alarms(mut self, probability: f64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] unless it lies between 0, at which the alarm would never go off, and 1, at
+    /// which it always would.
+    pub fn with_false_alarms(mut self, probability: f64) -> Result<Self> {
+        if !(probability > 0.0 && probability < 1.0) {
+            let expected = "a probability between 0 and 1, neither of them";
+            return refuse("LossAlarm::false_alarms", expected, probability);
+        }
         self.false_alarms = probability;
-        self
+        Ok(self)
     }
 
     /// The lowest mean loss that a causal model can reach, in nats per token.
@@ -143,7 +171,8 @@ impl LossAlarm {
 
     /// Takes the mean loss of one batch, in nats, over `tokens` tokens that can't be predicted.
     ///
-    /// A loss that is not finite says nothing about leaks and is passed over.
+    /// A loss that is not finite says nothing about leaks and is passed over, as is one over no
+    /// tokens.
     ///
     /// # Errors
     ///
@@ -161,7 +190,7 @@ impl LossAlarm {
     ///
     /// [`Error::BelowFloor`] as for [`LossAlarm::observe`].
     pub fn observe_excess(&mut self, excess: f64, tokens: usize) -> Result<()> {
-        if !excess.is_finite() {
+        if !excess.is_finite() || tokens == 0 {
             return Ok(());
         }
         self.observations += 1;
@@ -199,6 +228,10 @@ impl Suspect {
         self.tokens += tokens as u64;
         self.gain += excess * tokens as f64;
     }
+}
+
+fn refuse<T>(field: &'static str, expected: &str, got: impl ToString) -> Result<T> {
+    Err(Error::Config { field, expected: expected.into(), got: got.to_string() })
 }
 
 /// `ln(e^a + e^b)`

@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::evidence;
 use super::input::ModelInput;
-use super::judge::{Case, Settings};
-use super::look::{Looker, Outcome};
-use super::promise::Promise;
+use super::leaks::{CheckSettings, PathAnalysis};
+use super::measure;
+use super::perturb::{ModelOutput, PathRunner};
+use super::receptive_field::ReceptiveFields;
 use super::report::{Path, Report};
 use super::weights;
 use crate::mask::Mask;
@@ -26,18 +26,18 @@ pub struct CausalityCheck<'a, I: ModelInput> {
     mask: Mask,
     seed: u64,
     gradients: bool,
-    settings: Settings,
+    settings: CheckSettings,
     progress: Option<Box<dyn Fn(usize, usize) + 'a>>,
 }
 
-type Forward<'a, I> = Box<dyn Fn(I) -> Outcome + 'a>;
+type Forward<'a, I> = Box<dyn Fn(I) -> ModelOutput + 'a>;
 
 /// What a check will cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Forward passes on each path. The passes by gradient, counted here too, go backward as well.
     ///
-    /// A leak costs a few more, to name it. Rows that turn out to be mixed are then looked at one
+    /// A leak costs a few more, to name it, and so do equal runs that differ. Rows that turn out to be mixed are then looked at one
     /// by one, at up to `rows` times the passes.
     pub passes: usize,
     /// Paths.
@@ -82,7 +82,7 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         forward: impl Fn(I) -> Tensor<3> + 'a,
     ) -> Self {
         let settings =
-            Settings { promise_given: false, layers: None, tolerance: None, agreement: 1e-4 };
+            CheckSettings { promise_given: false, layers: None, tolerance: None, agreement: 1e-4 };
         Self {
             paths: Vec::new(),
             device: device.clone(),
@@ -98,7 +98,7 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         .with_any_path(Path::Plain, move |input| (forward(input), None))
     }
 
-    fn with_any_path(mut self, path: Path, forward: impl Fn(I) -> Outcome + 'a) -> Self {
+    fn with_any_path(mut self, path: Path, forward: impl Fn(I) -> ModelOutput + 'a) -> Self {
         self.paths.push((path, Box::new(forward)));
         self
     }
@@ -192,9 +192,9 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         self.cost_under(&self.promise()?)
     }
 
-    fn cost_under(&self, promise: &Promise) -> Result<Cost> {
+    fn cost_under(&self, promise: &ReceptiveFields) -> Result<Cost> {
         Ok(Cost {
-            passes: evidence::cost::<I>(promise, self.looks_by_gradient()),
+            passes: measure::cost::<I>(promise, self.looks_by_gradient()),
             paths: self.paths.len(),
             rows: self.batch,
             length: self.length,
@@ -205,7 +205,7 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         self.gradients && I::can_be_differentiated()
     }
 
-    fn promise(&self) -> Result<Promise> {
+    fn promise(&self) -> Result<ReceptiveFields> {
         let at_least = |field, least: usize, got: usize| match got >= least {
             true => Ok(()),
             false => Err(Error::Config {
@@ -214,10 +214,26 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
                 got: got.to_string(),
             }),
         };
-        at_least("CausalityCheck: vocabulary or width", I::smallest_size(), self.size)?;
+        let sizes = I::sizes();
+        if !sizes.contains(&self.size) {
+            return Err(Error::Config {
+                field: "CausalityCheck: vocabulary or width",
+                expected: format!("{} to {}", sizes.start(), sizes.end()),
+                got: self.size.to_string(),
+            });
+        }
+        for (field, bound) in [
+            ("CausalityCheck::tolerance", self.settings.tolerance.unwrap_or(0.0)),
+            ("CausalityCheck::agreement", self.settings.agreement),
+        ] {
+            if !(bound.is_finite() && bound >= 0.0) {
+                let expected = "a finite number of at least 0".into();
+                return Err(Error::Config { field, expected, got: bound.to_string() });
+            }
+        }
         at_least("CausalityCheck: length", 1, self.length)?;
         at_least("CausalityCheck: batch", 1, self.batch)?;
-        Promise::new(&self.mask, self.batch, self.length, self.settings.layers)
+        ReceptiveFields::new(&self.mask, self.batch, self.length, self.settings.layers)
     }
 
     /// Looks at every path in every way, and reports.
@@ -225,7 +241,8 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
     /// # Errors
     ///
     /// [`Error::Mask`] if the promise does not fit the batch and length; [`Error::Config`] for a
-    /// size that is too small, or if the model returns another shape than it should.
+    /// size that is too small, a tolerance or an agreement that is no number; [`Error::ModelOutput`]
+    /// if the model returns another shape than it should.
     pub fn run(&self) -> Result<Report> {
         let promise = self.promise()?;
         let expected = self.cost_under(&promise)?.total();
@@ -238,42 +255,45 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         };
 
         let with_dropout = self.device.clone().autodiff();
-        let lookers: Vec<_> = self
+        let runners: Vec<_> = self
             .paths
             .iter()
-            .map(|(path, run)| Looker {
+            .map(|(path, run)| PathRunner {
                 run,
                 device: if *path == Path::Dropout { &with_dropout } else { &self.device },
                 promise: &promise,
                 size: self.size,
                 seed: self.seed,
                 passes_run: Cell::new(0),
+                width: Cell::new(None),
                 progress: &tick,
             })
             .collect();
-        let evidence = lookers
+        let measured = runners
             .iter()
-            .map(|looker| {
-                evidence::collect(looker, self.settings.tolerance, self.looks_by_gradient())
+            .map(|runner| {
+                measure::measure(runner, self.settings.tolerance, self.looks_by_gradient())
             })
             .collect::<Result<Vec<_>>>()?;
 
-        let findings = evidence.iter().find_map(|seen| weights::read::<I>(&promise, seen));
-        let cases: Vec<_> = self
+        let findings = measured.iter().find_map(|seen| weights::read::<I>(&promise, seen));
+        let analyses: Vec<_> = self
             .paths
             .iter()
-            .zip(lookers.iter().zip(&evidence))
-            .map(|((path, _), (looker, evidence))| Case {
+            .zip(runners.iter().zip(&measured))
+            .map(|((path, _), (runner, measured))| PathAnalysis {
                 path,
-                looker,
-                evidence,
+                runner,
+                measured,
                 settings: self.settings,
             })
             .collect();
-        let paths = cases
+        let paths = analyses
             .iter()
             .enumerate()
-            .map(|(index, case)| case.judge((index > 0).then(|| &cases[0]), findings.as_ref()))
+            .map(|(index, analysis)| {
+                analysis.report((index > 0).then(|| &analyses[0]), findings.as_ref())
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Report {
             promise: self.mask.clone(),

@@ -1,20 +1,20 @@
 //! The other half of the promise: what is visible must be seen, and every path must give the
 //! outputs of the plain one.
 
-use super::closer;
 use super::diagnosis::Diagnosis;
+use super::disambiguate;
 use super::input::ModelInput;
-use super::judge::Case;
+use super::leaks::PathAnalysis;
 use super::patterns;
-use super::promise::Flags;
+use super::receptive_field::BitMatrix;
 use super::report::{Disagreement, Leak, Missing, Path};
 use super::weights;
-use crate::Result;
+use crate::{Error, Result};
 
-impl<I: ModelInput> Case<'_, I> {
+impl<I: ModelInput> PathAnalysis<'_, I> {
     /// Promised influence that was never seen.
     pub(super) fn missing(&self, plain: Option<&Self>) -> Vec<Missing> {
-        let own_weights = weights::read::<I>(self.promise(), self.evidence);
+        let own_weights = weights::read::<I>(self.promise(), self.measured);
         let hidden_id = own_weights.and_then(|found| found.hidden_id);
         let by_weights = hidden_id.map(|(id, [row, query, key], cells)| Missing {
             path: self.path.clone(),
@@ -26,7 +26,7 @@ impl<I: ModelInput> Case<'_, I> {
         });
 
         // Where equal runs differ, a move may be lost in the noise: then only gradients could tell.
-        let can_tell = self.tolerance() == 0.0 || self.evidence.gradients.is_some();
+        let can_tell = self.tolerance() == 0.0 || self.measured.gradients.is_some();
         let asked = plain.is_some() || self.settings.promise_given;
         let tables = self.tables().filter(|_| can_tell && asked);
         let by_moves = tables.filter_map(|table| {
@@ -36,7 +36,7 @@ impl<I: ModelInput> Case<'_, I> {
                 None => self.promise().row(table).visible.clone(),
             };
             let moved = self.moved(table);
-            let missing = Flags::from_fn(self.length(), |query, key| {
+            let missing = BitMatrix::from_fn(self.length(), |query, key| {
                 query != key && promised.get(query, key) && !moved.get(query, key)
             });
             let cells = (0..self.length() * self.length())
@@ -66,12 +66,20 @@ impl<I: ModelInput> Case<'_, I> {
         if *self.path == Path::Dropout {
             return Ok(None);
         }
-        let noise = self.evidence.noise.max(plain.evidence.noise);
-        let tolerance = self.settings.agreement * plain.evidence.scale() + 4.0 * noise;
-        let rounds = plain.evidence.bases.iter().zip(&self.evidence.bases);
+        let [expected, got] = [plain, self].map(|path| path.measured.bases[0].1.width);
+        if expected != got {
+            return Err(Error::ModelOutput {
+                output: "the output of another path than the plain one",
+                expected: format!("the plain one's width, {expected}"),
+                got: format!("{got} on the {} path", self.path),
+            });
+        }
+        let noise = self.measured.noise.max(plain.measured.noise);
+        let tolerance = self.settings.agreement * plain.measured.scale() + 4.0 * noise;
+        let rounds = plain.measured.bases.iter().zip(&self.measured.bases);
         let differences = rounds.flat_map(|((_, expected), (_, got))| {
             (0..self.promise().batch()).flat_map(move |row| {
-                let moves = self.looker.moves(expected, got, row).into_iter().enumerate();
+                let moves = self.runner.moves(expected, got, row).into_iter().enumerate();
                 moves.map(move |(query, (size, poisoned))| {
                     (row, query, if poisoned { f32::MAX } else { size })
                 })
@@ -90,7 +98,7 @@ impl<I: ModelInput> Case<'_, I> {
             (Some(leak), _) => leak.diagnosis.clone(),
             (None, Some(missing)) => missing.diagnosis.clone(),
             (None, None) => {
-                let repeated = closer::repeated_key(plain.looker, self.looker, query)?;
+                let repeated = disambiguate::repeated_key(plain.runner, self.runner, query)?;
                 let last = self.length() - 1;
                 let reaches_end = differences.iter().any(|&(_, query, _)| query == last);
                 match repeated {

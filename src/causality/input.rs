@@ -1,5 +1,7 @@
 //! What a model reads: token ids or embeddings, drawn, changed and counted in one way.
 
+use std::ops::RangeInclusive;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, rngs::StdRng};
 
@@ -29,8 +31,8 @@ pub(super) mod sealed {
         /// One number of a position.
         type Value: Copy;
 
-        /// The smallest vocabulary or width that leaves something to change.
-        fn smallest_size() -> usize;
+        /// The vocabularies or widths that leave something to change, and that its type can count.
+        fn sizes() -> RangeInclusive<usize>;
 
         /// Whether there is a gradient by the input.
         fn can_be_differentiated() -> bool;
@@ -74,8 +76,8 @@ pub(super) mod sealed {
     impl Input for Tensor<2, Int> {
         type Value = i64;
 
-        fn smallest_size() -> usize {
-            2
+        fn sizes() -> RangeInclusive<usize> {
+            2..=i32::MAX as usize
         }
 
         fn can_be_differentiated() -> bool {
@@ -124,8 +126,8 @@ pub(super) mod sealed {
     impl Input for Tensor<3> {
         type Value = f32;
 
-        fn smallest_size() -> usize {
-            1
+        fn sizes() -> RangeInclusive<usize> {
+            1..=usize::MAX
         }
 
         fn can_be_differentiated() -> bool {

@@ -51,6 +51,13 @@
 //!
 //! [`Influence::to_svg`] draws the same as a picture; the whole [`Report`] can be saved with serde.
 //!
+//! # What it says
+//!
+//! [`Report::verdict`]: *causal*, a *leak*, or *not proven* with the reason. Nothing is called causal
+//! that was not compared: outputs that are not finite or of no width, a random model (one left in
+//! training mode with dropout), one that keeps a state from call to call, or a tolerance that is not
+//! far below what the outputs do, are [`Unproven`], and [`Report::assert_causal`] fails on them.
+//!
 //! # What it looks at
 //!
 //! | way | what is changed | what must not move |
@@ -77,7 +84,7 @@
 //!
 //! **Exactness.** Where equal runs agree to the last bit (Burn's CPU backends), a single changed bit
 //! is a leak. Elsewhere moves up to four times the largest difference between equal runs do not
-//! count; the report says which. Gradients and weights are asked for exact zeros everywhere.
+//! count, as long as that is at most a hundredth of what visible keys do; the report says which. Gradients and weights are asked for exact zeros everywhere.
 //!
 //! **Cost.** [`CausalityCheck::cost`] tells it beforehand. With the 8 rows of the default, 128 tokens
 //! take fewer forward passes than there are tokens; never more than 4 times as many on a path.
@@ -89,19 +96,20 @@
 
 pub mod alarm;
 mod check;
-mod closer;
 mod compare;
 mod diagnosis;
-mod evidence;
+mod disambiguate;
 mod gradient;
 mod influence;
 mod input;
-mod judge;
-mod look;
+mod leaks;
+mod measure;
 mod patterns;
-mod plan;
-mod promise;
+mod perturb;
+mod receptive_field;
 mod report;
+mod schedule;
+mod verdict;
 mod weights;
 
 pub use alarm::LossAlarm;
@@ -109,5 +117,6 @@ pub use check::{CausalityCheck, Cost};
 pub use diagnosis::Diagnosis;
 pub use influence::Influence;
 pub use input::ModelInput;
-pub use plan::Way;
 pub use report::{Disagreement, Leak, Missing, Path, PathReport, Poisoned, Report};
+pub use schedule::Way;
+pub use verdict::{Quantity, Unproven, Verdict};

@@ -4,7 +4,7 @@
 //! upper triangle, one column, the rows that see nothing. The first rule that fits gives the name.
 
 use super::diagnosis::Diagnosis;
-use super::promise::{Flags, RowPromise};
+use super::receptive_field::{BitMatrix, ReceptiveField};
 
 /// Share of cells that must fit for a pattern to count as full; a few moves can get lost in
 /// rounding.
@@ -15,9 +15,9 @@ const FULL: f64 = 0.8;
 /// [`Diagnosis::MaskMissing`] stands for a full leak; what else shows as one is told apart by the
 /// caller, who can look closer.
 pub(super) fn name_leaks(
-    promise: &RowPromise,
-    leaks: &Flags,
-    moved: &Flags,
+    promise: &ReceptiveField,
+    leaks: &BitMatrix,
+    moved: &BitMatrix,
     layers: Option<usize>,
 ) -> Diagnosis {
     let length = leaks.length();
@@ -79,7 +79,7 @@ pub(super) fn name_leaks(
 }
 
 /// Leaks from the past alone: a window or a document.
-fn name_past(promise: &RowPromise, cells: &[(usize, usize)]) -> Diagnosis {
+fn name_past(promise: &ReceptiveField, cells: &[(usize, usize)]) -> Diagnosis {
     let length = promise.visible.length();
     let reach = (0..length)
         .flat_map(|query| (0..=query).map(move |key| (query, key)))
@@ -98,7 +98,7 @@ fn name_past(promise: &RowPromise, cells: &[(usize, usize)]) -> Diagnosis {
 }
 
 /// Names a set of cells that are promised, and never moved, out of those in `promised`.
-pub(super) fn name_missing(promised: &Flags, missing: &Flags) -> Diagnosis {
+pub(super) fn name_missing(promised: &BitMatrix, missing: &BitMatrix) -> Diagnosis {
     let length = missing.length();
     let is_promised = |query, key| query != key && promised.get(query, key);
     let cells = cells_of(missing);
@@ -134,6 +134,6 @@ fn all_cells(length: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..length).flat_map(move |query| (0..length).map(move |key| (query, key)))
 }
 
-fn cells_of(flags: &Flags) -> Vec<(usize, usize)> {
+fn cells_of(flags: &BitMatrix) -> Vec<(usize, usize)> {
     all_cells(flags.length()).filter(|&(query, key)| flags.get(query, key)).collect()
 }

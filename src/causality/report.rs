@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::diagnosis::Diagnosis;
 use super::influence::Influence;
-use super::plan::Way;
+use super::schedule::Way;
+use super::verdict::{Unproven, Verdict};
 use crate::mask::Mask;
 
 /// A way through the model: the same outputs, computed differently.
@@ -113,6 +114,9 @@ pub struct PathReport {
     pub path: Path,
     /// The first leak of each way of looking that found one.
     pub leaks: Vec<Leak>,
+    /// Why no leak would show nothing here, if that is so.
+    #[serde(default)]
+    pub unproven: Option<Unproven>,
     /// Promised influence that never appeared, of each kind of row.
     pub missing: Vec<Missing>,
     /// Whether its outputs differ from the plain path's.
@@ -148,12 +152,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// True if nothing moved an output that the promise hides it from, on any path.
-    pub fn is_causal(&self) -> bool {
-        self.leaks().next().is_none()
+    /// What the check says: a leak on any path is one, and without one, each path must prove that.
+    pub fn verdict(&self) -> Verdict {
+        if self.leaks().next().is_some() {
+            return Verdict::Leak;
+        }
+        let unproven = self.paths.iter().find_map(|path| path.unproven);
+        unproven.map_or(Verdict::Causal, Verdict::NotProven)
     }
 
-    /// True if there is no leak, no promised influence is missing, and all paths agree.
+    /// True if it is proven that nothing moves an output that the promise hides it from, on any path.
+    pub fn is_causal(&self) -> bool {
+        self.verdict() == Verdict::Causal
+    }
+
+    /// True if it is proven that there is no leak, no promised influence is missing, and all paths
+    /// agree.
     pub fn keeps_promise(&self) -> bool {
         let kept = |path: &PathReport| path.missing.is_empty() && path.disagreement.is_none();
         self.is_causal() && self.paths.iter().all(kept)
@@ -181,13 +195,13 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// If there is a leak, with the report as message.
+    /// If there is a leak, or if it is not proven that there is none, with the report as message.
     #[track_caller]
     pub fn assert_causal(&self) {
         assert!(self.is_causal(), "{self}");
     }
 
-    /// For tests: no leak, nothing promised that is missing, and all paths alike.
+    /// For tests: provenly no leak, nothing promised that is missing, and all paths alike.
     ///
     /// # Panics
     ///
@@ -200,12 +214,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match (self.is_causal(), self.keeps_promise()) {
-            (false, _) => "NOT CAUSAL: information flows where the mask hides it",
-            (true, false) => "causal, but the promise is not kept",
-            (true, true) => "causal: no leak found",
-        };
-        writeln!(f, "{verdict}")?;
+        match self.verdict() {
+            Verdict::Leak => writeln!(f, "NOT CAUSAL: information flows where the mask hides it")?,
+            Verdict::NotProven(why) => writeln!(f, "NOT PROVEN: no leak was seen, but {why}")?,
+            Verdict::Causal if self.keeps_promise() => writeln!(f, "causal: no leak found")?,
+            Verdict::Causal => writeln!(f, "causal, but the promise is not kept")?,
+        }
         let Self { batch, length, passes, .. } = self;
         writeln!(f, "promise: {}, on {batch} row(s) of {length} positions", self.promise)?;
         writeln!(f, "cost: {passes} forward passes")?;
@@ -229,6 +243,9 @@ impl fmt::Display for PathReport {
         }
         for leak in &self.leaks {
             writeln!(f, "  leak: {leak}")?;
+        }
+        if let Some(why) = self.unproven {
+            writeln!(f, "  not proven: {why}")?;
         }
         for Missing { row, query, key, cells, diagnosis, .. } in &self.missing {
             writeln!(

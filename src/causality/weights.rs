@@ -1,11 +1,13 @@
 //! What returned attention weights say: the heads that leak, sums that are not 1, hidden tokens.
 
-use super::evidence::Evidence;
 use super::input::ModelInput;
-use super::promise::Promise;
+use super::measure::Measurements;
+use super::receptive_field::ReceptiveFields;
 
 /// How far the sum of a row of weights may lie from 1.
-const SUM_TOLERANCE: f32 = 1e-3;
+const SUM_TOLERANCE: f64 = 1e-3;
+
+use super::perturb::size_of;
 
 /// What the weights of one path say.
 #[derive(Default)]
@@ -14,6 +16,8 @@ pub(super) struct WeightFindings {
     pub heads: usize,
     /// Heads that give a hidden key weight.
     pub leaking_heads: Vec<usize>,
+    /// The first row and query with a weight of NaN.
+    pub not_finite: Option<(usize, usize)>,
     /// The first hidden key with weight: row, query, key and the weight.
     pub leak: Option<(usize, usize, usize, f32)>,
     /// Rows of weights do not sum to 1.
@@ -25,8 +29,8 @@ pub(super) struct WeightFindings {
 
 /// Reads the weights of all rounds; `None` if the path returned none.
 pub(super) fn read<I: ModelInput>(
-    promise: &Promise,
-    evidence: &Evidence<I::Value>,
+    promise: &ReceptiveFields,
+    measured: &Measurements<I::Value>,
 ) -> Option<WeightFindings> {
     let (batch, length) = (promise.batch(), promise.length());
     let mut findings = WeightFindings::default();
@@ -34,7 +38,7 @@ pub(super) fn read<I: ModelInput>(
     let mut seen_ids = Vec::new();
     let mut hidden_cells = 0;
     let mut first_hidden = None;
-    for (base, outputs) in &evidence.bases {
+    for (base, outputs) in &measured.bases {
         let weights = outputs.weights.as_deref()?;
         let heads = weights.len() / (batch * length * length);
         findings.heads = heads;
@@ -46,14 +50,17 @@ pub(super) fn read<I: ModelInput>(
             for head in 0..heads {
                 for query in 0..length {
                     let of_query = (0..length).map(|key| weight(row, head, query, key));
-                    let sum: f32 = of_query.clone().sum();
+                    let sum: f64 = of_query.clone().sum();
                     let is_dead = promise.row(row).is_dead(query);
                     findings.sums_off |= !is_dead && (sum - 1.0).abs() > SUM_TOLERANCE;
-                    let leak = of_query
-                        .enumerate()
-                        .find(|&(key, weight)| !visible.get(query, key) && weight != 0.0);
+                    if of_query.clone().any(f64::is_nan) {
+                        findings.not_finite.get_or_insert((row, query));
+                    }
+                    let leak = of_query.enumerate().find(|&(key, weight)| {
+                        !visible.get(query, key) && weight != 0.0 && !weight.is_nan()
+                    });
                     if let Some((key, weight)) = leak {
-                        findings.leak.get_or_insert((row, query, key, weight));
+                        findings.leak.get_or_insert((row, query, key, size_of(weight)));
                         if !findings.leaking_heads.contains(&head) {
                             findings.leaking_heads.push(head);
                         }
@@ -61,16 +68,16 @@ pub(super) fn read<I: ModelInput>(
                 }
             }
             for key in 0..length {
-                let lookers = || (0..length).filter(|&query| visible.get(query, key));
+                let queries = || (0..length).filter(|&query| visible.get(query, key));
                 let Some(id) = I::id(base[row * length + key]) else { continue };
-                let Some(first) = lookers().next() else { continue };
-                let is_seen = lookers()
+                let Some(first) = queries().next() else { continue };
+                let is_seen = queries()
                     .any(|query| (0..heads).any(|head| weight(row, head, query, key) != 0.0));
                 if is_seen {
                     seen_ids.push(id);
                 } else {
                     hidden_ids.push(id);
-                    hidden_cells += lookers().count();
+                    hidden_cells += queries().count();
                     first_hidden.get_or_insert([row, first, key]);
                 }
             }

@@ -5,7 +5,7 @@ use burn::nn::{DropoutConfig, EmbeddingConfig, Initializer, LinearConfig};
 use burn::tensor::Device;
 
 use super::{DecoderConfig, LanguageModel, PositionEmbeddingConfig, fingerprint};
-use crate::error::{check_nonzero, check_probability};
+use crate::error::{check_nonzero, check_probability, fits_f32};
 use crate::mask::SequenceMaskConfig;
 use crate::norm::NormConfig;
 use crate::{Error, Result};
@@ -86,11 +86,11 @@ impl LanguageModelConfig {
 
     fn check_head(&self) -> Result<()> {
         if let Some(softcap) = self.logit_softcap
-            && !(softcap.is_finite() && softcap > 0.0)
+            && !(fits_f32(softcap) && softcap > 0.0)
         {
             return Err(Error::Config {
                 field: "LanguageModelConfig::logit_softcap",
-                expected: "a number above 0".into(),
+                expected: "a number above 0, in the range of f32".into(),
                 got: softcap.to_string(),
             });
         }

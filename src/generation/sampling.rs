@@ -14,13 +14,16 @@
 //!    2024, section 3);
 //! 7. one token is drawn by the probabilities of those that are left.
 //!
-//! This is the order of Hugging Face's `generate`. All of it happens on the host, in f64, with a
-//! random generator (ChaCha with 8 rounds) that gives the same numbers on every machine: the same
-//! logits and the same seed give the same token on every backend.
+//! This is the order of Hugging Face's `generate`; [hooks](super::hooks) come before all of it. All
+//! of it happens on the host, in f64, with a random generator (ChaCha with 8 rounds) that gives the
+//! same numbers on every machine: the same logits and the same seed give the same token on every
+//! backend. Each row draws from a stream of its own, named by its number among the prompts.
 
 use burn::config::Config;
 use chacha20::ChaCha8Rng;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
+use rand::distr::Distribution;
+use rand::distr::weighted::WeightedIndex;
 
 use crate::{Error, Result};
 
@@ -38,7 +41,8 @@ pub struct SamplingConfig {
     /// Makes tokens less likely that the row holds already, if above 1.
     #[config(default = 1.0)]
     pub repetition_penalty: f64,
-    /// Seed of the draws. Row `i` of a batch draws from stream `i` of the generator.
+    /// Seed of the draws. Row `i` of a batch draws from stream `i` of the generator: the same prompt
+    /// draws other tokens as another row.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -72,9 +76,11 @@ impl SamplingConfig {
         if let Some(p) = self.min_p.filter(|p| !(0.0..=1.0).contains(p)) {
             return refuse("SamplingConfig::min_p", "a share in [0, 1]", p.to_string());
         }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            let got = self.repetition_penalty.to_string();
-            return refuse("SamplingConfig::repetition_penalty", "a number above 0", got);
+        // Logits are f32: with such a penalty, no product or quotient leaves the range of f64.
+        if !(1e-38..=1e38).contains(&self.repetition_penalty) {
+            let (expected, got) =
+                ("a number in [1e-38, 1e38]", self.repetition_penalty.to_string());
+            return refuse("SamplingConfig::repetition_penalty", expected, got);
         }
         let narrowed = [
             (self.top_k.is_some(), "SamplingConfig::top_k"),
@@ -100,25 +106,27 @@ impl SamplingConfig {
 
     /// Chooses the next token of a row.
     ///
-    /// `logits` are those of the model, one for each token of the vocabulary, all of them numbers;
-    /// `so_far` the tokens of the row.
+    /// `logits`: one for each token of the vocabulary, below +inf and not all -inf; `so_far`: the
+    /// tokens of the row.
     pub(crate) fn choose(&self, logits: &[f32], so_far: &[u32], rng: &mut ChaCha8Rng) -> usize {
-        let penalised;
-        let logits = if self.repetition_penalty == 1.0 {
-            logits
-        } else {
-            penalised = penalise(logits, so_far, self.repetition_penalty as f32);
-            &penalised
-        };
-        let Some(temperature) = self.temperature else { return likeliest(logits) };
-        let candidates = self.candidates(logits, temperature);
-        draw(&candidates, rng.random())
+        if self.temperature.is_none() && self.repetition_penalty == 1.0 {
+            return likeliest(logits);
+        }
+        let mut logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+        if self.repetition_penalty != 1.0 {
+            penalise(&mut logits, so_far, self.repetition_penalty);
+        }
+        let Some(temperature) = self.temperature else { return likeliest(&logits) };
+        let candidates = self.candidates(&logits, temperature);
+        let weights = candidates.iter().map(|(_, weight)| weight);
+        let draw = WeightedIndex::new(weights).expect("the likeliest token weighs 1");
+        candidates[draw.sample(rng)].0
     }
 
     /// The tokens that may be drawn, with their weights: `exp((x - max) / temperature)`.
-    fn candidates(&self, logits: &[f32], temperature: f64) -> Vec<(usize, f64)> {
-        let max = f64::from(logits[likeliest(logits)]);
-        let weight = |&x: &f32| ((f64::from(x) - max) / temperature).exp();
+    fn candidates(&self, logits: &[f64], temperature: f64) -> Vec<(usize, f64)> {
+        let max = logits[likeliest(logits)];
+        let weight = |&x: &f64| ((x - max) / temperature).exp();
         let mut left: Vec<(usize, f64)> = logits.iter().map(weight).enumerate().collect();
         if self.top_k.is_none() && self.top_p.is_none() {
             // No order needed; min-p alone is a threshold, since the likeliest token weighs 1.
@@ -132,7 +140,8 @@ impl SamplingConfig {
             left.truncate(k);
         }
         left.sort_unstable_by(order);
-        if let Some(p) = self.top_p {
+        // A share of 1 leaves all, also those that rounding has no room for in the sum.
+        if let Some(p) = self.top_p.filter(|&p| p < 1.0) {
             let total: f64 = left.iter().map(|(_, weight)| weight).sum();
             let mut sum = 0.0;
             let needed = left.iter().position(|(_, weight)| {
@@ -147,7 +156,7 @@ impl SamplingConfig {
 }
 
 /// The index of the largest number; the first of equals.
-pub(crate) fn likeliest(logits: &[f32]) -> usize {
+fn likeliest<T: PartialOrd>(logits: &[T]) -> usize {
     let mut best = 0;
     for (i, x) in logits.iter().enumerate() {
         if *x > logits[best] {
@@ -157,28 +166,15 @@ pub(crate) fn likeliest(logits: &[f32]) -> usize {
     best
 }
 
-fn penalise(logits: &[f32], so_far: &[u32], penalty: f32) -> Vec<f32> {
-    let mut penalised = logits.to_vec();
-    for &token in so_far {
-        // From the model's logits, so that a token that came twice is penalised once.
-        let x = logits[token as usize];
-        penalised[token as usize] = if x > 0.0 { x / penalty } else { x * penalty };
+fn penalise(logits: &mut [f64], so_far: &[u32], penalty: f64) {
+    let mut tokens: Vec<usize> = so_far.iter().map(|&token| token as usize).collect();
+    // A token that came twice is penalised once.
+    tokens.sort_unstable();
+    tokens.dedup();
+    for token in tokens {
+        let x = &mut logits[token];
+        *x = if *x > 0.0 { *x / penalty } else { *x * penalty };
     }
-    penalised
-}
-
-/// The candidate in which the share `u` of all weight falls.
-fn draw(candidates: &[(usize, f64)], u: f64) -> usize {
-    let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-    let mut sum = 0.0;
-    for &(token, weight) in candidates {
-        sum += weight;
-        if u * total < sum {
-            return token;
-        }
-    }
-    // Only rounding brings us here: `u` is below 1.
-    candidates.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |&(token, _)| token)
 }
 
 /// `log softmax(logits)[token]`, in f64.
@@ -186,21 +182,24 @@ pub(crate) fn log_probability(logits: &[f32], token: usize) -> f64 {
     f64::from(logits[token]) - log_sum_exp(logits)
 }
 
-/// `log Σ exp(logits)`, in f64.
+/// `log Σ exp(logits)`, in f64, of logits that are below +inf and not all -inf.
 pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = f64::from(logits[likeliest(logits)]);
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::RngExt;
+
     use super::*;
 
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, -1.0];
 
     fn tokens(config: &SamplingConfig, logits: &[f32]) -> Vec<usize> {
+        let logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
         let mut left: Vec<_> = config
-            .candidates(logits, config.temperature.unwrap())
+            .candidates(&logits, config.temperature.unwrap())
             .into_iter()
             .map(|(token, _)| token)
             .collect();
@@ -235,8 +234,42 @@ mod tests {
 
     #[test]
     fn penalty_divides_above_zero_and_multiplies_below() {
-        let penalised = penalise(&LOGITS, &[1, 4, 1], 2.0);
+        let mut penalised = LOGITS.map(f64::from);
+        penalise(&mut penalised, &[1, 4, 1], 2.0);
         assert_eq!(penalised, [1.0, 1.5, 2.0, 3.0, -2.0]);
+    }
+
+    /// Whatever passes the check is computed with as it is: at both ends of what is allowed, for
+    /// logits at both ends of what there is.
+    #[test]
+    fn no_setting_breaks_a_number() {
+        let logits = [0.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::NEG_INFINITY];
+        for penalty in [1e-38, 1e38] {
+            for (temperature, expected) in [(f64::MIN_POSITIVE, 1), (f64::MAX, 0)] {
+                let config = SamplingConfig::at_temperature(temperature)
+                    .with_repetition_penalty(penalty)
+                    .with_top_p(Some(f64::MIN_POSITIVE));
+                config.check().unwrap();
+                let mut rng = config.rng(0);
+                for so_far in [vec![], vec![0, 1, 2, 3, 4]] {
+                    // The hottest makes all equal that may come, of which the first is taken.
+                    assert_eq!(config.choose(&logits, &so_far, &mut rng), expected);
+                    let greedy = SamplingConfig::greedy().with_repetition_penalty(penalty);
+                    assert_eq!(greedy.choose(&logits, &so_far, &mut rng), 1);
+                }
+            }
+        }
+        for penalty in [1e300, 1e-300, f64::NAN, f64::INFINITY, 0.0, -1.0] {
+            assert!(SamplingConfig::greedy().with_repetition_penalty(penalty).check().is_err());
+        }
+    }
+
+    #[test]
+    fn a_top_p_of_one_is_off() {
+        // Beside the first, all others are lost in the sum's rounding.
+        let logits = [0.0, -40.0, -41.0];
+        let all = SamplingConfig::at_temperature(1.0).with_top_p(Some(1.0));
+        assert_eq!(tokens(&all, &logits), [0, 1, 2]);
     }
 
     #[test]

@@ -6,13 +6,15 @@ use burn::config::Config;
 use burn::tensor::{Tensor, s};
 use chacha20::ChaCha8Rng;
 
+use super::driver::Driver;
+use super::hooks::{Hook, RowTokens};
+use super::logits::PassLogits;
 use super::sampling::{SamplingConfig, log_probability};
-use super::{Driver, Scores, check_prompts};
-use crate::Result;
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
 use crate::error::check_nonzero;
 use crate::kernels::Threads;
+use crate::{Error, Result};
 
 /// Configuration of a [`Generation`].
 #[derive(Config, Debug)]
@@ -25,7 +27,11 @@ pub struct GenerationConfig {
     /// A row ends after any of these.
     #[config(default = "Vec::new()")]
     pub stop_tokens: Vec<u32>,
-    /// The cache, whose room is made to fit the prompts and `max_new_tokens` if this is not given.
+    /// Whether the log-probabilities of the tokens are computed too: two more passes over the scores
+    /// of the vocabulary for each token.
+    #[config(default = false)]
+    pub log_probabilities: bool,
+    /// The cache; if it is not given, one with room for the prompts and `max_new_tokens`.
     pub cache: Option<CacheConfig>,
     /// What the CPU's threads do between two operations of a pass; [`Threads::Global`] by default.
     #[config(default = "Threads::Global")]
@@ -37,7 +43,8 @@ pub struct GenerationConfig {
 pub enum Finish {
     /// With one of the stop tokens.
     Stop,
-    /// With the last of `max_new_tokens`.
+    /// With the last of `max_new_tokens`, or the last that the model's learned positions or the limit
+    /// of the cache have room for.
     Length,
 }
 
@@ -48,14 +55,14 @@ pub struct GeneratedToken {
     pub row: usize,
     /// The token.
     pub token: u32,
-    /// The logarithm of the probability that the model gave it, before any setting of
-    /// [`SamplingConfig`].
-    pub log_probability: f64,
+    /// The logarithm of the probability that the model gave it, before any hook and any setting of
+    /// [`SamplingConfig`]; if [`GenerationConfig::log_probabilities`] asks for it.
+    pub log_probability: Option<f64>,
     /// Set on the last token of a row.
     pub finish: Option<Finish>,
     /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
-    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key is the token before; left
-    /// padding is not among the keys.
+    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key
+    /// is the token before; left padding is not among the keys.
     pub weights: Vec<Tensor<2>>,
 }
 
@@ -64,7 +71,7 @@ pub struct GeneratedToken {
 pub struct Generated {
     /// The new tokens, the stop token included if there is one.
     pub tokens: Vec<u32>,
-    /// The log-probability of each of them, as in [`GeneratedToken`].
+    /// The log-probability of each of them, as in [`GeneratedToken`]; empty if not asked for.
     pub log_probabilities: Vec<f64>,
     /// Why it ended.
     pub finish: Finish,
@@ -96,24 +103,36 @@ pub struct Generated {
 /// # }
 /// # Ok::<(), burn_decoder::Error>(())
 /// ```
+///
+/// Its items are errors where the model gives one, where a row's scores are no numbers
+/// ([`Error::NotANumber`](crate::Error::NotANumber)), or where no token is left
+/// ([`Error::NoTokenLeft`](crate::Error::NoTokenLeft)). An error ends all rows. What was written before it has been given by then; [`finish`] keeps none
+/// of it, so iterate where errors may come late and the text is wanted all the same.
+///
+/// [`finish`]: Self::finish
 pub struct Generation<'a> {
     driver: Driver<'a>,
     config: GenerationConfig,
+    hooks: Vec<Hook<'a>>,
     /// Rows that have not ended, in the order of the cache's rows.
-    live: Vec<Row>,
+    live: Vec<LiveRow>,
     /// Tokens of the last step that were not asked for yet.
     ready: VecDeque<GeneratedToken>,
+    /// What ended the generation, to be told behind them.
+    error: Option<Error>,
     started: bool,
 }
 
 /// A row that has not ended.
-struct Row {
+struct LiveRow {
     /// Its number among the prompts.
-    prompt: usize,
+    index: usize,
+    prompt_length: usize,
     pads: usize,
+    /// The most new tokens that it may get.
+    most_new: usize,
     /// Prompt and new tokens.
     tokens: Vec<u32>,
-    new: usize,
     rng: ChaCha8Rng,
 }
 
@@ -123,7 +142,8 @@ impl<'a> Generation<'a> {
     /// # Errors
     ///
     /// [`Error::Config`](crate::Error::Config) for a setting that makes no sense,
-    /// [`Error::Input`](crate::Error::Input) if there is no prompt or an empty one, and
+    /// [`Error::Input`](crate::Error::Input) if there is no prompt, or one that is empty or longer than
+    /// the model's learned positions or the limit of the cache, and
     /// [`Error::Token`](crate::Error::Token) for a token outside the vocabulary.
     pub fn new(
         model: &'a LanguageModel,
@@ -147,25 +167,38 @@ impl<'a> Generation<'a> {
     ) -> Result<Self> {
         config.sampling.check()?;
         check_nonzero("GenerationConfig::max_new_tokens", config.max_new_tokens)?;
-        check_prompts(prompts, model.vocab_size())?;
+        let cache = config.cache.as_ref();
+        let driver = Driver::new(model, prompts, config.max_new_tokens, cache, input.into())?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let cache = config.cache.clone();
-        let cache =
-            cache.unwrap_or_else(|| CacheConfig::fixed(longest + config.max_new_tokens)).init()?;
-        let row = |(prompt, tokens): (usize, &Vec<u32>)| Row {
-            prompt,
+        let row = |(index, tokens): (usize, &Vec<u32>)| LiveRow {
+            index,
+            prompt_length: tokens.len(),
             pads: longest - tokens.len(),
+            most_new: driver.most_new_tokens(tokens.len(), config.max_new_tokens),
             tokens: tokens.clone(),
-            new: 0,
-            rng: config.sampling.rng(prompt),
+            rng: config.sampling.rng(index),
         };
+        let live = prompts.iter().enumerate().map(row).collect();
         Ok(Self {
-            driver: Driver::new(model, cache, input.into()),
+            driver,
             config: config.clone(),
-            live: prompts.iter().enumerate().map(row).collect(),
+            hooks: Vec::new(),
+            live,
             ready: VecDeque::new(),
+            error: None,
             started: false,
         })
+    }
+
+    /// Has the scores of every row and step changed by a [hook](super::hooks) first; several act in
+    /// the order in which they were given.
+    #[must_use]
+    pub fn with_hook(
+        mut self,
+        hook: impl FnMut(usize, RowTokens<'_>, &mut [f32]) + Send + 'a,
+    ) -> Self {
+        self.hooks.push(Box::new(hook));
+        self
     }
 
     /// Runs to the end and returns what was written behind each prompt.
@@ -175,7 +208,7 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     ///
-    /// The first that the model gives.
+    /// The first there is.
     pub fn finish(self) -> Result<Vec<Generated>> {
         let threads = self.config.threads;
         threads.run(|| self.collect_all())
@@ -193,7 +226,7 @@ impl<'a> Generation<'a> {
             let token = token?;
             let row = &mut all[token.row];
             row.tokens.push(token.token);
-            row.log_probabilities.push(token.log_probability);
+            row.log_probabilities.extend(token.log_probability);
             row.finish = token.finish.unwrap_or(row.finish);
         }
         Ok(all)
@@ -202,15 +235,16 @@ impl<'a> Generation<'a> {
     /// One pass through the model, and a token for each live row.
     fn advance(&mut self) -> Result<()> {
         let scores = if self.started {
-            let last = |row: &Row| row.tokens[row.tokens.len() - 1];
-            self.driver.step(self.live.iter().map(last))?
+            let last: Vec<u32> =
+                self.live.iter().map(|row| row.tokens[row.tokens.len() - 1]).collect();
+            self.driver.step(&last)?
         } else {
             self.started = true;
             let prompts: Vec<_> = self.live.iter().map(|row| row.tokens.clone()).collect();
             self.driver.prefill(&prompts)?
         };
-        for (index, row) in self.live.iter_mut().enumerate() {
-            self.ready.push_back(row.choose(index, &scores, &self.config)?);
+        for (place, row) in self.live.iter_mut().enumerate() {
+            self.ready.push_back(row.choose(place, &scores, &self.config, &mut self.hooks)?);
         }
 
         let ended: Vec<_> = self.ready.iter().map(|token| token.finish.is_some()).collect();
@@ -226,29 +260,37 @@ impl<'a> Generation<'a> {
     }
 }
 
-impl Row {
+impl LiveRow {
+    /// The next token. `place`: where the row stands in the pass.
     fn choose(
         &mut self,
-        index: usize,
-        scores: &Scores,
+        place: usize,
+        scores: &PassLogits,
         config: &GenerationConfig,
+        hooks: &mut [Hook],
     ) -> Result<GeneratedToken> {
-        let logits = scores.row(index, self.tokens.len())?;
-        let chosen = config.sampling.choose(logits, &self.tokens, &mut self.rng);
+        let so_far = RowTokens::new(&self.tokens, self.prompt_length);
+        let logits = scores.row(place, self.index, so_far)?;
+        let hooked = match hooks {
+            [] => None,
+            hooks => Some(scores.hooked_row(place, self.index, so_far, hooks)?),
+        };
+        let candidates = hooked.as_deref().unwrap_or(logits);
+        let chosen = config.sampling.choose(candidates, &self.tokens, &mut self.rng);
         let token = chosen as u32;
         self.tokens.push(token);
-        self.new += 1;
         let stop = config.stop_tokens.contains(&token).then_some(Finish::Stop);
-        let length = (self.new == config.max_new_tokens).then_some(Finish::Length);
+        let written = self.tokens.len() - self.prompt_length;
+        let length = (written == self.most_new).then_some(Finish::Length);
         let weights = scores.weights.iter().map(|weights| {
             let [_, heads, queries, keys] = weights.dims();
-            let last = s![index, .., queries - 1, self.pads..];
+            let last = s![place, .., queries - 1, self.pads..];
             weights.clone().slice(last).reshape([heads, keys - self.pads]) // [heads, keys]
         });
         Ok(GeneratedToken {
-            row: self.prompt,
+            row: self.index,
             token,
-            log_probability: log_probability(logits, chosen),
+            log_probability: config.log_probabilities.then(|| log_probability(logits, chosen)),
             finish: stop.or(length),
             weights: weights.collect(),
         })
@@ -265,9 +307,9 @@ impl Iterator for Generation<'_> {
             && let Err(error) = threads.run(|| self.advance())
         {
             self.live.clear();
-            self.ready.clear();
-            return Some(Err(error));
+            self.error = Some(error);
         }
-        self.ready.pop_front().map(Ok)
+        let ready = self.ready.pop_front().map(Ok);
+        ready.or_else(|| self.error.take().map(Err))
     }
 }

@@ -6,6 +6,7 @@
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
 //! - [`for_speed`]: what an application may turn on to be faster;
+//! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -17,3 +18,5 @@ pub mod from_a_checkpoint {}
 
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}
+#[doc = include_str!("generate_by_hand.md")]
+pub mod generate_by_hand {}

@@ -1,16 +1,15 @@
 //! What a kernel gets: a mask evaluated on a grid, as the AND of three optional parts.
 //!
-//! - *spans*: for each batch row and query one visible range of keys, or two with a gap between
-//!   them;
+//! - *row spans*: for each batch row and query one visible range of keys, or two;
 //! - *hidden keys*: `[batch, keys]`, the same for every query;
 //! - *hidden cells*: a dense rest that broadcasts to `[batch, heads, queries, keys]`.
 //!
 //! A cell is visible if it lies in its row's spans, its key is not hidden, and the cell is not
-//! hidden. All parts are plain data on the host, whatever the device; they are cheap to clone.
+//! hidden. The parts are plain data on the host, the same for every device, and cheap to clone.
 
+use super::Grid;
 use super::dense::Memo;
-use super::{Grid, HiddenCells, RowSpans};
-use crate::kernels::Visibility;
+use crate::kernels::{HiddenCells, RowSpans, Visibility};
 
 /// A mask on a grid, ready for a kernel. See the module for its three parts.
 #[derive(Clone, Debug)]
@@ -18,7 +17,7 @@ pub struct LoweredMask {
     pub(crate) grid: Grid,
     /// The three parts, as a kernel reads them.
     pub(crate) visibility: Visibility,
-    /// The dense tensor built last: a convenience for who asks for one, no part of the mask.
+    /// The dense tensor that was asked for last; no part of the mask.
     pub(super) memo: Memo,
 }
 
@@ -50,14 +49,14 @@ impl LoweredMask {
             self.grid
         );
         // The axis of the batch is full or 1, and of size 1 it starts over for every row.
-        let in_spans = self
+        let in_span = self
             .spans()
             .is_none_or(|spans| spans[(batch * queries + query) % spans.len()].contains(key));
         let key_hidden =
             self.hidden_keys().is_some_and(|hidden| hidden[(batch * keys + key) % hidden.len()]);
         let cell_hidden =
             self.hidden_cells().is_some_and(|cells| cells.is_hidden(batch, head, query, key));
-        in_spans && !key_hidden && !cell_hidden
+        in_span && !key_hidden && !cell_hidden
     }
 
     /// The grid that the mask was lowered on.

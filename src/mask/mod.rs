@@ -14,8 +14,8 @@
 //! of whatever takes or gives one.
 //!
 //! In reading order: `grid`, `rule` and its `tree`, the `leaves`, `left_padded`, `expression`;
-//! `lowered` (what a kernel gets, in the words of `kernels::visibility`), `lower`, `parts`, `row_spans`
-//! and `array` (how it comes about), `dense`; `questions`, `why`; `past` and `rows`, for caches; `draw`; `modules`.
+//! `lowered` (what a kernel gets), `lower`, `parts`, `row_spans` and `array` (how it comes about),
+//! `dense`; `questions`, `why`; `past` and `rows`, for caches; `draw`; `modules`.
 
 mod array;
 mod dense;

@@ -24,19 +24,18 @@ impl Parts {
     /// The parts of a mask that was lowered before.
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
-        let visibility = &mask.visibility;
-        let cells =
-            |cells: &HiddenCells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() };
+        let Visibility { spans, hidden_keys, hidden_cells } = mask.visibility.clone();
         Self {
-            spans: visibility.spans.clone().map(|data| {
-                let batch = data.len() / queries;
-                BroadcastArray { shape: [batch, 1, queries, 1], data }
+            spans: spans.map(|data| {
+                let shape = [data.len() / queries, 1, queries, 1];
+                BroadcastArray { shape, data }
             }),
-            hidden_keys: visibility.hidden_keys.clone().map(|data| {
-                let batch = data.len() / keys;
-                BroadcastArray { shape: [batch, 1, 1, keys], data }
+            hidden_keys: hidden_keys.map(|data| {
+                let shape = [data.len() / keys, 1, 1, keys];
+                BroadcastArray { shape, data }
             }),
-            hidden_cells: visibility.hidden_cells.as_ref().map(cells),
+            hidden_cells: hidden_cells
+                .map(|HiddenCells { shape, hidden }| BroadcastArray { shape, data: hidden }),
         }
     }
 

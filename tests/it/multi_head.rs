@@ -209,10 +209,10 @@ on_each_backend! {
             (config().with_memory_dim(Some(0)), "memory_dim: expected at least 1, got 0"),
             (config().with_dropout(1.0), "dropout: expected a probability in [0, 1), got 1"),
             (config().with_dropout(f64::NAN), "dropout: expected a probability in [0, 1), got NaN"),
-            (config().with_scale(Some(f64::INFINITY)), "scale: expected a finite number, got inf"),
+            (config().with_scale(Some(f64::INFINITY)), "scale: expected a number in the range of f32, got inf"),
             (
                 config().with_softcap(Some(-1.0)),
-                "softcap: expected a finite number above 0, got -1",
+                "softcap: expected a number above 0, in the range of f32, got -1",
             ),
         ];
         for (config, expected) in cases {

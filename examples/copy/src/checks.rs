@@ -34,7 +34,8 @@ pub struct Finding {
     pub allowed: f64,
     /// The first query that was reached, and the first key that reached it.
     pub first: Option<Leak>,
-    /// What is wrong though nothing leaks: a cached pass that gives other logits.
+    /// What is wrong though no leak was seen: a cached pass that gives other logits, or outputs that
+    /// prove nothing.
     pub differs: Option<String>,
 }
 
@@ -53,6 +54,9 @@ impl Finding {
         let first = leaks().min_by_key(|leak| (leak.query, leak.key));
         let tolerances = report.paths.iter().map(|path| path.tolerance);
         let differs = report.paths.iter().find_map(|path| {
+            if let Some(why) = path.unproven {
+                return Some(format!("nothing is proven on the {} path: {why}", path.path));
+            }
             let differs = path.disagreement.as_ref()?;
             Some(format!(
                 "the {} path differs from the plain one from query {} on, by {:.1e} (at most \

@@ -135,7 +135,7 @@ impl Task {
 
     /// An alarm for losses of the first half, where that is noise.
     pub fn alarm(&self) -> LossAlarm {
-        LossAlarm::uniform(self.alphabet.len())
+        LossAlarm::uniform(self.alphabet.len()).expect("an alphabet has at least two symbols")
     }
 
     /// What a causal model may at most know of the first halves of training strings, in nats.

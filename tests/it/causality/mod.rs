@@ -1,7 +1,10 @@
 //! The leak checker: it catches and names mutants, and leaves right models alone.
 
 mod alarm;
+mod alone;
+mod kinds;
 mod mutants;
 mod report;
 mod right;
 mod tiny;
+mod verdict;

@@ -10,12 +10,12 @@ use burn_decoder::mask::Mask;
 use super::tiny::*;
 
 #[cfg(feature = "ndarray")]
-fn cpu() -> Device {
+pub fn cpu() -> Device {
     Device::ndarray()
 }
 
 #[cfg(all(feature = "flex", not(feature = "ndarray")))]
-fn cpu() -> Device {
+pub fn cpu() -> Device {
     Device::flex()
 }
 
@@ -183,6 +183,7 @@ fn a_leak_fails_a_test() {
 fn what_does_not_fit_is_refused() {
     let device = cpu();
     let wrong_shape = CausalityCheck::embeddings(2, 4, &device, |x| x.narrow(1, 0, 3)).run();
+    assert!(matches!(wrong_shape, Err(Error::ModelOutput { .. })), "{wrong_shape:?}");
     let message = wrong_shape.unwrap_err().to_string();
     assert!(message.contains("[8, 4, width]") && message.contains("[8, 3, 2]"), "{message}");
 

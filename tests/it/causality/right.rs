@@ -14,9 +14,9 @@ use burn_decoder::causality::{CausalityCheck, Diagnosis, Path, Way};
 use burn_decoder::decoder::{Batch, LanguageModel, LanguageModelConfig, Request};
 use burn_decoder::mask::Mask;
 
+use super::kinds::{D_MODEL, VOCAB_SIZE, kinds};
 use super::tiny::*;
 use crate::backends::is_cpu;
-use crate::causality_bits::{D_MODEL, VOCAB_SIZE, kinds};
 
 const SEEDS: std::ops::Range<u64> = 0..20;
 

@@ -1,4 +1,4 @@
-//! Looking: runs the passes of the plan on one path of a model and notes what moved.
+//! Perturbing: runs a path of a model on changed inputs and notes what moved.
 
 use std::cell::Cell;
 
@@ -6,21 +6,22 @@ use burn::tensor::{Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::input::{Change, ModelInput};
-use super::plan::{self, Probe, Way};
-use super::promise::Promise;
+use super::receptive_field::ReceptiveFields;
+use super::schedule::{self, Probe, Way};
 use crate::{Error, Result};
 
 /// What a path returns: `[batch, length, width]` outputs, and weights `[batch, heads, length, length]`
 /// if it returns them.
-pub(super) type Outcome = (Tensor<3>, Option<Tensor<4>>);
+pub(super) type ModelOutput = (Tensor<3>, Option<Tensor<4>>);
 
 /// The outputs of one pass on the host.
+#[derive(Clone)]
 pub(super) struct Outputs {
     pub width: usize,
-    /// `[batch, length, width]`
-    pub values: Vec<f32>,
+    /// `[batch, length, width]`, as wide as any float of the model, so that no difference is lost.
+    pub values: Vec<f64>,
     /// `[batch, heads, length, length]`
-    pub weights: Option<Vec<f32>>,
+    pub weights: Option<Vec<f64>>,
 }
 
 /// What moved when some positions of a row were changed.
@@ -38,18 +39,20 @@ pub(super) struct Observation {
 }
 
 /// Runs one path of the model on inputs kept on the host.
-pub(super) struct Looker<'a, I: ModelInput> {
-    pub run: &'a dyn Fn(I) -> Outcome,
+pub(super) struct PathRunner<'a, I: ModelInput> {
+    pub run: &'a dyn Fn(I) -> ModelOutput,
     pub device: &'a Device,
-    pub promise: &'a Promise,
+    pub promise: &'a ReceptiveFields,
     /// Vocabulary or width.
     pub size: usize,
     pub seed: u64,
     pub passes_run: Cell<usize>,
+    /// The last axis of the outputs, once there were some.
+    pub width: Cell<Option<usize>>,
     pub progress: &'a dyn Fn(),
 }
 
-impl<I: ModelInput> Looker<'_, I> {
+impl<I: ModelInput> PathRunner<'_, I> {
     /// The unchanged inputs of a round.
     pub fn base(&self, round: usize) -> Vec<I::Value> {
         let mut rng = self.rng(round, 0);
@@ -109,21 +112,31 @@ impl<I: ModelInput> Looker<'_, I> {
     pub fn width_of(&self, output: &Tensor<3>) -> Result<usize> {
         let (batch, length) = (self.promise.batch(), self.promise.length());
         match output.dims() {
-            [b, l, width] if b == batch && l == length => Ok(width),
-            got => Err(Error::Config {
-                field: "CausalityCheck: the model's output",
-                expected: format!("the shape [{batch}, {length}, width]"),
-                got: format!("{got:?}"),
-            }),
+            [b, l, width] if b == batch && l == length && self.is_width(width) => Ok(width),
+            got => {
+                let width = self.width.get().map_or("width".into(), |width| width.to_string());
+                Err(Error::ModelOutput {
+                    output: "the model's output",
+                    expected: format!("the shape [{batch}, {length}, {width}]"),
+                    got: format!("{got:?}"),
+                })
+            }
         }
     }
 
-    fn host_weights(&self, weights: Tensor<4>) -> Result<Vec<f32>> {
+    /// All outputs of a path are of one width.
+    fn is_width(&self, width: usize) -> bool {
+        let known = self.width.get().unwrap_or(width);
+        self.width.set(Some(known));
+        known == width
+    }
+
+    fn host_weights(&self, weights: Tensor<4>) -> Result<Vec<f64>> {
         let (batch, length) = (self.promise.batch(), self.promise.length());
         match weights.dims() {
             [b, _, q, k] if b == batch && q == length && k == length => Ok(to_host(weights)),
-            got => Err(Error::Config {
-                field: "CausalityCheck: the returned weights",
+            got => Err(Error::ModelOutput {
+                output: "the returned attention weights",
                 expected: format!("the shape [{batch}, heads, {length}, {length}]"),
                 got: format!("{got:?}"),
             }),
@@ -196,34 +209,55 @@ impl<I: ModelInput> Looker<'_, I> {
         Ok(probes.iter().map(observation).collect())
     }
 
-    /// Changes whole rows and notes what moved in the others.
-    pub fn observe_rows(&self, base: &[I::Value], old: &Outputs) -> Result<Vec<Observation>> {
+    /// Changes whole rows and notes what moved in the others, and what became infinite or NaN there.
+    pub fn observe_rows(
+        &self,
+        base: &[I::Value],
+        old: &Outputs,
+    ) -> Result<Vec<(Observation, Vec<bool>)>> {
         let (batch, length) = (self.promise.batch(), self.promise.length());
         let mut seen = Vec::new();
-        for group in plan::row_groups(batch) {
+        for group in schedule::row_groups(batch) {
             let pass = self.passes_run.get();
             let changed: Vec<_> =
                 group.iter().flat_map(|&row| (0..length).map(move |key| (row, key))).collect();
             let new = self.outputs(self.changed(base, &changed, Change::Random, pass))?;
             for row in (0..batch).filter(|row| !group.contains(row)) {
-                let moves = self.moves(old, &new, row).into_iter().map(|(size, _)| size).collect();
-                let changed = changed.clone();
-                seen.push(Observation { way: Way::OtherRows, changed, row, moves, round: 0, pass });
+                let (moves, poisoned) = self.moves(old, &new, row).into_iter().unzip();
+                let (way, changed) = (Way::OtherRows, changed.clone());
+                seen.push((Observation { way, changed, row, moves, round: 0, pass }, poisoned));
             }
         }
         Ok(seen)
     }
 }
 
-/// All elements, row-major, as `f32`.
-pub(super) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.into_data().convert::<f32>();
-    data.try_to_vec().expect("the data was converted to f32")
+impl Outputs {
+    /// The first row and query with an output that is not finite.
+    pub fn first_not_finite(&self, length: usize) -> Option<(usize, usize)> {
+        let at = self.values.iter().position(|x| !x.is_finite())? / self.width;
+        Some((at / length, at % length))
+    }
+}
+
+/// All elements, row-major.
+pub(super) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    let data = tensor.into_data().convert::<f64>();
+    data.try_to_vec().expect("the data was converted to f64")
+}
+
+/// A size as `f32`, finite if it was, and 0 only if it was.
+pub(super) fn size_of(x: f64) -> f32 {
+    match x.abs() as f32 {
+        0.0 if x != 0.0 => f32::from_bits(1),
+        size if x.is_finite() => size.min(f32::MAX),
+        size => size,
+    }
 }
 
 /// Largest finite difference, and whether something finite became infinite or NaN.
-pub(super) fn largest_move(old: &[f32], new: &[f32]) -> (f32, bool) {
-    let mut largest = 0f32;
+pub(super) fn largest_move(old: &[f64], new: &[f64]) -> (f32, bool) {
+    let mut largest = 0f64;
     let mut poisoned = false;
     for (&old, &new) in old.iter().zip(new) {
         if old == new || !old.is_finite() {
@@ -234,5 +268,5 @@ pub(super) fn largest_move(old: &[f32], new: &[f32]) -> (f32, bool) {
             false => poisoned = true,
         }
     }
-    (largest.min(f32::MAX), poisoned)
+    (size_of(largest.min(f64::MAX)), poisoned)
 }

@@ -1,4 +1,4 @@
-//! The plan: which inputs are changed in which forward pass. Known before the first pass runs, so
+//! The schedule: which inputs are changed in which forward pass. Known before the first pass runs, so
 //! that its cost can be told.
 //!
 //! One forward pass carries one probe per row of the batch, since rows must not move each other
@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::input::Change;
-use super::promise::Promise;
+use super::receptive_field::ReceptiveFields;
 
 /// A way of looking for a leak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(super) struct Probe {
 }
 
 /// The probes of one forward pass: at most one for each row.
-pub(super) type Pass = Vec<Probe>;
+pub(super) type ProbePass = Vec<Probe>;
 
 /// How often everything is looked at, from fresh inputs each time.
 pub(super) const ROUNDS: usize = 2;
@@ -51,11 +51,11 @@ pub(super) const REPEATS: usize = 3;
 
 /// The passes of one round. `lanes`: how many rows may carry probes in one pass.
 pub(super) fn passes(
-    promise: &Promise,
+    promise: &ReceptiveFields,
     changes: &[Change],
     lanes: usize,
     round: usize,
-) -> Vec<Pass> {
+) -> Vec<ProbePass> {
     let length = promise.length();
     // The first round looks with random values, the second one with extreme ones.
     let change = if round == 0 { Change::Random } else { Change::Extreme };
@@ -85,14 +85,14 @@ pub(super) fn passes(
 }
 
 /// Puts probes into passes: each row tries each probe if the rows differ, else they share them out.
-fn pack<F>(promise: &Promise, lanes: usize, probes: &[F]) -> Vec<Pass>
+fn pack<F>(promise: &ReceptiveFields, lanes: usize, probes: &[F]) -> Vec<ProbePass>
 where
     F: Fn(usize) -> Option<(Way, Change, Vec<usize>)>,
 {
     let probe_in = |row: usize, probe: &F| {
         probe(row).map(|(way, change, keys)| Probe { way, change, row, keys })
     };
-    let passes: Vec<Pass> = if !promise.is_row_bound() {
+    let passes: Vec<ProbePass> = if !promise.is_row_bound() {
         let present: Vec<_> = probes.iter().filter(|probe| probe(0).is_some()).collect();
         let share = |chunk: &[&F]| {
             chunk.iter().enumerate().filter_map(|(row, probe)| probe_in(row, probe)).collect()
@@ -100,7 +100,7 @@ where
         present.chunks(lanes).map(share).collect()
     } else {
         let rows: Vec<usize> = (0..promise.batch()).collect();
-        let together = |probe: &F, rows: &[usize]| -> Pass {
+        let together = |probe: &F, rows: &[usize]| -> ProbePass {
             rows.iter().filter_map(|&row| probe_in(row, probe)).collect()
         };
         probes
@@ -134,7 +134,7 @@ pub(super) fn row_groups(batch: usize) -> Vec<Vec<usize>> {
 }
 
 /// The queries to differentiate, one for each row of a pass.
-pub(super) fn gradient_passes(promise: &Promise, lanes: usize) -> Vec<Vec<(usize, usize)>> {
+pub(super) fn gradient_passes(promise: &ReceptiveFields, lanes: usize) -> Vec<Vec<(usize, usize)>> {
     let (batch, length) = (promise.batch(), promise.length());
     let pairs: Vec<(usize, usize)> = if promise.is_row_bound() {
         (0..length).flat_map(|query| (0..batch).map(move |row| (row, query))).collect()

@@ -1,21 +1,21 @@
-//! Judging: from what was seen to the leaks that are reported.
+//! Leaks: from what was measured to what is reported.
 
-use super::closer;
 use super::diagnosis::Diagnosis;
-use super::evidence::Evidence;
+use super::disambiguate;
 use super::influence::Influence;
 use super::input::ModelInput;
-use super::look::{Looker, Observation};
+use super::measure::Measurements;
 use super::patterns;
-use super::plan::Way;
-use super::promise::{Flags, Promise};
+use super::perturb::{Observation, PathRunner};
+use super::receptive_field::{BitMatrix, ReceptiveFields};
 use super::report::{Leak, Path, PathReport, Poisoned};
+use super::schedule::Way;
 use super::weights::{self, WeightFindings};
 use crate::Result;
 
 /// What the user asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct CheckSettings {
     /// Whether the promise was given, and so its other half is held against the model too: what is
     /// visible must be seen.
     pub promise_given: bool,
@@ -29,21 +29,21 @@ pub(super) struct Settings {
 /// A leak up to this part of the allowed influence is called rounding.
 const ROUNDING: f32 = 1e-6;
 
-/// One path under judgement.
-pub(super) struct Case<'a, I: ModelInput> {
+/// One path, with all that was measured on it.
+pub(super) struct PathAnalysis<'a, I: ModelInput> {
     pub path: &'a Path,
-    pub looker: &'a Looker<'a, I>,
-    pub evidence: &'a Evidence<I::Value>,
-    pub settings: Settings,
+    pub runner: &'a PathRunner<'a, I>,
+    pub measured: &'a Measurements<I::Value>,
+    pub settings: CheckSettings,
 }
 
-impl<I: ModelInput> Case<'_, I> {
-    pub(super) fn promise(&self) -> &Promise {
-        self.looker.promise
+impl<I: ModelInput> PathAnalysis<'_, I> {
+    pub(super) fn promise(&self) -> &ReceptiveFields {
+        self.runner.promise
     }
 
     pub(super) fn tolerance(&self) -> f32 {
-        self.evidence.tolerance(self.settings.tolerance)
+        self.measured.tolerance(self.settings.tolerance)
     }
 
     pub(super) fn length(&self) -> usize {
@@ -51,12 +51,12 @@ impl<I: ModelInput> Case<'_, I> {
     }
 
     /// What moved in one table, alone or by its gradient.
-    pub(super) fn moved(&self, table: usize) -> Flags {
+    pub(super) fn moved(&self, table: usize) -> BitMatrix {
         let (length, tolerance) = (self.length(), self.tolerance());
-        Flags::from_fn(length, |query, key| {
+        BitMatrix::from_fn(length, |query, key| {
             let cell = query * length + key;
-            self.evidence.moves.iter().any(|round| round[table][cell] > tolerance)
-                || self.evidence.gradients.as_ref().is_some_and(|all| all[table][cell] > 0.0)
+            self.measured.moves.iter().any(|round| round[table][cell] > tolerance)
+                || self.measured.gradients.as_ref().is_some_and(|all| all.tables[table][cell] > 0.0)
         })
     }
 
@@ -66,7 +66,7 @@ impl<I: ModelInput> Case<'_, I> {
 
     /// The report on this path, set against the plain one (`None` if this is it). `weights`: what
     /// the returned weights of any path said, to help with the names.
-    pub fn judge(
+    pub fn report(
         &self,
         plain: Option<&Self>,
         weights: Option<&WeightFindings>,
@@ -84,12 +84,13 @@ impl<I: ModelInput> Case<'_, I> {
         Ok(PathReport {
             path: self.path.clone(),
             leaks,
+            unproven: self.unproven(),
             missing,
             disagreement,
-            poisoned: self.evidence.poisoned.map(|(row, query, key)| Poisoned { row, query, key }),
-            noise: self.evidence.noise,
+            poisoned: self.measured.poisoned.map(|(row, query, key)| Poisoned { row, query, key }),
+            noise: self.measured.noise,
             tolerance: self.tolerance(),
-            by_gradient: self.evidence.gradients.is_some(),
+            by_gradient: self.measured.gradients.is_some(),
             influence: influence.collect(),
         })
     }
@@ -112,12 +113,12 @@ impl<I: ModelInput> Case<'_, I> {
             leaks.push(leak(Way::OtherRows, (seen.row, query), from, seen.moves[query]));
         }
 
-        let mut cells: Vec<Flags> = self
+        let mut cells: Vec<BitMatrix> = self
             .tables()
             .map(|table| {
                 let may_move = &self.promise().row(table).may_move;
                 let moved = self.moved(table);
-                Flags::from_fn(self.length(), |q, k| moved.get(q, k) && !may_move.get(q, k))
+                BitMatrix::from_fn(self.length(), |q, k| moved.get(q, k) && !may_move.get(q, k))
             })
             .collect();
         let mut by_position = Vec::new();
@@ -137,13 +138,13 @@ impl<I: ModelInput> Case<'_, I> {
                 by_position.push(leak(way, (seen.row, query), from, seen.moves[query]));
             }
         }
-        let gradients = self.evidence.gradients.as_ref();
+        let gradients = self.measured.gradients.as_ref();
         if let Some((row, query, key, size)) =
-            gradients.and_then(|all| self.first_cell_over(all, 0.0))
+            gradients.and_then(|all| self.first_cell_over(&all.tables, 0.0))
         {
             by_position.push(leak(Way::Gradient, (row, query), (row, key), size));
         }
-        let own_weights = weights::read::<I>(self.promise(), self.evidence);
+        let own_weights = weights::read::<I>(self.promise(), self.measured);
         if let Some((row, query, key, size)) = own_weights.and_then(|found| found.leak) {
             by_position.push(leak(Way::Weights, (row, query), (row, key), size));
         }
@@ -157,11 +158,11 @@ impl<I: ModelInput> Case<'_, I> {
     }
 
     /// The name of the leaks `cells` (per table).
-    fn name(&self, cells: &[Flags], weights: Option<&WeightFindings>) -> Result<Diagnosis> {
+    fn name(&self, cells: &[BitMatrix], weights: Option<&WeightFindings>) -> Result<Diagnosis> {
         if self.is_rounding() {
             return Ok(Diagnosis::Rounding);
         }
-        let count = |flags: &Flags| {
+        let count = |flags: &BitMatrix| {
             (0..self.length() * self.length())
                 .filter(|cell| flags.get(cell / self.length(), cell % self.length()))
                 .count()
@@ -180,13 +181,13 @@ impl<I: ModelInput> Case<'_, I> {
         if let Some(found) = weights {
             return Ok(self.name_by_weights(found));
         }
-        if self.evidence.noise > 0.0 {
+        if self.measured.noise > 0.0 {
             return Ok(name); // small differences would drown
         }
         let leaking = |query: &usize| (0..self.length()).any(|key| cells[table].get(*query, key));
         let query = (0..self.length()).find(leaking).unwrap_or(0);
-        let (base, old) = &self.evidence.bases[0];
-        closer::full_leak(self.looker, (base, old), (table, query), &row.hidden_from(query))
+        let (base, old) = &self.measured.bases[0];
+        disambiguate::full_leak(self.runner, (base, old), (table, query), &row.hidden_from(query))
     }
 
     fn name_by_weights(&self, found: &WeightFindings) -> Diagnosis {
@@ -202,7 +203,8 @@ impl<I: ModelInput> Case<'_, I> {
 
     /// True if every leak is a last-bits affair beside what is allowed to move.
     fn is_rounding(&self) -> bool {
-        let tables = self.evidence.moves.iter().chain(&self.evidence.gradients);
+        let tables =
+            self.measured.moves.iter().chain(self.measured.gradients.iter().map(|all| &all.tables));
         let small = |round: &Vec<Vec<f32>>| {
             self.tables().all(|table| {
                 let may_move = &self.promise().row(table).may_move;
@@ -217,8 +219,8 @@ impl<I: ModelInput> Case<'_, I> {
                 largest(false) <= ROUNDING * largest(true)
             })
         };
-        let small_together = self.evidence.observations.iter().all(|seen| {
-            let scale = self.evidence.scale();
+        let small_together = self.measured.observations.iter().all(|seen| {
+            let scale = self.measured.scale();
             let hidden = |query: &usize| {
                 let row = self.promise().row(seen.row);
                 seen.changed.iter().all(|&(_, key)| !row.may_move.get(*query, key))
@@ -236,7 +238,7 @@ impl<I: ModelInput> Case<'_, I> {
         way: Way,
         counts: impl Fn(&Observation, usize) -> bool,
     ) -> Option<(&Observation, usize)> {
-        self.evidence
+        self.measured
             .observations
             .iter()
             .filter(|seen| seen.way == way)
@@ -246,13 +248,13 @@ impl<I: ModelInput> Case<'_, I> {
     }
 
     fn narrow(&self, seen: &Observation, query: usize) -> Result<(usize, usize)> {
-        let (base, old) = &self.evidence.bases[seen.round];
-        self.looker.narrow(base, old, seen, query, self.tolerance())
+        let (base, old) = &self.measured.bases[seen.round];
+        self.runner.narrow(base, old, seen, query, self.tolerance())
     }
 
     /// The larger move of both rounds, per table.
     fn largest_moves(&self) -> Vec<Vec<f32>> {
-        let [random, extreme] = &self.evidence.moves;
+        let [random, extreme] = &self.measured.moves;
         let larger =
             |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a.max(*b)).collect();
         random.iter().zip(extreme).map(larger).collect()

@@ -1,4 +1,4 @@
-//! The promise: who may move whom, derived from a mask.
+//! Receptive fields: who may move whom, derived from the promised mask.
 //!
 //! A mask speaks of one attention. What a whole model promises follows from it:
 //!
@@ -14,13 +14,13 @@ use crate::{Error, Result};
 
 /// A square table of flags, one word of 64 at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flags {
+pub(super) struct BitMatrix {
     length: usize,
     words: usize,
     bits: Vec<u64>,
 }
 
-impl Flags {
+impl BitMatrix {
     pub fn new(length: usize) -> Self {
         let words = length.div_ceil(64);
         Self { length, words, bits: vec![0; length * words] }
@@ -55,7 +55,7 @@ impl Flags {
     }
 
     /// What is reached by a step of `self` behind a step of `first`, and by `first` alone.
-    fn extended_by(&self, first: &Flags) -> Flags {
+    fn extended_by(&self, first: &BitMatrix) -> BitMatrix {
         let mut reached = first.clone();
         for query in 0..self.length {
             for middle in (0..self.length).filter(|&middle| self.get(query, middle)) {
@@ -70,14 +70,14 @@ impl Flags {
 
 /// What is promised for one row of the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RowPromise {
+pub(super) struct ReceptiveField {
     /// What one attention sees, by the mask alone (of any head).
-    pub visible: Flags,
+    pub visible: BitMatrix,
     /// What may move what, through all layers.
-    pub may_move: Flags,
+    pub may_move: BitMatrix,
 }
 
-impl RowPromise {
+impl ReceptiveField {
     /// True if no query sees the key.
     pub fn is_padding(&self, key: usize) -> bool {
         (0..self.visible.length()).all(|query| !self.visible.get(query, key))
@@ -96,13 +96,13 @@ impl RowPromise {
 
 /// What is promised for every row of the batch.
 #[derive(Clone, Debug)]
-pub(super) struct Promise {
+pub(super) struct ReceptiveFields {
     batch: usize,
     /// One that all rows share, or one for each.
-    rows: Vec<RowPromise>,
+    rows: Vec<ReceptiveField>,
 }
 
-impl Promise {
+impl ReceptiveFields {
     pub fn new(mask: &Mask, batch: usize, length: usize, layers: Option<usize>) -> Result<Self> {
         if layers == Some(0) {
             return Err(Error::Config {
@@ -114,11 +114,12 @@ impl Promise {
         let lowered = mask.lower(&Grid::square(batch, length))?;
         let heads = lowered.hidden_cells().map_or(1, |cells| cells.shape[1]);
         let visible_in = |row| {
-            Flags::from_fn(length, |query, key| {
+            BitMatrix::from_fn(length, |query, key| {
                 (0..heads).any(|head| lowered.is_visible(row, head, query, key))
             })
         };
-        let mut rows: Vec<_> = (0..batch).map(|row| row_promise(visible_in(row), layers)).collect();
+        let mut rows: Vec<_> =
+            (0..batch).map(|row| receptive_field(visible_in(row), layers)).collect();
         if rows.iter().all(|row| *row == rows[0]) {
             rows.truncate(1);
         }
@@ -138,7 +139,7 @@ impl Promise {
         self.rows[0].visible.length()
     }
 
-    pub fn row(&self, row: usize) -> &RowPromise {
+    pub fn row(&self, row: usize) -> &ReceptiveField {
         &self.rows[self.table_of(row)]
     }
 
@@ -153,9 +154,9 @@ impl Promise {
     }
 }
 
-fn row_promise(visible: Flags, layers: Option<usize>) -> RowPromise {
+fn receptive_field(visible: BitMatrix, layers: Option<usize>) -> ReceptiveField {
     let length = visible.length();
-    let step = Flags::from_fn(length, |query, key| query == key || visible.get(query, key));
+    let step = BitMatrix::from_fn(length, |query, key| query == key || visible.get(query, key));
     let mut may_move = step.clone();
     // Chains longer than the sequence visit a position twice: they lead nowhere new.
     for _ in 1..layers.unwrap_or(length).min(length) {
@@ -165,7 +166,7 @@ fn row_promise(visible: Flags, layers: Option<usize>) -> RowPromise {
         }
         may_move = further;
     }
-    RowPromise { visible, may_move }
+    ReceptiveField { visible, may_move }
 }
 
 #[cfg(test)]
@@ -176,25 +177,25 @@ mod tests {
     fn chains_widen_a_window_and_nothing_else() {
         let window = Mask::window_keys(3).unwrap() & Mask::look_ahead();
         let reach = |layers| {
-            let promise = Promise::new(&window, 2, 11, layers).unwrap();
+            let promise = ReceptiveFields::new(&window, 2, 11, layers).unwrap();
             (0..11).filter(|&key| promise.row(1).may_move.get(10, key)).count()
         };
         assert_eq!([1, 2, 3].map(|n| reach(Some(n))), [3, 5, 7]);
         assert_eq!(reach(None), 11);
 
         let prefix = Mask::prefix(4) | Mask::look_ahead();
-        let promise = Promise::new(&prefix, 1, 7, None).unwrap();
+        let promise = ReceptiveFields::new(&prefix, 1, 7, None).unwrap();
         assert_eq!(promise.row(0).may_move, promise.row(0).visible);
     }
 
     #[test]
     fn rows_are_told_apart_only_where_they_differ() {
         let padded = Mask::look_ahead() & Mask::pad_counts([0, 2]);
-        let promise = Promise::new(&padded, 2, 5, None).unwrap();
+        let promise = ReceptiveFields::new(&padded, 2, 5, None).unwrap();
         assert!(promise.is_row_bound());
         assert!(promise.row(1).is_padding(1) && !promise.row(1).is_padding(2));
         assert!(promise.row(1).is_dead(1) && !promise.row(0).is_dead(0));
         assert!(promise.row(1).may_move.get(1, 1));
-        assert!(!Promise::new(&Mask::look_ahead(), 2, 5, None).unwrap().is_row_bound());
+        assert!(!ReceptiveFields::new(&Mask::look_ahead(), 2, 5, None).unwrap().is_row_bound());
     }
 }

@@ -1,4 +1,4 @@
-//! A closer look: a few more passes tell apart what the influence matrix can't.
+//! Disambiguation: a few more passes tell apart what the influence matrix can't.
 //!
 //! Three flaws show every position to every other one: a mask that is missing, a statistic over the
 //! sequence, and a mask that comes after the softmax. With embeddings they can be told apart by how
@@ -16,8 +16,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::diagnosis::Diagnosis;
 use super::input::{Change, ModelInput};
-use super::look::{Looker, Outputs, largest_move};
-use super::plan;
+use super::perturb::{Outputs, PathRunner, largest_move};
+use super::schedule;
 use crate::Result;
 
 /// Small changes tried, and their size.
@@ -26,13 +26,13 @@ const NUDGE: f32 = 0.01;
 
 /// Names a leak of all `keys` into a query, seen from the unchanged inputs `base`.
 pub(super) fn full_leak<I: ModelInput>(
-    looker: &Looker<'_, I>,
+    runner: &PathRunner<'_, I>,
     (base, old): (&[I::Value], &Outputs),
     (row, query): (usize, usize),
     keys: &[usize],
 ) -> Result<Diagnosis> {
-    let numbers = I::numbers(looker.size);
-    let length = looker.promise.length();
+    let numbers = I::numbers(runner.size);
+    let length = runner.promise.length();
     let has_features = base.first().is_some_and(|&value| I::nudged(value, 0.0).is_some());
     if !has_features || keys.len() < 3 {
         return Ok(Diagnosis::MaskMissing);
@@ -40,18 +40,18 @@ pub(super) fn full_leak<I: ModelInput>(
     let at = (row * length + query) * old.width..(row * length + query + 1) * old.width;
     let before = &old.values[at.clone()];
     let place = |key: usize, number: usize| (row * length + key) * numbers + number;
-    let mut rng = StdRng::seed_from_u64(looker.seed);
+    let mut rng = StdRng::seed_from_u64(runner.seed);
 
     let positions: Vec<_> = keys.iter().map(|&key| (row, key)).collect();
     let random =
-        looker.outputs(looker.changed(base, &positions, Change::Random, usize::MAX - 1))?;
+        runner.outputs(runner.changed(base, &positions, Change::Random, usize::MAX - 1))?;
     let mut shuffled = base.to_vec();
     for number in 0..numbers {
         let mut values: Vec<_> = keys.iter().map(|&key| base[place(key, number)]).collect();
         values.shuffle(&mut rng);
         keys.iter().zip(values).for_each(|(&key, value)| shuffled[place(key, number)] = value);
     }
-    let shuffled = looker.outputs(shuffled)?;
+    let shuffled = runner.outputs(shuffled)?;
     let move_of = |new: &Outputs| largest_move(before, &new.values[at.clone()]).0;
     if move_of(&shuffled) < 0.01 * move_of(&random) {
         return Ok(Diagnosis::SequenceStatistics);
@@ -69,9 +69,9 @@ pub(super) fn full_leak<I: ModelInput>(
                 *value = I::nudged(*value, rng.random_range(-NUDGE..NUDGE)).unwrap_or(*value);
             }
         }
-        let new = looker.outputs(nudged)?;
+        let new = runner.outputs(nudged)?;
         let after = &new.values[at.clone()];
-        moves.push(before.iter().zip(after).map(|(old, new)| new - old).collect::<Vec<f32>>());
+        moves.push(before.iter().zip(after).map(|(old, new)| new - old).collect::<Vec<f64>>());
     }
     Ok(match share_of_one_line(&moves) > 0.98 {
         true => Diagnosis::AppliedAfterSoftmax,
@@ -86,8 +86,8 @@ const OTHER_KEYS: usize = 8;
 /// The key that counts twice on `path`, if it is one of the two before the first query whose
 /// outputs differ.
 pub(super) fn repeated_key<I: ModelInput>(
-    plain: &Looker<'_, I>,
-    path: &Looker<'_, I>,
+    plain: &PathRunner<'_, I>,
+    path: &PathRunner<'_, I>,
     first: usize,
 ) -> Result<Option<usize>> {
     let (batch, length) = (plain.promise.batch(), plain.promise.length());
@@ -101,16 +101,16 @@ pub(super) fn repeated_key<I: ModelInput>(
     // Sum of the squared moves of later queries by each key, on both paths.
     let mut moved = vec![[0f64; 2]; keys.len()];
     for round in 0..COMPARISONS {
-        let base = plain.base(plan::ROUNDS + round);
-        for (side, looker) in [plain, path].into_iter().enumerate() {
-            let old = looker.outputs(base.clone())?;
+        let base = plain.base(schedule::ROUNDS + round);
+        for (side, runner) in [plain, path].into_iter().enumerate() {
+            let old = runner.outputs(base.clone())?;
             for (&key, moved) in keys.iter().zip(&mut moved) {
                 let everywhere: Vec<_> = (0..batch).map(|row| (row, key)).collect();
                 let changed =
-                    looker.changed(&base, &everywhere, Change::Random, usize::MAX - 2 - round);
-                let new = looker.outputs(changed)?;
+                    runner.changed(&base, &everywhere, Change::Random, usize::MAX - 2 - round);
+                let new = runner.outputs(changed)?;
                 let later = first.max(key + 1)..length;
-                let moves = (0..batch).map(|row| looker.moves(&old, &new, row));
+                let moves = (0..batch).map(|row| runner.moves(&old, &new, row));
                 let sizes = moves.flat_map(|moves| moves[later.clone()].to_vec());
                 moved[side] += sizes.map(|(size, _)| f64::from(size).powi(2)).sum::<f64>();
             }
@@ -134,10 +134,8 @@ pub(super) fn repeated_key<I: ModelInput>(
 
 /// How much of the moves' squared size lies along their main direction: the largest eigenvalue of
 /// their Gram matrix over its trace.
-fn share_of_one_line(moves: &[Vec<f32>]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-    };
+fn share_of_one_line(moves: &[Vec<f64>]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
     let gram: Vec<Vec<f64>> =
         moves.iter().map(|a| moves.iter().map(|b| dot(a, b)).collect()).collect();
     let trace: f64 = (0..gram.len()).map(|i| gram[i][i]).sum();
@@ -167,7 +165,7 @@ mod tests {
     #[test]
     fn a_line_is_told_from_a_plane() {
         let line: Vec<_> =
-            (1..6).map(|n| vec![n as f32, -2.0 * n as f32, 0.5 * n as f32]).collect();
+            (1..6).map(|n| vec![f64::from(n), -2.0 * f64::from(n), 0.5 * f64::from(n)]).collect();
         assert!((share_of_one_line(&line) - 1.0).abs() < 1e-9);
         let plane = vec![vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![-1.0, 0.0, 0.0]];
         assert!((share_of_one_line(&plane) - 2.0 / 3.0).abs() < 1e-9);

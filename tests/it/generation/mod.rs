@@ -1,23 +1,29 @@
 //! Generation: batched rows are what they are alone, and searches find what there is to find.
 
+mod beams;
+mod hooked;
+
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_decoder::Error;
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::decoder::{
     Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, Request,
+    LanguageModelConfig, PositionEmbeddingConfig, Request,
 };
 use burn_decoder::generation::{
-    BeamConfig, Finish, Generated, Generation, GenerationConfig, SamplingConfig, beam_search,
+    BeamConfig, Finish, Generated, Generation, GenerationConfig, RowTokens, SamplingConfig,
+    beam_search, beam_search_with_hook, hooks,
 };
+use burn_decoder::import::{LoadOptions, Precision, hugging_face};
 use burn_decoder::mask::Mask;
 use rayon::prelude::*;
 
 use crate::backends::{any_device, is_cpu};
 use crate::cache::{input_for, kinds, plain, tokens};
 use crate::fixtures::{OUTPUT, assert_close};
+use crate::import::fixture;
 
 /// Random weights make dull models: the scores of near-equal tokens. Larger ones make it choose.
 fn decided(config: burn_decoder::decoder::LanguageModelConfig, device: &Device) -> LanguageModel {
@@ -183,7 +189,12 @@ fn log_probabilities_are_the_models() {
     let prompt = vec![3, 1, 4];
     let sampling = SamplingConfig::at_temperature(2.0).with_repetition_penalty(1.5);
     let config = GenerationConfig::new(6).with_sampling(sampling);
+    let silent = generate(&model, std::slice::from_ref(&prompt), &config).remove(0);
+    assert!(silent.log_probabilities.is_empty(), "not asked for");
+    let config = config.with_log_probabilities(true);
     let got = generate(&model, std::slice::from_ref(&prompt), &config).remove(0);
+    assert_eq!(got.tokens, silent.tokens);
+    assert_eq!(got.log_probabilities.len(), 6);
 
     let all: Vec<i64> = prompt.iter().chain(&got.tokens).map(|&token| token.into()).collect();
     let logits = model.forward(tokens(&[all], &device), Batch::new()).unwrap().logits;
@@ -221,107 +232,6 @@ fn weights_of_generated_tokens() {
     }
 }
 
-/// All sequences of up to `length` tokens behind the prompt, with the score of each.
-fn enumerate(model: &LanguageModel, prompt: &[u32], config: &BeamConfig) -> Vec<(Vec<u32>, f64)> {
-    let device = model.embedding.weight.device();
-    let mut live = vec![(Vec::<u32>::new(), 0.0)];
-    let mut finished = Vec::new();
-    for length in 1..=config.max_new_tokens {
-        let rows: Vec<Vec<i64>> = live
-            .iter()
-            .map(|(new, _)| prompt.iter().chain(new).map(|&token| token.into()).collect())
-            .collect();
-        let logits = model.forward(tokens(&rows, &device), Batch::new()).unwrap().logits;
-        let last = logits.narrow(1, rows[0].len() - 1, 1);
-        let [_, _, vocab_size] = last.dims();
-        let log: Vec<f32> =
-            burn::tensor::activation::log_softmax(last, 2).into_data().iter().collect();
-        let mut next = Vec::new();
-        for ((new, sum), log) in live.into_iter().zip(log.chunks(vocab_size)) {
-            for (token, log) in log.iter().enumerate() {
-                let mut new = new.clone();
-                new.push(token as u32);
-                let sum = sum + f64::from(*log);
-                if config.stop_tokens.contains(&(token as u32)) || length == config.max_new_tokens {
-                    finished.push((new, sum / (length as f64).powf(config.length_penalty)));
-                } else {
-                    next.push((new, sum));
-                }
-            }
-        }
-        live = next;
-    }
-    finished.sort_by(|a, b| b.1.total_cmp(&a.1));
-    finished
-}
-
-/// A vocabulary of 5, so that all 5⁴ continuations can be looked at.
-fn tiny(device: &Device) -> LanguageModel {
-    let mut config = plain();
-    config.vocab_size = 5;
-    let mut model = config.init(device).unwrap();
-    let head = model.head.as_mut().unwrap();
-    head.weight = head.weight.clone().map(|weight| weight * 4.0);
-    model
-}
-
-#[test]
-fn a_wide_beam_finds_the_best_of_all() {
-    let device = any_device();
-    for penalty in [0.0, 1.0, 2.0, -0.5] {
-        let model = tiny(&device);
-        let prompts = [vec![0, 3, 1], vec![2]];
-        let config = BeamConfig::new(125, 4).with_stop_tokens(vec![2]).with_length_penalty(penalty);
-        let found = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
-        for (prompt, found) in prompts.iter().zip(found) {
-            let all = enumerate(&model, prompt, &config);
-            for (found, (tokens, score)) in found.iter().zip(&all).take(10) {
-                assert!((found.score - score).abs() < 1e-4, "{penalty}: {found:?}, not {tokens:?}");
-            }
-            assert_eq!(found[0].tokens, all[0].0);
-        }
-    }
-}
-
-#[test]
-fn a_beam_of_one_is_greedy() {
-    let device = any_device();
-    for (kind, config) in kinds() {
-        let model = decided(config, &device);
-        let prompts = [vec![0, 3, 1], vec![2]];
-        let input = input_for(&model, 2);
-        let greedy = GenerationConfig::new(8).with_stop_tokens(vec![4, 9]);
-        let generation = Generation::with_input(&model, &prompts, input.clone(), &greedy);
-        let greedy = generation.unwrap().finish().unwrap();
-        let config = BeamConfig::new(1, 8).with_stop_tokens(vec![4, 9]);
-        let beams = beam_search(&model, &prompts, input, &config).unwrap();
-        for (beam, greedy) in beams.iter().zip(greedy) {
-            assert_eq!(beam.len(), 1);
-            assert_eq!(beam[0].tokens, greedy.tokens, "{kind}");
-            let sum: f64 = greedy.log_probabilities.iter().sum();
-            assert!((beam[0].log_probability - sum).abs() < 1e-4);
-        }
-    }
-}
-
-/// A wider beam never ends with a worse best sequence than greedy, here where it can be better.
-#[test]
-fn beams_of_a_batch_are_as_alone() {
-    let device = any_device();
-    let model = decided(plain(), &device);
-    let prompts = prompts();
-    let config = BeamConfig::new(3, 6).with_stop_tokens(vec![4]);
-    let together = beam_search(&model, &prompts, Batch::new(), &config).unwrap();
-    for (prompt, together) in prompts.iter().zip(together) {
-        let alone =
-            beam_search(&model, std::slice::from_ref(prompt), Batch::new(), &config).unwrap();
-        let ids = |beams: &[burn_decoder::generation::Hypothesis]| {
-            beams.iter().map(|beam| beam.tokens.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(ids(&together), ids(&alone[0]));
-    }
-}
-
 #[test]
 fn senseless_settings_are_refused() {
     let device = any_device();
@@ -338,7 +248,11 @@ fn senseless_settings_are_refused() {
     assert!(sampled(warm().with_top_k(Some(0))).contains("top_k"));
     assert!(sampled(warm().with_top_p(Some(1.5))).contains("top_p"));
     assert!(sampled(warm().with_min_p(Some(-0.1))).contains("min_p"));
-    assert!(sampled(warm().with_repetition_penalty(0.0)).contains("repetition_penalty"));
+    // What would be another number in f32, where the logits are, is refused too.
+    for penalty in [0.0, 1e300, 1e-300] {
+        let penalised = sampled(warm().with_repetition_penalty(penalty));
+        assert!(penalised.contains("repetition_penalty"), "{penalised}");
+    }
     let ignored = SamplingConfig::greedy().with_top_k(Some(3));
     assert_eq!(
         sampled(ignored),
@@ -350,24 +264,170 @@ fn senseless_settings_are_refused() {
     assert!(start(&[vec![1, 17]], config()).contains("token 17"));
     let beam = |config| beam_search(&model, &prompts, Batch::new(), &config).unwrap_err();
     assert!(matches!(beam(BeamConfig::new(0, 3)), Error::Config { .. }));
-    let nan = BeamConfig::new(2, 3).with_length_penalty(f64::NAN);
-    assert!(matches!(beam(nan), Error::Config { .. }));
+    for penalty in [f64::NAN, f64::INFINITY, 1e300, -1e300] {
+        let config = BeamConfig::new(2, 3).with_length_penalty(penalty);
+        assert!(beam(config).to_string().contains("length_penalty"));
+    }
 }
 
-/// An error of the model ends the iterator after it was told.
+/// An error of the model ends the iterator after it was told, behind the tokens of the same step.
 #[test]
 fn errors_are_told_once() {
     let device = any_device();
     let model = plain().init(&device).unwrap();
-    let config = GenerationConfig::new(9).with_cache(Some(CacheConfig::fixed(4)));
-    let mut generation = Generation::new(&model, &[vec![1, 2]], &config).unwrap();
-    assert!(generation.by_ref().take(3).all(|token| token.is_ok()));
-    assert!(matches!(generation.next(), Some(Err(Error::Cache { .. }))));
+    // Row 0 has ended when row 2 breaks: the error names the prompt, not the place in the batch.
+    let prompts = [vec![1, 2], vec![3], vec![4, 5, 6]];
+    let config = GenerationConfig::new(9).with_stop_tokens(vec![7]);
+    let mut generation = Generation::new(&model, &prompts, &config).unwrap().with_hook(
+        |row, tokens: RowTokens, logits: &mut [f32]| match (row, tokens.written().len()) {
+            (0, 1) => hooks::forced_tokens([7, 7])(row, tokens, logits),
+            (2, 3) => logits[1] = f32::NAN,
+            _ => hooks::banned_tokens([7])(row, tokens, logits),
+        },
+    );
+    let mut rows = Vec::new();
+    let error = loop {
+        match generation.next().expect("an error comes first") {
+            Ok(token) => rows.push(token.row),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(rows, [0, 1, 2, 0, 1, 2, 1, 2, 1]);
+    assert!(matches!(error, Error::NotANumber { row: 2, tokens: 6, .. }), "{error}");
     assert!(generation.next().is_none());
+}
 
-    let mut broken = plain().init(&device).unwrap();
-    let head = broken.head.as_mut().unwrap();
-    head.weight = head.weight.clone().map(|weight| weight * f32::NAN);
-    let error = Generation::new(&broken, &[vec![1]], &GenerationConfig::new(2)).unwrap().finish();
-    assert!(matches!(error, Err(Error::NotANumber { row: 0, tokens: 1 })), "{error:?}");
+/// A model whose head adds `bias` to the logits.
+fn biased(bias: impl Fn(usize) -> f32, device: &Device) -> LanguageModel {
+    let mut model = plain().with_head_bias(true).init(device).unwrap();
+    let values: Vec<f32> = (0..model.vocab_size()).map(bias).collect();
+    let head = model.head.as_mut().unwrap();
+    head.bias =
+        head.bias.take().map(|old| old.map(|_| Tensor::from_floats(values.as_slice(), device)));
+    model
+}
+
+/// Scores that are no numbers, wherever they are read: greedy, sampled with and without cuts, and in
+/// a search.
+#[test]
+fn scores_that_are_no_numbers_are_errors() {
+    let device = any_device();
+    let errors = |model: &LanguageModel| {
+        let warm = SamplingConfig::at_temperature(1.0);
+        let samplings = [
+            SamplingConfig::greedy(),
+            SamplingConfig::greedy().with_repetition_penalty(1.2),
+            warm.clone(),
+            warm.clone().with_top_k(Some(3)),
+            warm.with_top_p(Some(0.9)),
+        ];
+        let mut errors: Vec<_> = samplings
+            .map(|sampling| {
+                let config = GenerationConfig::new(2).with_sampling(sampling);
+                Generation::new(model, &[vec![1, 2]], &config).unwrap().finish().unwrap_err()
+            })
+            .into();
+        let config = BeamConfig::new(2, 2);
+        errors.push(beam_search(model, &[vec![1, 2]], Batch::new(), &config).unwrap_err());
+        errors
+    };
+    for bad in [f32::NAN, f32::INFINITY] {
+        for error in errors(&biased(|token| if token == 5 { bad } else { 0.0 }, &device)) {
+            let Error::NotANumber { row: 0, tokens: 2, got } = error else { panic!("{error}") };
+            assert_eq!(got.is_nan(), bad.is_nan());
+        }
+    }
+    for error in errors(&biased(|_| f32::NEG_INFINITY, &device)) {
+        assert!(matches!(error, Error::NoTokenLeft { row: 0, tokens: 2 }), "{error}");
+    }
+    // One that is ruled out is not: the others have all the probability.
+    let model = biased(|token| if token == 5 { 0.0 } else { f32::NEG_INFINITY }, &device);
+    let config = GenerationConfig::new(3).with_log_probabilities(true);
+    let got = generate(&model, &[vec![1]], &config).remove(0);
+    assert_eq!((got.tokens, got.log_probabilities), (vec![5; 3], vec![0.0; 3]));
+    let found = beam_search(&model, &[vec![1]], Batch::new(), &BeamConfig::new(3, 2)).unwrap();
+    assert_eq!(found[0].iter().map(|beam| &beam.tokens[..]).collect::<Vec<_>>(), [[5, 5]]);
+}
+
+/// Half precision gets there by itself: logits beyond 65,504.
+#[test]
+fn an_overflow_in_half_precision_is_an_error() {
+    let device = any_device();
+    if !device.supports_dtype(DType::F16) {
+        return;
+    }
+    let options = LoadOptions::new().with_precision(Precision::F16);
+    let loaded = hugging_face::load(fixture("llama_tiny"), &device, options).unwrap();
+    let mut model = loaded.model;
+    let head = model.head.as_mut().unwrap();
+    head.weight = head.weight.clone().map(|weight| weight * 3e4);
+    let generation = Generation::new(&model, &[vec![1, 2, 3]], &GenerationConfig::new(4)).unwrap();
+    let error = generation.finish().unwrap_err();
+    assert!(matches!(error, Error::NotANumber { row: 0, tokens: 3, .. }), "{error}");
+}
+
+/// Room is taken as tokens come, whatever may come at most.
+#[test]
+fn no_room_is_reserved_for_what_may_never_come() {
+    let device = any_device();
+    let model = decided(plain(), &device);
+    let prompts = [vec![1, 2], vec![3]];
+    let stop = |row: usize, tokens: RowTokens, logits: &mut [f32]| {
+        hooks::banned_tokens([7])(row, tokens, logits);
+        if tokens.written().len() == 4 + row {
+            hooks::forced_tokens([7; 6])(row, tokens, logits);
+        }
+    };
+    for most in [100_000_000, usize::MAX] {
+        let config = GenerationConfig::new(most).with_stop_tokens(vec![7]);
+        let rows = Generation::new(&model, &prompts, &config).unwrap().with_hook(stop).finish();
+        let lengths: Vec<_> = rows.unwrap().iter().map(|row| row.tokens.len()).collect();
+        assert_eq!(lengths, [5, 6]);
+
+        let config = BeamConfig::new(2, most).with_stop_tokens(vec![7]);
+        let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, stop);
+        let lengths: Vec<_> = found.unwrap().iter().map(|beams| beams[0].tokens.len()).collect();
+        assert_eq!(lengths, [5, 6]);
+    }
+}
+
+/// Where learned positions or the cache end, so do rows, each by itself, and what they wrote stays.
+#[test]
+fn rows_end_where_there_is_no_more_room() {
+    let device = any_device();
+    let learned = plain().with_positions(Some(PositionEmbeddingConfig::learned(8)));
+    let model = decided(learned, &device);
+    let prompts = [vec![1, 2, 3, 4, 5], vec![6], vec![1; 8]];
+    let rows = generate(&model, &prompts, &GenerationConfig::new(10));
+    // The last token is written and not read.
+    assert_eq!(rows.iter().map(|row| row.tokens.len()).collect::<Vec<_>>(), [4, 8, 1]);
+    assert!(rows.iter().all(|row| row.finish == Finish::Length));
+    for (row, prompt) in rows.iter().zip(&prompts) {
+        let alone = generate(&model, std::slice::from_ref(prompt), &GenerationConfig::new(10));
+        assert_eq!(row.tokens, alone[0].tokens);
+    }
+    let beams = BeamConfig::new(2, 10);
+    let found = beam_search(&model, &prompts, Batch::new(), &beams).unwrap();
+    assert_eq!(found.iter().map(|row| row[0].tokens.len()).collect::<Vec<_>>(), [4, 8, 1]);
+
+    let too_long = Generation::new(&model, &[vec![1], vec![1; 9]], &GenerationConfig::new(1));
+    let message = too_long.map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("at most 8 tokens") && message.contains("9 in row 1"), "{message}");
+    let too_long = beam_search(&model, &[vec![1; 9]], Batch::new(), &beams);
+    assert!(matches!(too_long, Err(Error::Input { input: "prompts", .. })));
+
+    // The limit of a cache counts the padding.
+    let model = decided(plain(), &device);
+    let cache = Some(CacheConfig::fixed(7));
+    let config = GenerationConfig::new(10).with_cache(cache.clone());
+    let limited = generate(&model, &prompts[..2], &config);
+    let free = generate(&model, &prompts[..2], &GenerationConfig::new(10));
+    for (limited, free) in limited.iter().zip(&free) {
+        assert_eq!((&limited.tokens[..], limited.finish), (&free.tokens[..3], Finish::Length));
+    }
+    let beams = BeamConfig::new(2, 10).with_cache(cache);
+    let found = beam_search(&model, &prompts[..2], Batch::new(), &beams).unwrap();
+    assert!(found.iter().flatten().all(|beam| beam.tokens.len() == 3));
+    let too_long = Generation::new(&model, &[vec![1; 8]], &config).map(|_| ()).unwrap_err();
+    assert!(too_long.to_string().contains("CacheConfig"), "{too_long}");
 }
