@@ -2,7 +2,7 @@
 //!
 //! [`Host`] borrows a float tensor's elements by stride, without a copy where the backend allows
 //! it, and makes a tensor of a vector. An operation written over it runs on each CPU backend, so a
-//! backend is one small file here and no operation names one.
+//! backend is one small file in `backends` and no operation names one.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::Shape;

@@ -1,8 +1,13 @@
-//! What stands around attention in a layer, as single operations for the CPU.
+//! The kernels for the CPU: attention, and what stands around it in a layer, as single operations.
 //!
 //! Autodiff takes a layer norm apart into a dozen operations, each with its own pass over memory
-//! and its own step in the graph. On a CPU device in f32 the functions here run one pass forward and
-//! one backward; elsewhere they are Burn's own tensor operations.
+//! and its own step in the graph. On a CPU device in f32 the functions of `linear`, `norm`,
+//! `activation` and `rotation` run one pass forward and one backward; elsewhere they are Burn's own
+//! tensor operations.
+//!
+//! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
+//! them); `attention`; `linear` with its `product` and `gemv`, `norm`, `activation` and `rotation`
+//! with their `arithmetic`; `memory`, `simd`, `threads`.
 
 pub(super) mod activation;
 mod arithmetic;
