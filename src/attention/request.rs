@@ -21,9 +21,7 @@ pub enum Kernel {
     /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
     /// for.
     ///
-    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none. To measure or
-    /// test it on less, set the environment variable `BURN_DECODER_SIMD` to `avx2` or `portable`; it
-    /// is read once, and also holds for the loops of norms and activations.
+    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
     ///
     /// Tensors in half precision are converted to f32 first, and the results back: keys and values
     /// in a cache, too, with every token.

@@ -11,12 +11,6 @@ use crate::mask::{Grid, LoweredMask, Past};
 use crate::sequence::Batch;
 use crate::{Error, Result, kernels};
 
-/// TokenRange in a pass whose operations are short.
-const FEW_TOKENS: usize = 64;
-/// Size of a projection times the number of layers from which on waking threads up once a pass is a
-/// small part of its time.
-const LARGE: usize = 1 << 18;
-
 impl LanguageModel {
     /// Scores what comes after each new token, behind the tokens that the cache has seen.
     ///
@@ -86,27 +80,13 @@ impl LanguageModel {
 
         // Nothing that is asked of the caller can be wrong from here on.
         let past = cache.enter(pass);
-        let decode = || self.decode(embedded, &view, past, &request);
-        let output = if rows * new <= FEW_TOKENS { self.awake(decode) } else { decode() };
+        let output = self.decode(embedded, &view, past, &request);
         let checked = match cache.history_with(&tokens) {
             Some((all, batch)) => self.check_against_full(all, batch, request, &output.logits),
             None => Ok(()),
         };
         cache.leave(tokens, checked.is_ok());
         checked.map(|()| output)
-    }
-
-    /// Runs passes of a few tokens; on the CPU with threads that stay awake for their short
-    /// operations, if the model is large enough to have parts for them.
-    pub(crate) fn awake<R: Send>(&self, passes: impl FnOnce() -> R + Send) -> R {
-        let d_model = self.d_model();
-        let large = d_model * d_model * self.decoder.layers.len() >= LARGE;
-        let embedding = self.embedding.weight.val();
-        if large && kernels::supports(&embedding.device(), embedding.dtype()) {
-            kernels::awake(passes)
-        } else {
-            passes()
-        }
     }
 
     /// An error if a row can't be continued under the batch's mask.

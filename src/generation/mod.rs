@@ -10,7 +10,8 @@
 //! - [`hooks`]: what changes the scores before it is, yours or ready-made: banned and forced tokens,
 //!   a least length, no repeated n-grams, stop strings;
 //! - [`Generation`]: batched generation;
-//! - [`beam_search`]: the likeliest continuations as a whole.
+//! - [`beam_search`]: the likeliest continuations as a whole;
+//! - [`Threads`]: what the CPU's threads do meanwhile.
 //!
 //! To drive a model and its cache yourself, see the guide,
 //! [generate by hand](crate::guide::generate_by_hand).
@@ -22,6 +23,7 @@ mod logits;
 mod sampling;
 mod stream;
 
+pub use crate::kernels::Threads;
 pub use beam::{BeamConfig, EarlyStopping, Hypothesis, beam_search, beam_search_with_hook};
 pub use hooks::RowTokens;
 pub use sampling::SamplingConfig;

@@ -13,6 +13,7 @@ use super::sampling::{SamplingConfig, log_probability};
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
 use crate::error::check_nonzero;
+use crate::kernels::Threads;
 use crate::{Error, Result};
 
 /// Configuration of a [`Generation`].
@@ -32,6 +33,9 @@ pub struct GenerationConfig {
     pub log_probabilities: bool,
     /// The cache; if it is not given, one with room for the prompts and `max_new_tokens`.
     pub cache: Option<CacheConfig>,
+    /// What the CPU's threads do between two operations of a pass; [`Threads::Global`] by default.
+    #[config(default = "Threads::Global")]
+    pub threads: Threads,
 }
 
 /// Why a row ended.
@@ -199,15 +203,15 @@ impl<'a> Generation<'a> {
 
     /// Runs to the end and returns what was written behind each prompt.
     ///
-    /// On the CPU, if the model is not small, this runs on one of rayon's threads, and up to seven
-    /// others do nothing but look for parts of it. To iterate costs a wake-up of them each step.
+    /// Threads that [`Threads::Spinning`] asks for are woken up once; to iterate wakes them up in each
+    /// step.
     ///
     /// # Errors
     ///
     /// The first there is.
     pub fn finish(self) -> Result<Vec<Generated>> {
-        let model = self.driver.model;
-        model.awake(|| self.collect_all())
+        let threads = self.config.threads;
+        threads.run(|| self.collect_all())
     }
 
     fn collect_all(self) -> Result<Vec<Generated>> {
@@ -297,9 +301,10 @@ impl Iterator for Generation<'_> {
     type Item = Result<GeneratedToken>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let threads = self.config.threads;
         if self.ready.is_empty()
             && !self.live.is_empty()
-            && let Err(error) = self.advance()
+            && let Err(error) = threads.run(|| self.advance())
         {
             self.live.clear();
             self.error = Some(error);

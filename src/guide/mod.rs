@@ -5,6 +5,7 @@
     feature = "import",
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
+//! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
@@ -16,6 +17,8 @@ pub mod from_a_paper {}
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
 
+#[doc = include_str!("for_speed.md")]
+pub mod for_speed {}
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
 #[doc = include_str!("train.md")]

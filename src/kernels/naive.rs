@@ -19,6 +19,7 @@ impl Array {
     }
 
     /// Uniform numbers in [-1.5, 1.5), the same for the same seed everywhere.
+    #[allow(dead_code)] // in the unit tests, whose numbers come by the element type
     pub fn random(shape: [usize; 4], seed: u64) -> Self {
         let mut array = Self::zeros(shape);
         let mut state = seed;

@@ -29,18 +29,19 @@ impl TileBounds {
         queries: Range<usize>,
         key_bounds: &Range<usize>,
     ) -> Self {
-        let mut visible = [usize::MAX..0, usize::MAX..0];
-        let mut full = [0..usize::MAX, 0..usize::MAX];
+        // (start, end) of the hulls, and of what all rows see
+        let (mut hulls, mut full) = ([(usize::MAX, 0); 2], [(0, usize::MAX); 2]);
         for query in queries {
             for (range, (start, end)) in plan.ranges(batch, query).into_iter().enumerate() {
-                let (visible, full) = (&mut visible[range], &mut full[range]);
-                *full = full.start.max(start)..full.end.min(end);
+                let (hull, full) = (&mut hulls[range], &mut full[range]);
+                *full = (full.0.max(start), full.1.min(end));
                 if start < end {
-                    *visible = visible.start.min(start)..visible.end.max(end);
+                    *hull = (hull.0.min(start), hull.1.max(end));
                 }
             }
         }
-        let [first, second] = visible;
+        let [first, second] = hulls.map(|(start, end)| start..end);
+        let full = full.map(|(start, end)| start..end);
         let two_ranges = !second.is_empty();
         let clip = |keys: Range<usize>| {
             let keys = keys.start.max(key_bounds.start)..keys.end.min(key_bounds.end);
@@ -106,11 +107,6 @@ impl TileBounds {
     pub(crate) fn full(&self, range: usize) -> &Range<usize> {
         &self.full[range]
     }
-
-    /// Whether some row has two ranges.
-    pub(crate) fn two_ranges(&self) -> bool {
-        self.two_ranges
-    }
 }
 
 /// The keys of a batch row from the first to the last that is not hidden from every query.
@@ -119,4 +115,94 @@ pub(crate) fn key_bounds(plan: &Plan, batch: usize) -> Range<usize> {
     let first = hidden.iter().position(|&hidden| !hidden).unwrap_or(0);
     let last = hidden.iter().rposition(|&hidden| !hidden).map_or(0, |last| last + 1);
     first..last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{RowSpans, Scoring, Span, Visibility};
+
+    fn plan(keys: usize, rows: &[[[u32; 2]; 2]]) -> Plan {
+        let span = |[start, end]: [u32; 2]| Span { start, end };
+        let spans = rows.iter().map(|&[a, b]| RowSpans::two(span(a), span(b))).collect();
+        Plan {
+            batch: 1,
+            heads: 1,
+            kv_heads: 1,
+            queries: rows.len(),
+            keys,
+            head_dim: 1,
+            value_dim: 1,
+            visibility: Visibility { spans: Some(spans), ..Visibility::default() },
+            scoring: Scoring { scale: 1.0, softcap: None, slopes: None },
+            dropout: None,
+        }
+    }
+
+    fn bounds(keys: usize, rows: &[[[u32; 2]; 2]]) -> TileBounds {
+        let plan = plan(keys, rows);
+        TileBounds::new(&plan, 0, 0..rows.len(), &key_bounds(&plan, 0))
+    }
+
+    #[test]
+    fn one_range_visits_its_hull() {
+        let bounds = bounds(100, &[[[12, 31], [0, 0]], [[0, 0], [0, 0]], [[15, 44], [0, 0]]]);
+        assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(bounds.within(&(10..20)), 12..20);
+        assert_eq!(bounds.within(&(40..50)), 40..44);
+        assert!(bounds.within(&(50..60)).is_empty() && !bounds.visits(0, 10));
+        // A row that sees nothing leaves nothing full.
+        assert!(!bounds.all_of(&(15..31)));
+        assert_eq!(bounds.ranges_in(&(15..31)), [true, false]);
+    }
+
+    #[test]
+    fn nothing_is_hidden_between_the_last_start_and_the_first_end() {
+        let bounds = bounds(100, &[[[12, 31], [0, 0]], [[15, 44], [0, 0]]]);
+        assert!(bounds.all_of(&(15..31)) && !bounds.all_of(&(14..31)) && !bounds.all_of(&(15..32)));
+    }
+
+    #[test]
+    fn tiles_between_two_ranges_are_not_visited() {
+        let rows = [[[0, 4], [60, 70]], [[0, 4], [61, 71]], [[0, 4], [69, 79]]];
+        let bounds = bounds(100, &rows);
+        assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [0, 6, 7]);
+        assert!((0..10).all(|tile| bounds.visits(tile, 10) == [0, 6, 7].contains(&tile)));
+        assert_eq!(bounds.within(&(0..10)), 0..4);
+        assert_eq!(bounds.ranges_in(&(0..4)), [true, false]);
+        assert_eq!(bounds.ranges_in(&(60..70)), [false, true]);
+        assert!(bounds.all_of(&(0..4)) && bounds.all_of(&(69..70)) && !bounds.all_of(&(60..70)));
+        // In one tile they are seen together.
+        assert_eq!(bounds.within(&(0..100)), 0..79);
+        assert_eq!(bounds.ranges_in(&(0..79)), [true, true]);
+    }
+
+    #[test]
+    fn ranges_of_two_in_one_tile_are_visited_once() {
+        let bounds = bounds(100, &[[[0, 3], [6, 25]]]);
+        assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    /// The first rows of a window with sinks have one range, the others two.
+    #[test]
+    fn hulls_that_meet_are_one() {
+        let bounds = bounds(100, &[[[0, 10], [0, 0]], [[0, 4], [5, 12]], [[0, 4], [30, 40]]]);
+        assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(bounds.ranges_in(&(10..20)), [true, true]);
+        assert!(bounds.all_of(&(0..4)) && !bounds.all_of(&(5..10)));
+    }
+
+    #[test]
+    fn keys_hidden_from_all_at_the_ends_are_not_visited() {
+        let mut plan = plan(100, &[[[0, 4], [60, 70]], [[0, 4], [61, 71]]]);
+        let hidden = (0..100).map(|key| !(20..65).contains(&key));
+        plan.visibility.hidden_keys = Some(hidden.collect());
+        let bounds = TileBounds::new(&plan, 0, 0..2, &key_bounds(&plan, 0));
+        assert_eq!(bounds.tiles(10).collect::<Vec<_>>(), [6]);
+        assert_eq!(bounds.within(&(60..70)), 60..65);
+        let none = plan.visibility.hidden_keys.insert([true; 100].into());
+        assert!(none.iter().all(|&hidden| hidden));
+        let bounds = TileBounds::new(&plan, 0, 0..2, &key_bounds(&plan, 0));
+        assert_eq!(bounds.tiles(10).count(), 0);
+    }
 }

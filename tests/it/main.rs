@@ -22,6 +22,5 @@ mod naive;
 mod pytorch;
 mod rotary;
 mod settings;
-mod simd;
 mod sinks;
 mod switching;

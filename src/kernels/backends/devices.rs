@@ -8,7 +8,6 @@ use burn::tensor::{DType, Device, Tensor, s};
 use super::flex;
 #[cfg(feature = "ndarray")]
 use super::ndarray;
-use crate::kernels::cpu::memory::keep_freed;
 
 /// The first `keys` of `[batch, kv_heads, keys, head_dim]`, without a copy where the backend can.
 pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
@@ -34,9 +33,7 @@ pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
 }
 
 /// Whether the crate's own CPU operations run on `device` (tracked by autodiff or not) for `dtype`.
-/// They all ask first.
 pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
-    keep_freed();
     let device = device.clone().without_autodiff();
     match device.as_dispatch() {
         #[cfg(feature = "flex")]

@@ -8,19 +8,19 @@ use burn::backend::{
 use burn::tensor::Tensor;
 use burn::tensor::{Bytes, DType, Shape};
 
-use crate::kernels::cpu::host::{HostFloat, View};
+use crate::kernels::cpu::host::{HostFloat, HostView};
 
 macro_rules! host_float {
     ($element:ty, $dtype:expr) => {
         impl HostFloat<$element> for Flex {
-            fn view<const D: usize>(tensor: &FlexTensor) -> Option<View<'_, $element, D>> {
+            fn view<const D: usize>(tensor: &FlexTensor) -> Option<HostView<'_, $element, D>> {
                 let layout = tensor.layout();
                 let mut strides = [0; D];
                 for (stride, &signed) in strides.iter_mut().zip(layout.strides()) {
                     *stride = usize::try_from(signed).ok()?;
                 }
                 let data = &tensor.storage::<$element>()[layout.start_offset()..];
-                Some(View { data, shape: layout.shape().dims(), strides })
+                Some(HostView { data, shape: layout.shape().dims(), strides })
             }
 
             fn contiguous(tensor: FlexTensor) -> FlexTensor {

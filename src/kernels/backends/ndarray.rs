@@ -4,12 +4,12 @@
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
 use burn::tensor::{Shape, Tensor, TensorData};
 
-use crate::kernels::cpu::host::{HostFloat, View};
+use crate::kernels::cpu::host::{HostFloat, HostView};
 
 macro_rules! host_float {
     ($element:ty, $variant:ident) => {
         impl HostFloat<$element> for NdArray {
-            fn view<const D: usize>(tensor: &NdArrayTensor) -> Option<View<'_, $element, D>> {
+            fn view<const D: usize>(tensor: &NdArrayTensor) -> Option<HostView<'_, $element, D>> {
                 let NdArrayTensor::$variant(storage) = tensor else {
                     panic!("expected a tensor of {}", stringify!($element));
                 };
@@ -33,7 +33,7 @@ macro_rules! host_float {
                         unsafe { std::slice::from_raw_parts(array.as_ptr(), last + 1) }
                     }
                 };
-                Some(View { data, shape, strides })
+                Some(HostView { data, shape, strides })
             }
 
             fn contiguous(tensor: NdArrayTensor) -> NdArrayTensor {

@@ -67,7 +67,7 @@ fn cut_between_rows(a: Matrix, b: Matrix, sum: &mut [f32]) {
     let mut sums = vec![0.0; b.rows.div_ceil(rows) * sum.len()];
     in_tasks(&mut sums, a.rows, sum.len(), |task, sums| {
         let range = task * rows..b.rows.min((task + 1) * rows);
-        Part { a: a.columns_of(&range), b: b.rows_of(&range), sums }
+        GemvTask { a: a.columns_of(&range), b: b.rows_of(&range), sums }
     });
     sums.chunks_exact(sum.len()).for_each(|part| add_to(sum, part));
 }
@@ -78,7 +78,7 @@ fn cut_between_columns(a: Matrix, b: Matrix, sum: &mut [f32]) {
     let mut sums = vec![0.0; sum.len()];
     in_tasks(&mut sums, a.rows, a.rows * width, |task, sums| {
         let range = task * width..b.columns.min((task + 1) * width);
-        Part { a, b: b.columns_of(&range), sums }
+        GemvTask { a, b: b.columns_of(&range), sums }
     });
     for (task, sums) in sums.chunks(a.rows * width).enumerate() {
         for (row, part) in sums.chunks_exact(sums.len() / a.rows).enumerate() {
@@ -92,13 +92,13 @@ fn in_tasks<'a>(
     sums: &'a mut [f32],
     rows: usize,
     of_task: usize,
-    part: impl Fn(usize, &'a mut [f32]) -> Part<'a> + Sync,
+    part: impl Fn(usize, &'a mut [f32]) -> GemvTask<'a> + Sync,
 ) {
     let arch = simd::arch();
     let tasks = sums.len().div_ceil(of_task);
     // Neighbours in memory go to one thread.
     let work = tasks * LARGEST_TASK * rows.div_ceil(ROWS_WHILE_READING);
-    let least = if threads::is_awake() || work >= WORTH_WAKING {
+    let least = if threads::has_helpers() || work >= WORTH_WAKING {
         tasks.div_ceil(4 * rayon::current_num_threads())
     } else {
         tasks
@@ -108,14 +108,14 @@ fn in_tasks<'a>(
 }
 
 /// A task: the product of some rows with a piece of the matrix.
-struct Part<'a> {
+struct GemvTask<'a> {
     a: Matrix<'a>,
     b: Matrix<'a>,
     /// `[rows of a, columns of b]`
     sums: &'a mut [f32],
 }
 
-impl WithSimd for Part<'_> {
+impl WithSimd for GemvTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -141,7 +141,7 @@ impl WithSimd for Part<'_> {
     }
 }
 
-impl Part<'_> {
+impl GemvTask<'_> {
     /// Adds what `N` rows of `b`, each of which lies together, give to all sums.
     #[inline(always)]
     fn add_rows<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {

@@ -2,7 +2,7 @@
 //!
 //! [`Host`] borrows a float tensor's elements by stride, without a copy where the backend allows
 //! it, and makes a tensor of a vector. An operation written over it runs on each CPU backend, so a
-//! backend is one small file here and no operation names one.
+//! backend is one small file in `backends` and no operation names one.
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::Shape;
@@ -19,7 +19,7 @@ pub(crate) trait HostFloat<T>: Backend {
     /// # Panics
     ///
     /// Panics if the tensor holds another element type or has another rank.
-    fn view<const D: usize>(tensor: &FloatTensor<Self>) -> Option<View<'_, T, D>>;
+    fn view<const D: usize>(tensor: &FloatTensor<Self>) -> Option<HostView<'_, T, D>>;
 
     /// The same tensor in row-major order, copied only if it is not already.
     fn contiguous(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -33,7 +33,7 @@ pub(crate) trait HostFloat<T>: Backend {
 
 /// Elements by stride: index `i` stands at `data[Σ i[axis] · strides[axis]]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a, T, const D: usize> {
+pub(crate) struct HostView<'a, T, const D: usize> {
     pub data: &'a [T],
     pub shape: [usize; D],
     pub strides: [usize; D],
@@ -47,7 +47,9 @@ pub(crate) fn readable<B: HostFloat<T>, T, const D: usize>(
 }
 
 /// The elements of a tensor that went through [`readable`].
-pub(crate) fn read<B: HostFloat<T>, T, const D: usize>(tensor: &FloatTensor<B>) -> View<'_, T, D> {
+pub(crate) fn read<B: HostFloat<T>, T, const D: usize>(
+    tensor: &FloatTensor<B>,
+) -> HostView<'_, T, D> {
     B::view(tensor).expect("a readable tensor")
 }
 

@@ -1,8 +1,13 @@
-//! What stands around attention in a layer, as single operations for the CPU.
+//! The kernels for the CPU: attention, and what stands around it in a layer, as single operations.
 //!
 //! Autodiff takes a layer norm apart into a dozen operations, each with its own pass over memory
-//! and its own step in the graph. On a CPU device in f32 the functions here run one pass forward and
-//! one backward; elsewhere they are Burn's own tensor operations.
+//! and its own step in the graph. On a CPU device in f32 the functions of `linear`, `norm`,
+//! `activation` and `rotation` run one pass forward and one backward; elsewhere they are Burn's own
+//! tensor operations.
+//!
+//! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
+//! them); `attention`; `linear` with its `product` and `gemv`, `norm`, `activation` and `rotation`
+//! with their `arithmetic`; `memory`, `simd`, `threads`.
 
 pub(super) mod activation;
 mod arithmetic;
@@ -30,6 +35,12 @@ pub(crate) fn runs_on<const D: usize>(tensor: &Tensor<D>) -> bool {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
+
+    use super::activation::{Function, activate};
+    use super::linear::project;
+    use super::norm::layer_norm;
+    use super::rotation::{Rotation, rotate};
+    use super::simd;
 
     /// The CPU devices that are compiled in.
     pub(super) fn cpus() -> Vec<Device> {
@@ -61,5 +72,48 @@ mod tests {
         let leaves = inputs.map(|input| input.autodiff().require_grad());
         let gradients = f(leaves.clone()).sum().backward();
         leaves.iter().filter_map(|leaf| leaf.grad(&gradients).map(numbers)).collect()
+    }
+
+    /// Norms, activations and rotations are the same bits on every instruction set, as `arithmetic`
+    /// says; sums of products differ by their roundings.
+    #[test]
+    fn every_instruction_set_gives_the_same() {
+        for device in cpus() {
+            let x = scattered([2, 37, 64], &device);
+            let by_element = |x: Tensor<3>| {
+                let gamma = scattered([64], &device.clone().autodiff()) + 1.5;
+                let x = layer_norm(x, gamma.clone(), Some(gamma), 1e-5);
+                let angle = |side: usize| (0..37 * 16).map(move |i| ((i + 7 * side) as f32).sin());
+                let rotation = Rotation {
+                    rows: 1,
+                    pairs: 16,
+                    head_dim: 32,
+                    interleaved: false,
+                    table: [0, 1].map(|side| angle(side).collect()),
+                };
+                activate(Function::Gelu, rotate(x, rotation))
+            };
+            let product = |x: Tensor<3>| {
+                let weight = scattered([64, 31], &device.clone().autodiff());
+                project(x, weight, None).sum_dim(2).expand([2, 37, 64])
+            };
+            let run = |arch| {
+                let x = x.clone();
+                simd::tests::on(arch, move || {
+                    let one_token = x.clone().narrow(1, 0, 1).expand([2, 37, 64]);
+                    let value = numbers(by_element(x.clone().autodiff()));
+                    let gradients = gradient([x], |[x]| by_element(x));
+                    (value, gradients, numbers(product(one_token.autodiff())))
+                })
+            };
+            let (value, gradients, products) = run(simd::arch());
+            for arch in simd::tests::archs() {
+                let got = run(arch);
+                assert_eq!((&got.0, &got.1), (&value, &gradients), "{arch:?}");
+                for (got, expected) in got.2.iter().zip(&products) {
+                    assert!((got - expected).abs() < 1e-4, "{arch:?}: {got}, not {expected}");
+                }
+            }
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn layer_norm<const D: usize>(
     if !runs_on(&x) {
         return module::layer_norm(x, gamma, beta, epsilon);
     }
-    let norm = Norm { centered: true, epsilon };
+    let norm = NormOperation { centered: true, epsilon };
     HostOperation::Normalize(norm).run(x, Some(gamma), beta)
 }
 
@@ -43,20 +43,20 @@ pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: 
         let mean_square = x.clone().square().mean_dim(D - 1); // [..., 1]
         return x / (mean_square + epsilon).sqrt() * gamma.unsqueeze();
     }
-    let norm = Norm { centered: false, epsilon };
+    let norm = NormOperation { centered: false, epsilon };
     HostOperation::Normalize(norm).run(x, Some(gamma), None::<Tensor<1>>)
 }
 
 /// Which norm.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Norm {
+pub(crate) struct NormOperation {
     /// Whether the mean is taken off: layer norm, not RMS norm.
     centered: bool,
     epsilon: f64,
 }
 
 /// Of `x`, gamma and perhaps beta.
-impl<B: Host> Operation<B, 3> for Norm {
+impl<B: Host> Operation<B, 3> for NormOperation {
     const CHEAP: bool = true;
 
     fn forward(&self, inputs: OperationInputs<B, 3>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
@@ -84,7 +84,7 @@ impl<B: Host> Operation<B, 3> for Norm {
     }
 }
 
-impl Norm {
+impl NormOperation {
     /// The mean that is taken off `row`, and one over its root.
     #[inline(always)]
     fn statistics(self, row: &[f32]) -> (f32, f32) {

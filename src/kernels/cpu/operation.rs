@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use super::activation::Function;
 use super::host::Host;
 use super::linear::Projection;
-use super::norm::Norm;
+use super::norm::NormOperation;
 use super::rotation::Rotation;
 use crate::kernels::autodiff::{Operation, record};
 use crate::kernels::op::Optional;
@@ -24,7 +24,7 @@ pub(crate) enum HostOperation {
     /// Of `x`, a weight and perhaps a bias.
     Project(Projection),
     /// Of `x`, gamma and perhaps beta.
-    Normalize(Norm),
+    Normalize(NormOperation),
     /// Of `x`, or of a gate and `x`.
     Activate(Function),
     /// Of `x`.

@@ -5,8 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemv;
-use super::host::View;
-use super::memory::room;
+use super::host::HostView;
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -19,7 +18,7 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    pub fn of(view: View<'a, f32, 2>) -> Self {
+    pub fn of(view: HostView<'a, f32, 2>) -> Self {
         let ([rows, columns], [row_stride, column_stride]) = (view.shape, view.strides);
         Self { data: view.data, rows, columns, row_stride, column_stride }
     }
@@ -112,8 +111,8 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
         size.min(index * length)..size.min((index + 1) * length)
     };
     // Not filled before: each task does that for its block.
-    let mut sum = room(rows * columns);
-    let shared = Shared(sum.as_mut_ptr());
+    let mut sum = Vec::with_capacity(rows * columns);
+    let shared = BlockPointer(sum.as_mut_ptr());
     (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
         let rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
@@ -137,12 +136,12 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
 }
 
 /// The output, of which each task writes its own block.
-struct Shared(*mut f32);
+struct BlockPointer(*mut f32);
 
 // SAFETY: tasks write disjoint elements, and the vector behind it outlives them.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for BlockPointer {}
 
-impl Shared {
+impl BlockPointer {
     /// # Safety
     ///
     /// `offset` lies within the vector's room.
@@ -193,7 +192,8 @@ unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::awake;
+    use crate::kernels::Threads;
+    use crate::kernels::cpu::threads::tests::alone;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         let number = |i: usize| ((i * 31 + seed) as f32 * 12.9898).sin() * 43758.547 % 1.0;
@@ -208,6 +208,7 @@ mod tests {
 
     #[test]
     fn products_agree_with_a_loop_in_every_layout() {
+        let _alone = alone();
         // Less than a vector, over several tasks between rows or columns, wider than the widest
         // matrix that is cut between its rows.
         let sizes = [[1, 1], [7, 3], [64, 96], [1031, 67], [139, 577], [37, 4099]];
@@ -229,7 +230,7 @@ mod tests {
                 layouts.into_iter().flat_map(|l| [(l, None), (l, Some(&bias[..]))])
             {
                 let got = product(a, b_as, bias);
-                let helped = awake(|| product(a, b_as, bias));
+                let helped = Threads::Spinning(7).run(|| product(a, b_as, bias));
                 assert_eq!(got, helped, "{layout} {rows} x {inner} x {columns}: helpers");
                 for (at, &got) in got.iter().enumerate() {
                     let (i, j) = (at / columns, at % columns);
@@ -250,6 +251,7 @@ mod tests {
 
     #[test]
     fn a_product_of_few_rows_has_the_same_bits_with_any_number_of_threads() {
+        let _alone = alone();
         for (rows, inner, columns) in [(1, 1031, 67), (3, 139, 577), (2, 37, 4099), (16, 139, 577)]
         {
             let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
@@ -257,7 +259,7 @@ mod tests {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
                 let product = || product(a, b, None);
-                pool.install(|| [product(), awake(product)])
+                pool.install(|| [product(), Threads::Spinning(7).run(product)])
             };
             assert_eq!(with(1), with(3));
             let [plain, helped] = with(2);

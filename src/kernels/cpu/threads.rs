@@ -1,4 +1,4 @@
-//! Threads that stay awake through a run of short operations.
+//! Which threads the CPU's operations run on, and threads that stay awake through a run of short ones.
 //!
 //! A token's pass through a model is some hundred operations of a few microseconds. Between two of
 //! them rayon's threads fall asleep, and waking one up takes longer than the operation.
@@ -11,20 +11,54 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
+use serde::{Deserialize, Serialize};
 
-/// The most helpers: short operations have no parts for more.
-const MOST_HELPERS: usize = 7;
+/// What rayon's threads do between two operations on the CPU.
+///
+/// Which threads these are is said by rayon: those of the pool that the call runs in, as within
+/// [`ThreadPool::install`](https://docs.rs/rayon/1/rayon/struct.ThreadPool.html#method.install), or
+/// else of its global pool. No result depends on this, nor on the number of threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Threads {
+    /// They sleep while there is nothing to do: other work of the process and of the machine has
+    /// their cores.
+    #[default]
+    Global,
+    /// Up to so many of them, beside the one that works, do nothing but look for the next operation
+    /// until all is done: a few are enough, since short operations have few parts. They take their
+    /// cores from everything else. One run at a time has such threads; others beside it run as with
+    /// [`Global`](Self::Global).
+    Spinning(usize),
+}
+
+impl Threads {
+    /// Runs `work` so: a loop of passes with a cache, or a beam search, for instance.
+    ///
+    /// ```
+    /// use burn_decoder::generation::Threads;
+    ///
+    /// assert_eq!(Threads::Spinning(3).run(|| 6 * 7), 42);
+    /// ```
+    pub fn run<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Global => work(),
+            Self::Spinning(helpers) => spinning(helpers, work),
+        }
+    }
+}
+
 /// How long the work waits for its helpers to wake up.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Looks for work, some tens of nanoseconds each, before a helper offers its core to others.
 const LOOKS: u32 = 2000;
 
-/// Runs `work` on a thread of rayon's pool, while the others look out for its parts.
+/// Runs `work` on a thread of rayon's pool, while others look out for its parts.
 ///
 /// They take no rest until it is done, so it should have parts for them most of the time. There is
 /// one such work at a time; beside it `work` runs as it would without this.
-pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let helpers = MOST_HELPERS.min(rayon::current_num_threads() - 1);
+fn spinning<R: Send>(helpers: usize, work: impl FnOnce() -> R + Send) -> R {
+    let helpers = helpers.min(rayon::current_num_threads() - 1);
     if helpers == 0 || ACTIVE.swap(true, Ordering::Acquire) {
         return work();
     }
@@ -42,8 +76,8 @@ pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 }
 
 /// Whether helpers look out for the parts of what this thread does, so that small ones pay.
-pub(crate) fn is_awake() -> bool {
-    AWAKE.get()
+pub(crate) fn has_helpers() -> bool {
+    HELPED.get()
 }
 
 /// Whether some work has its helpers.
@@ -51,7 +85,7 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// Whether this thread does that work.
-    static AWAKE: Cell<bool> = const { Cell::new(false) };
+    static HELPED: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Release;
@@ -107,7 +141,7 @@ struct End(Arc<Watch>);
 
 impl End {
     fn of(watch: Arc<Watch>) -> Self {
-        AWAKE.set(true);
+        HELPED.set(true);
         Self(watch)
     }
 }
@@ -115,45 +149,61 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Relaxed);
-        AWAKE.set(false);
+        HELPED.set(false);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use rayon::prelude::*;
 
     use super::*;
 
-    /// One at a time, since there is one work at a time.
+    /// Held by each test with helpers: one work has them at a time.
+    pub(in crate::kernels::cpu) fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[test]
     fn work_has_helpers_and_leaves_none_behind() {
+        let _alone = alone();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         let nested = || {
             let sum = |n: u32| (0..n).into_par_iter().with_max_len(1).sum::<u32>();
             (0..50).into_par_iter().with_max_len(1).map(|i| sum(i) + sum(50 - i)).sum::<u32>()
         };
         let expected = nested();
+        let threads = Threads::Spinning(7);
         for _ in 0..200 {
-            let (awake_within, inner) = pool.install(|| {
-                awake(|| {
+            let (helped, inner) = pool.install(|| {
+                threads.run(|| {
                     // Beside active work a second one runs without helpers.
-                    let inner = awake(nested);
-                    (is_awake(), inner)
+                    let inner = threads.run(nested);
+                    (has_helpers(), inner)
                 })
             });
-            assert!(awake_within, "the work knows of its helpers");
+            assert!(helped, "the work knows of its helpers");
             assert_eq!(inner, expected);
-            assert!(!is_awake() && !ACTIVE.load(Ordering::Relaxed));
+            assert!(!has_helpers() && !ACTIVE.load(Ordering::Relaxed));
         }
 
-        let panics = || pool.install(|| awake(|| panic!("within the work")));
+        let panics = || pool.install(|| threads.run(|| panic!("within the work")));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
         assert!(!ACTIVE.load(Ordering::Relaxed), "a panic ends the watch");
         // Helpers of the broken work have left: all threads are there for the next one.
-        assert_eq!(pool.install(|| awake(nested)), expected);
+        assert_eq!(pool.install(|| threads.run(nested)), expected);
+    }
+
+    #[test]
+    fn no_thread_looks_out_unasked() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for threads in [Threads::default(), Threads::Spinning(0)] {
+            assert!(!pool.install(|| threads.run(has_helpers)), "{threads:?}");
+        }
     }
 
     #[test]
@@ -168,6 +218,6 @@ mod tests {
     #[test]
     fn a_pool_of_one_thread_does_the_work_itself() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert!(!pool.install(|| awake(is_awake)));
+        assert!(!pool.install(|| Threads::Spinning(7).run(has_helpers)));
     }
 }

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use super::panel::{KEY_TILE, MOST_LANES, Panel};
+use super::panel::{KEY_TILE, MOST_LANES, QueryPanel};
 use super::real::exp2;
 use super::row_product::{add_weighted, dots};
-use super::rows::Rows;
+use super::rows::TensorRows;
 use super::score::ScoreRule;
 use super::strided::result_row;
 use super::tasks::{SharedSlice, Workspace, for_each};
@@ -118,7 +118,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
         let panels: Vec<_> = (0..group * queries)
             .map(|at| {
                 let (head, query) = (self.kv_head * group + at / queries, at % queries);
-                Panel::new(self.plan, [self.batch, head, query], 1, &bounds)
+                QueryPanel::new(self.plan, [self.batch, head, query], 1, &bounds)
             })
             .collect();
         if head_dim > 0 {
@@ -139,8 +139,9 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 continue;
             }
             let at = [self.batch, self.kv_head, tile.start];
-            let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
-            let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
+            let key = TensorRows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
+            let value =
+                TensorRows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
             for (at, panel) in panels.iter().enumerate() {
                 let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {

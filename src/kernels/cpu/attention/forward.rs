@@ -2,7 +2,7 @@
 //!
 //! A task goes over the tiles of keys that its queries see. Queries stand in the lanes of the
 //! vectors, so that a row's maximum and sum are lane by lane and keys and values are only read
-//! number by number, in whatever layout they layout:
+//! number by number, in whatever layout they lie:
 //!
 //! ```text
 //! St = K Qt         [keys, queries]    dot products, then scores, then hidden ones to -inf
@@ -20,12 +20,12 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::online_softmax::{OnlineSoftmax, update};
-use super::panel::{KEY_TILE, KeySet, MOST_LANES, Panel};
-use super::rows::{Rows, rows_of_columns, transpose};
+use super::panel::{KEY_TILE, KeySet, MOST_LANES, QueryPanel};
+use super::rows::{TensorRows, rows_of_columns, transpose};
 use super::score::ScoreRule;
 use super::strided::result_row;
 use super::tasks::{SharedSlice, Workspace, for_each};
-use super::tile_product::{Accumulate, Layout, Left, Product, Right};
+use super::tile_product::{Init, Left, LeftLayout, Product, Right};
 use super::{Inputs, Real};
 use crate::kernels::Plan;
 use crate::kernels::tiles::{TileBounds, key_bounds};
@@ -120,7 +120,8 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
             let first = self.first + index * widest;
             let queries = widest.min(self.first + self.count - first);
             let width = queries.next_multiple_of(lanes);
-            let panel = Panel::new(self.plan, [self.batch, self.head, first], queries, self.bounds);
+            let panel =
+                QueryPanel::new(self.plan, [self.batch, self.head, first], queries, self.bounds);
             let (query, state) = state.split_at_mut(head_dim * width);
             let (out, state) = state.split_at_mut(value_dim * width);
             let (max, state) = state.split_at_mut(width);
@@ -139,8 +140,9 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
             let tile = of_task.within(&(tile * KEY_TILE..(tile + 1) * KEY_TILE));
             let at = [self.batch, kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
-            let key = Rows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
-            let value = Rows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
+            let key = TensorRows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
+            let value =
+                TensorRows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
             let non_finite = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
                 0
             } else {
@@ -216,16 +218,16 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
 struct PanelTile<'a, T: Real> {
     plan: &'a Plan,
     rule: &'a ScoreRule<'a, T>,
-    panel: &'a Panel<'a>,
+    panel: &'a QueryPanel<'a>,
     keys: Range<usize>,
-    key: Rows<'a, T>,
-    value: Rows<'a, T>,
+    key: TensorRows<'a, T>,
+    value: TensorRows<'a, T>,
     /// `[keys][width]`
     scores: &'a mut [T],
 }
 
 impl<T: Real> PanelTile<'_, T> {
-    /// `non_finite`: the values that are not finite. If their keys are hidden from a query, they must not
+    /// `non_finite`: the keys whose values are not finite. If they are hidden from a query, they must not
     /// even be multiplied by that query's weight of zero.
     #[inline(always)]
     fn run<S: Simd, const N: usize>(
@@ -238,11 +240,11 @@ impl<T: Real> PanelTile<'_, T> {
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
             depth: self.plan.head_dim,
-            left: Left { data: self.key.data, layout: Layout::Rows(self.key.step) },
+            left: Left { data: self.key.data, layout: LeftLayout::Rows(self.key.step) },
             right: Right { data: state.query, step: width },
             out: self.scores,
             row: width,
-            accumulate: Accumulate::Zero,
+            init: Init::Zero,
         });
         self.rule.apply(simd, self.panel, self.keys.clone(), width, self.scores, None);
         let partial = self.panel.hide::<T, S>(simd, self.keys.clone(), width, self.scores);
@@ -257,29 +259,29 @@ impl<T: Real> PanelTile<'_, T> {
             self.add_values::<S, N>(simd, self.value, &rescale, state);
         } else {
             let clean = self.value.without(non_finite, self.keys.len(), self.plan.value_dim);
-            let clean = Rows { data: &clean, step: self.plan.value_dim };
+            let clean = TensorRows { data: &clean, step: self.plan.value_dim };
             self.add_values::<S, N>(simd, clean, &rescale, state);
             self.add_non_finite(non_finite, state);
         }
     }
 
-    /// The tile's values, weighted, accumulate the rescaled output.
+    /// The tile's values, weighted, onto the rescaled output.
     #[inline(always)]
     fn add_values<S: Simd, const N: usize>(
         &self,
         simd: S,
-        value: Rows<T>,
+        value: TensorRows<T>,
         rescale: &[T],
         state: &mut OnlineSoftmax<T>,
     ) {
         simd.vectorize(Product::<_, N> {
             rows: self.plan.value_dim,
             depth: self.keys.len(),
-            left: Left { data: value.data, layout: Layout::Columns(value.step) },
+            left: Left { data: value.data, layout: LeftLayout::Columns(value.step) },
             right: Right { data: self.scores, step: state.width },
             out: state.out,
             row: state.width,
-            accumulate: Accumulate::Scaled(rescale),
+            init: Init::Scaled(rescale),
         });
     }
 

@@ -12,7 +12,7 @@ use burn::tensor::DType;
 
 use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, slices};
 use crate::kernels::Plan;
-use crate::kernels::cpu::host::{Host, HostFloat, View, read, readable};
+use crate::kernels::cpu::host::{Host, HostFloat, HostView, read, readable};
 use crate::kernels::cpu::memory::zeros;
 use crate::kernels::op::{AttentionGradients, Extra, FusedAttention, Optional, Wanted};
 
@@ -197,7 +197,7 @@ impl<B: Backend> Readable<B> {
         let [query, key, value] = [query, key, value].map(readable::<B, T, 4>);
         let numbers = |sinks| {
             let sinks = readable::<B, T, 1>(sinks);
-            let View { data, shape: [heads], strides: [step] } = read::<B, T, 1>(&sinks);
+            let HostView { data, shape: [heads], strides: [step] } = read::<B, T, 1>(&sinks);
             (0..heads).map(|head| data[head * step].to_f64()).collect()
         };
         Self { query, key, value, bias: bias.map(readable::<B, T, 4>), sinks: sinks.map(numbers) }
@@ -211,7 +211,7 @@ impl<B: Backend> Readable<B> {
         let [batch, heads, queries, _] = self.query.shape().dims();
         let full = [batch, heads, queries, self.key.shape()[2]];
         let broadcast = |bias| {
-            let View { data, shape, mut strides } = read::<B, T, 4>(bias);
+            let HostView { data, shape, mut strides } = read::<B, T, 4>(bias);
             for axis in 0..4 {
                 if shape[axis] == 1 {
                     strides[axis] = 0;
@@ -230,7 +230,7 @@ impl<B: Backend> Readable<B> {
 }
 
 fn strided<B: HostFloat<T>, T>(tensor: &FloatTensor<B>) -> Strided<'_, T> {
-    let View { data, shape, strides } = read::<B, T, 4>(tensor);
+    let HostView { data, shape, strides } = read::<B, T, 4>(tensor);
     Strided::new(data, shape, strides)
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 use super::Real;
 use super::strided::{broadcast_strides, offset};
@@ -18,7 +18,7 @@ pub(super) type KeySet = u128;
 
 /// The visible keys of the queries of one panel, one query a lane. Lanes behind the last query
 /// repeat it.
-pub(super) struct Panel<'a> {
+pub(super) struct QueryPanel<'a> {
     plan: &'a Plan,
     pub(super) batch: usize,
     pub(super) head: usize,
@@ -36,7 +36,7 @@ struct LaneRanges {
     ends: [u32; MOST_LANES],
 }
 
-impl<'a> Panel<'a> {
+impl<'a> QueryPanel<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         [batch, head, first]: [usize; 3],
@@ -45,12 +45,16 @@ impl<'a> Panel<'a> {
     ) -> Self {
         let bounds = TileBounds::new(plan, batch, first..first + queries, key_bounds);
         let mut ranges = [LaneRanges { starts: [0; MOST_LANES], ends: [0; MOST_LANES] }; 2];
-        let used = if bounds.two_ranges() { 2 } else { 1 };
-        for lane in 0..MOST_LANES {
-            let of_lane = plan.ranges(batch, first + lane.min(queries - 1));
-            for (lanes, (start, end)) in ranges.iter_mut().zip(of_lane).take(used) {
+        for lane in 0..queries {
+            for (lanes, (start, end)) in ranges.iter_mut().zip(plan.ranges(batch, first + lane)) {
                 (lanes.starts[lane], lanes.ends[lane]) = (start as u32, end as u32);
             }
+        }
+        let last = queries - 1;
+        for lanes in &mut ranges {
+            let (start, end) = (lanes.starts[last], lanes.ends[last]);
+            lanes.starts[queries..].fill(start);
+            lanes.ends[queries..].fill(end);
         }
         Self { plan, batch, head, first, queries, bounds, ranges }
     }
@@ -71,7 +75,9 @@ impl<'a> Panel<'a> {
         scores: &mut [T],
     ) -> KeySet {
         let mut partial = match self.bounds.ranges_in(&keys) {
-            [true, true] => self.hide_outside_both::<T, S>(simd, &keys, width, scores),
+            [true, true] => {
+                hide_outside_both(simd, OutsideBoth { panel: self, keys: &keys, width, scores })
+            }
             [first, _] => {
                 let range = usize::from(!first);
                 self.hide_outside::<T, S>(simd, range, &keys, width, scores)
@@ -129,37 +135,6 @@ impl<'a> Panel<'a> {
         partial
     }
 
-    /// The same where keys of both ranges stand side by side.
-    #[inline(always)]
-    fn hide_outside_both<T: Real, S: Simd>(
-        &self,
-        simd: S,
-        keys: &Range<usize>,
-        width: usize,
-        scores: &mut [T],
-    ) -> KeySet {
-        let mut partial: KeySet = 0;
-        let hidden = T::splat(simd, T::NEG_INFINITY);
-        let full = [0, 1].map(|range| within(self.bounds.full(range), keys));
-        let [first, second] = self.ranges.each_ref().map(|lanes| lanes.within(keys));
-        let [first, second] =
-            [&first, &second].map(|(starts, ends)| [starts, ends].map(|x| T::vectors::<S>(x)));
-        for index in (0..keys.len()).filter(|index| !full.iter().any(|full| full.contains(index))) {
-            partial |= 1 << index;
-            let key = T::splat(simd, T::of_f64(index as f64));
-            let row = T::vectors_mut::<S>(&mut scores[index * width..][..width]);
-            for (lane, score) in row.iter_mut().enumerate() {
-                let mut visible = hidden;
-                for [starts, ends] in [first, second] {
-                    let before_end = T::if_less(simd, key, ends[lane], *score, visible);
-                    visible = T::if_less(simd, key, starts[lane], visible, before_end);
-                }
-                *score = visible;
-            }
-        }
-        partial
-    }
-
     /// Whether nothing of a tile is hidden from any query of the panel.
     pub(super) fn sees_all(&self, keys: &Range<usize>) -> bool {
         self.bounds.all_of(keys)
@@ -207,6 +182,54 @@ impl<'a> Panel<'a> {
     /// Whether the query of a lane sees a key.
     pub(super) fn is_visible(&self, lane: usize, key: usize) -> bool {
         self.plan.is_visible(self.batch, self.head, self.query(lane), key)
+    }
+}
+
+/// [`QueryPanel::hide_outside`] where keys of both ranges stand side by side.
+struct OutsideBoth<'a, T> {
+    panel: &'a QueryPanel<'a>,
+    keys: &'a Range<usize>,
+    width: usize,
+    scores: &'a mut [T],
+}
+
+/// A function of its own: seldom called, and inlined it would cost the others registers.
+#[cold]
+#[inline(never)]
+fn hide_outside_both<T: Real, S: Simd>(simd: S, outside: OutsideBoth<T>) -> KeySet {
+    simd.vectorize(outside)
+}
+
+impl<T: Real> WithSimd for OutsideBoth<'_, T> {
+    type Output = KeySet;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> KeySet {
+        let Self { panel, keys, width, scores } = self;
+        let mut partial: KeySet = 0;
+        let hidden = T::splat(simd, T::NEG_INFINITY);
+        let [first_full, second_full] = [0, 1].map(|range| within(panel.bounds.full(range), keys));
+        let (first_starts, first_ends) = panel.ranges[0].within::<T>(keys);
+        let (second_starts, second_ends) = panel.ranges[1].within::<T>(keys);
+        let first = [T::vectors::<S>(&first_starts), T::vectors::<S>(&first_ends)];
+        let second = [T::vectors::<S>(&second_starts), T::vectors::<S>(&second_ends)];
+        for index in 0..keys.len() {
+            if first_full.contains(&index) || second_full.contains(&index) {
+                continue;
+            }
+            partial |= 1 << index;
+            let key = T::splat(simd, T::of_f64(index as f64));
+            let row = T::vectors_mut::<S>(&mut scores[index * width..][..width]);
+            for (lane, score) in row.iter_mut().enumerate() {
+                let mut visible = hidden;
+                for [starts, ends] in [first, second] {
+                    let before_end = T::if_less(simd, key, ends[lane], *score, visible);
+                    visible = T::if_less(simd, key, starts[lane], visible, before_end);
+                }
+                *score = visible;
+            }
+        }
+        partial
     }
 }
 

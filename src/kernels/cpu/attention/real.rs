@@ -6,7 +6,6 @@ use std::ops::{AddAssign, MulAssign};
 use std::thread::LocalKey;
 
 use pulp::Simd;
-use wide::{f32x4, f64x4};
 
 /// What the kernel computes in, `f32` or `f64`, alone and in vectors of `lanes`.
 ///
@@ -108,9 +107,9 @@ fn exp2_parts<T: Real, S: Simd>(simd: S, x: T::Vector<S>) -> (T::Vector<S>, T::V
 
 macro_rules! real {
     (
-        $real:ident, $vector:ident, $four:ident, $lanes:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident,
+        $real:ident, $vector:ident, $lanes:ident, $as_simd:ident, $as_mut_simd:ident, $splat:ident,
         $add:ident, $sub:ident, $mul:ident, $div:ident, $mul_add:ident, $max:ident, $less:ident,
-        $select:ident, $sum:ident, $least:literal, $round:literal, $scale:ident, $exp2:expr
+        $select:ident, $sum:ident, $least:literal, $round:literal, $scale:ident, $transposed:ident, $exp2:expr
     ) => {
         impl Real for $real {
             type Vector<S: Simd> = S::$vector;
@@ -201,10 +200,8 @@ macro_rules! real {
                 $scale(simd, value, rounded)
             }
             #[inline(always)]
-            fn transposed([a, b, c, d]: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
-                let rows = [$four::new(a), $four::new(b), $four::new(c), $four::new(d)];
-                let [a, b, c, d] = $four::transpose(rows);
-                [a.to_array(), b.to_array(), c.to_array(), d.to_array()]
+            fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+                $transposed(rows)
             }
 
             #[inline(always)]
@@ -214,6 +211,28 @@ macro_rules! real {
         }
     };
 }
+
+#[inline(always)]
+fn transposed<T: Copy>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
+    std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
+}
+
+/// By shuffles of whole registers, whatever the compiler would make of single numbers.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transposed_f32(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    use std::arch::x86_64::{__m128, _MM_TRANSPOSE4_PS};
+    // SAFETY: four numbers and a register of them are the same 16 bytes, and x86-64 always has SSE.
+    unsafe {
+        let [mut a, mut b, mut c, mut d] =
+            rows.map(|row| std::mem::transmute::<[f32; 4], __m128>(row));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        [a, b, c, d].map(|column| std::mem::transmute::<__m128, [f32; 4]>(column))
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use transposed as transposed_f32;
 
 #[inline(always)]
 fn scale_exponent_f32<S: Simd>(simd: S, value: S::f32s, rounded: S::f32s) -> S::f32s {
@@ -238,7 +257,6 @@ fn scale_exponent_f64<S: Simd>(simd: S, value: S::f64s, rounded: S::f64s) -> S::
 real!(
     f32,
     f32s,
-    f32x4,
     F32_LANES,
     as_simd_f32s,
     as_mut_simd_f32s,
@@ -255,6 +273,7 @@ real!(
     -127.0,
     12_582_912.0,
     scale_exponent_f32,
+    transposed_f32,
     &[
         0.000_155_946_78_f32,
         0.001_340_664_3,
@@ -267,7 +286,6 @@ real!(
 real!(
     f64,
     f64s,
-    f64x4,
     F64_LANES,
     as_simd_f64s,
     as_mut_simd_f64s,
@@ -284,6 +302,7 @@ real!(
     -1023.0,
     6_755_399_441_055_744.0,
     scale_exponent_f64,
+    transposed,
     &[
         4.078071929588337e-10_f64,
         7.072570412814423e-9,

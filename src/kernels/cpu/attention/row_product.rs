@@ -7,14 +7,14 @@ use pulp::Simd;
 
 use super::Real;
 use super::panel::KeySet;
-use super::rows::Rows;
+use super::rows::TensorRows;
 
 /// Rows that are worked on side by side, so that none waits for another's sum.
 const ABREAST: usize = 4;
 
 /// The dot product of a query with each of the first rows.
 #[inline(always)]
-pub(super) fn dots<T: Real, S: Simd>(simd: S, query: &[T], rows: Rows<T>, out: &mut [T]) {
+pub(super) fn dots<T: Real, S: Simd>(simd: S, query: &[T], rows: TensorRows<T>, out: &mut [T]) {
     let (several, rest) = out.as_chunks_mut::<ABREAST>();
     let whole = several.len() * ABREAST;
     for (group, out) in several.iter_mut().enumerate() {
@@ -29,7 +29,7 @@ pub(super) fn dots<T: Real, S: Simd>(simd: S, query: &[T], rows: Rows<T>, out: &
 fn dots_abreast<T: Real, S: Simd, const N: usize>(
     simd: S,
     query: &[T],
-    rows: Rows<T>,
+    rows: TensorRows<T>,
     first: usize,
 ) -> [T; N] {
     let vectors = T::vectors::<S>(query);
@@ -58,7 +58,7 @@ fn dots_abreast<T: Real, S: Simd, const N: usize>(
 pub(super) fn add_weighted<T: Real, S: Simd>(
     simd: S,
     weights: &[T],
-    rows: Rows<T>,
+    rows: TensorRows<T>,
     skipped: KeySet,
     out: &mut [T],
 ) {
@@ -91,7 +91,7 @@ pub(super) fn add_weighted<T: Real, S: Simd>(
 fn add_columns<T: Real, S: Simd, const N: usize>(
     simd: S,
     weights: &[T],
-    rows: Rows<T>,
+    rows: TensorRows<T>,
     skipped: KeySet,
     out: &mut [T::Vector<S>],
     at: usize,

@@ -10,7 +10,7 @@ use super::strided::Strided;
 
 /// One row of a tensor where it lies.
 #[derive(Clone, Copy)]
-pub(super) struct Row<'a, T> {
+pub(super) struct TensorRow<'a, T> {
     data: &'a [T],
     step: usize,
 }
@@ -18,13 +18,13 @@ pub(super) struct Row<'a, T> {
 impl<'a, T: Real> Strided<'a, T> {
     /// Row `[batch, head, row]`.
     #[inline]
-    pub(super) fn row(&self, [batch, head, row]: [usize; 3]) -> Row<'a, T> {
+    pub(super) fn row(&self, [batch, head, row]: [usize; 3]) -> TensorRow<'a, T> {
         let start = batch * self.strides[0] + head * self.strides[1] + row * self.strides[2];
-        Row { data: self.data.get(start..).unwrap_or_default(), step: self.strides[3] }
+        TensorRow { data: self.data.get(start..).unwrap_or_default(), step: self.strides[3] }
     }
 }
 
-impl<'a, T: Real> Row<'a, T> {
+impl<'a, T: Real> TensorRow<'a, T> {
     /// The row in one piece: itself, or a copy.
     #[inline(always)]
     pub(super) fn whole<'b>(self, width: usize, copy: &'b mut [T]) -> &'b [T]
@@ -76,7 +76,7 @@ pub(super) fn is_finite<T: Real, S: Simd>(simd: S, row: &[T]) -> bool {
 
 /// Rows of keys or values.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a, T> {
+pub(super) struct TensorRows<'a, T> {
     pub(super) data: &'a [T],
     pub(super) step: usize,
 }
@@ -85,9 +85,9 @@ pub(super) struct Rows<'a, T> {
 /// `heads * width` apart, often a power of two, so that many compete for few places in a cache.
 const MANY_READERS: usize = 6;
 
-impl<'a, T: Real> Rows<'a, T> {
+impl<'a, T: Real> TensorRows<'a, T> {
     /// `count` rows from `[batch, head, first]` on, at least `padded` wide, for so many `readers`:
-    /// where they layout, if they can be computed with there; else a copy, padded with zeros.
+    /// where they lie, if they can be computed with there; else a copy, padded with zeros.
     #[inline(always)]
     pub(super) fn read<'b>(
         from: &Strided<'a, T>,
@@ -96,21 +96,21 @@ impl<'a, T: Real> Rows<'a, T> {
         padded: usize,
         readers: usize,
         copy: &'b mut [T],
-    ) -> Rows<'b, T>
+    ) -> TensorRows<'b, T>
     where
         'a: 'b,
     {
         let width = from.shape[3];
         let [a, b, c, step] = from.strides;
         if step == 1 && padded == width && (c == width || readers < MANY_READERS) {
-            return Rows { data: &from.data[batch * a + head * b + first * c..], step: c };
+            return TensorRows { data: &from.data[batch * a + head * b + first * c..], step: c };
         }
         if padded > 0 {
             for (row, to) in copy.chunks_exact_mut(padded).take(count).enumerate() {
                 from.row([batch, head, first + row]).copy_to(width, to, T::ONE);
             }
         }
-        Rows { data: copy, step: padded }
+        TensorRows { data: copy, step: padded }
     }
 
     #[inline(always)]
@@ -167,7 +167,7 @@ impl<'a, T: Real> Rows<'a, T> {
         finite
     }
 
-    /// A copy of the first `count` rows with zeros in place of `non_finite` ones.
+    /// A copy of the first `count` rows with zeros in place of non-finite ones.
     #[cold]
     pub(super) fn without(&self, non_finite: KeySet, count: usize, width: usize) -> Vec<T> {
         let mut copy = Vec::with_capacity(count * width);

@@ -8,12 +8,12 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::panel::{MOST_LANES, Panel};
+use super::panel::{MOST_LANES, QueryPanel};
 use super::real::exp2_minus_one;
 use super::{Inputs, Real, Strided};
 use crate::kernels::Plan;
 
-/// What order dot products into scores.
+/// What makes scores of dot products.
 #[derive(Clone, Copy)]
 pub(super) struct ScoreRule<'a, T> {
     plan: &'a Plan,
@@ -48,7 +48,7 @@ impl<'a, T: Real> ScoreRule<'a, T> {
     pub(super) fn apply<S: Simd>(
         &self,
         simd: S,
-        panel: &Panel,
+        panel: &QueryPanel,
         keys: Range<usize>,
         width: usize,
         tile: &mut [T],

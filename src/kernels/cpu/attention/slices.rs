@@ -6,7 +6,7 @@ use pulp::Arch;
 
 use super::{Real, Strided, backward as backward_pass, decode, forward as forward_pass};
 use crate::kernels::Plan;
-use crate::kernels::cpu::{memory, simd::arch};
+use crate::kernels::cpu::simd::arch;
 
 /// What attention reads: `[batch, heads, queries, head_dim]`, `[batch, kv_heads, keys, head_dim]`,
 /// `[batch, kv_heads, keys, value_dim]`, and a bias whose strides broadcast it to
@@ -63,7 +63,7 @@ pub(super) fn statistics_len(plan: &Plan) -> usize {
 pub(super) fn forward<T: Real>(plan: &Plan, inputs: &Inputs<T>) -> [Vec<T>; 2] {
     let len = plan.batch * plan.queries * plan.heads * plan.value_dim;
     // Not filled with zeros first: for a narrow window that is a good part of the time.
-    let mut out = memory::room(len);
+    let mut out = Vec::with_capacity(len);
     let mut statistics = vec![T::ZERO; statistics_len(plan)];
     let unwritten = &mut out.spare_capacity_mut()[..len];
     forward_on(arch(), plan, inputs, unwritten, &mut statistics);

@@ -50,12 +50,4 @@ impl<'a, T> Strided<'a, T> {
         let [_, b, c, d] = shape;
         Self::new(data, shape, [b * c * d, c * d, d, 1])
     }
-
-    #[cfg(test)]
-    pub(super) fn get(&self, index: [usize; 4]) -> T
-    where
-        T: Copy,
-    {
-        self.data[offset(&self.strides, index)]
-    }
 }

@@ -34,7 +34,7 @@ pub(super) fn for_each<T: Real>(
         }
         T::buffer().set(workspace.buffer);
     };
-    let least = if threads::is_awake() { WORTH_CALLING } else { WORTH_WAKING };
+    let least = if threads::has_helpers() { WORTH_CALLING } else { WORTH_WAKING };
     let threads = count.min(1 + work / least).min(rayon::current_num_threads());
     if threads <= 1 {
         return run();

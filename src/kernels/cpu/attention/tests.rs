@@ -5,7 +5,7 @@ use pulp::Arch;
 
 use super::slices::{backward_on, forward_on, statistics_len};
 use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, real, strided};
-use crate::kernels::cpu::simd::{arch, archs};
+use crate::kernels::cpu::simd::{arch, tests::archs};
 use crate::kernels::naive::{self, Array};
 use crate::kernels::{
     HiddenCells, Plan, RowSpans, Scoring, SeededDropout, Slopes, Span, Visibility,
@@ -500,11 +500,11 @@ fn hidden_cannot_be_felt(case: &Case, spoil: f32) {
             }
         }
     }
-    assert!(any, "nothing hidden in {:?}", sizes_of(&case));
+    assert!(any, "nothing hidden in {:?}", sizes_of(case));
     for arch in archs() {
         let (clean, non_finite) = (data.run(case, arch), non_finite.run(case, arch));
         assert!(clean.out.iter().all(|x| x.is_finite()));
-        assert!(clean == non_finite, "{spoil} was felt, {arch:?}, {:?}", sizes_of(&case));
+        assert!(clean == non_finite, "{spoil} was felt, {arch:?}, {:?}", sizes_of(case));
     }
 }
 

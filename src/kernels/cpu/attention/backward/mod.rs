@@ -14,6 +14,7 @@
 
 mod non_finite;
 mod pass;
+mod queries;
 mod scores;
 mod step;
 mod sums;

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::super::Real;
 use super::super::panel::{KEY_TILE, KeySet};
-use super::super::rows::Rows;
-use super::scores::Scores;
+use super::super::rows::TensorRows;
+use super::scores::ScoreTile;
 use super::{BackwardPass, QuerySet};
 use crate::kernels::Plan;
 
@@ -19,17 +19,17 @@ pub(super) struct NonFinite<'a, T: Real> {
     /// Batch row, head, first query.
     pub(super) at: [usize; 3],
     pub(super) keys: Range<usize>,
-    pub(super) key: Rows<'a, T>,
+    pub(super) key: TensorRows<'a, T>,
 }
 
 impl<T: Real> NonFinite<'_, T> {
-    /// Adds what non_finite queries give to keys and values, and non_finite keys to queries.
+    /// Adds what non-finite queries give to keys and values, and non-finite keys to queries.
     #[cold]
     #[inline(never)]
     pub(super) fn add(
         &self,
-        scores: &Scores<T>,
-        weights: &Scores<T>,
+        scores: &ScoreTile<T>,
+        weights: &ScoreTile<T>,
         (queries, keys): (QuerySet, KeySet),
         inverses: &[T],
         [d_query, d_key, d_value]: [&mut [T]; 3],

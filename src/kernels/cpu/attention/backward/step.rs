@@ -6,19 +6,19 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::super::Real;
-use super::super::panel::{KeySet, Panel};
+use super::super::panel::{KeySet, QueryPanel};
 use super::super::real::exp2;
-use super::super::rows::Rows;
-use super::super::tile_product::{Accumulate, Layout, Left, Product, Right};
+use super::super::rows::TensorRows;
+use super::super::tile_product::{Init, Left, LeftLayout, Product, Right};
 use super::BackwardPass;
 
 /// What a panel computes from and to.
 pub(super) struct PanelStep<'a, T: Real> {
     pub(super) pass: &'a BackwardPass<'a, T>,
-    pub(super) panel: &'a Panel<'a>,
+    pub(super) panel: &'a QueryPanel<'a>,
     pub(super) keys: Range<usize>,
-    pub(super) key: Rows<'a, T>,
-    pub(super) value: Rows<'a, T>,
+    pub(super) key: TensorRows<'a, T>,
+    pub(super) value: TensorRows<'a, T>,
     /// `[head_dim][width]`
     pub(super) query: &'a [T],
     /// `[value_dim][width]`
@@ -49,20 +49,20 @@ impl<T: Real> PanelStep<'_, T> {
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
             depth: plan.head_dim,
-            left: Left { data: self.key.data, layout: Layout::Rows(self.key.step) },
+            left: Left { data: self.key.data, layout: LeftLayout::Rows(self.key.step) },
             right: Right { data: self.query, step: width },
             out: self.scores,
             row: width,
-            accumulate: Accumulate::Zero,
+            init: Init::Zero,
         });
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
             depth: plan.value_dim,
-            left: Left { data: self.value.data, layout: Layout::Rows(self.value.step) },
+            left: Left { data: self.value.data, layout: LeftLayout::Rows(self.value.step) },
             right: Right { data: self.d_out, step: width },
             out: self.d_weights,
             row: width,
-            accumulate: Accumulate::Zero,
+            init: Init::Zero,
         });
         let keys = || self.keys.clone();
         let rule = &self.pass.rule;

@@ -15,7 +15,7 @@ pub(super) struct BiasSum<'a, T> {
 pub(super) struct SharedBias<'a, T> {
     pub(super) sum: SharedSlice<'a, T>,
     pub(super) strides: [usize; 4],
-    /// Heads or batch rows share the bias, so all tasks have to take order.
+    /// Heads or batch rows share the bias, so all tasks wait for each other.
     pub(super) by_all: bool,
 }
 

@@ -6,13 +6,14 @@ use pulp::{Simd, WithSimd};
 
 use super::super::Real;
 use super::super::ordered_sum::TaskPlace;
-use super::super::panel::{KEY_TILE, KeySet, Panel};
-use super::super::rows::{Rows, is_finite, transpose};
+use super::super::panel::{KEY_TILE, KeySet, QueryPanel};
+use super::super::rows::TensorRows;
 use super::super::strided::{offset, result_row};
 use super::super::tasks::Workspace;
 use super::super::tile_product::Right;
 use super::non_finite::NonFinite;
-use super::scores::Scores;
+use super::queries::{Queries, TaskSizes};
+use super::scores::ScoreTile;
 use super::step::PanelStep;
 use super::{BackwardPass, QUERY_TILE, QuerySet};
 use crate::kernels::Plan;
@@ -21,44 +22,6 @@ pub(super) struct QueryTask<'a, T: Real> {
     pub(super) pass: &'a BackwardPass<'a, T>,
     pub(super) task: usize,
     pub(super) workspace: &'a mut Workspace<T>,
-}
-
-/// TaskSizes of a task: all widths in numbers, rows padded to whole vectors.
-#[derive(Clone, Copy)]
-struct TaskSizes {
-    batch: usize,
-    head: usize,
-    kv_head: usize,
-    /// First query and number of queries.
-    first: usize,
-    count: usize,
-    /// Queries in a panel, and all of them padded.
-    panel: usize,
-    width: usize,
-    key_pad: usize,
-    value_pad: usize,
-}
-
-impl TaskSizes {
-    /// The queries of the panel that starts at `start`, counted and padded.
-    fn panel_at(&self, start: usize) -> (usize, usize) {
-        (self.panel.min(self.count - start), self.panel.min(self.width - start))
-    }
-}
-
-/// What a task knows of its queries.
-struct Queries<'a, T> {
-    /// Panels of `[head_dim][panel]`, and of `[value_dim][panel]` times `scale / sum`.
-    columns: &'a mut [T],
-    d_out_columns: &'a mut [T],
-    /// `[count][key_pad]`, and `[count][value_pad]` times `1 / sum`; non_finite ones are zero.
-    rows: &'a mut [T],
-    d_out_rows: &'a mut [T],
-    /// `[width]` each: the maximum, `delta / sum`, `1 / sum`, `scale / sum`.
-    maxima: &'a mut [T],
-    deltas: &'a mut [T],
-    inverses: &'a mut [T],
-    column_factors: &'a mut [T],
 }
 
 /// What a task computes for a tile of keys.
@@ -174,7 +137,7 @@ impl<T: Real> WithSimd for QueryTask<'_, T> {
             .step_by(panel)
             .map(|start| {
                 let at = [batch, head, first + start];
-                Panel::new(pass.plan, at, sizes.panel_at(start).0, &pass.bounds[batch])
+                QueryPanel::new(pass.plan, at, sizes.panel_at(start).0, &pass.bounds[batch])
             })
             .collect();
         let visited = pass.visited_by(batch, tile);
@@ -208,64 +171,11 @@ impl<T: Real> WithSimd for QueryTask<'_, T> {
     }
 }
 
-impl<T: Real> Queries<'_, T> {
-    /// Reads queries, upstream gradients and row statistics; returns the queries of which either
-    /// row is not finite.
-    #[inline(always)]
-    fn load<S: Simd>(&mut self, simd: S, pass: &BackwardPass<T>, sizes: &TaskSizes) -> QuerySet {
-        let Plan { heads, queries, head_dim, value_dim, .. } = *pass.plan;
-        let TaskSizes { batch, head, first, count, key_pad, value_pad, .. } = *sizes;
-        let keep = pass.plan.dropout.map_or(1.0, |dropout| dropout.scale());
-        let unit = if pass.rule.plain { pass.plan.scoring.scale } else { 1.0 };
-        for lane in 0..sizes.width {
-            let row = (batch * heads + head) * queries + first + lane.min(count - 1);
-            let sum = pass.sums[row].to_f64();
-            // a dead row has no sum; lanes behind the last query are like it
-            let inverse = if sum == 0.0 || lane >= count { 0.0 } else { 1.0 / sum };
-            let max = pass.maxima[row];
-            self.maxima[lane] = if max < T::LEAST { T::ZERO } else { max };
-            self.inverses[lane] = T::of_f64(inverse * keep);
-            self.column_factors[lane] = T::of_f64(inverse * unit * keep);
-            self.deltas[lane] = pass.deltas[row];
-            self.deltas[lane] *= T::of_f64(inverse * unit);
-        }
-        let mut non_finite: QuerySet = 0;
-        for lane in 0..count {
-            let at = [batch, head, first + lane];
-            let query = &mut self.rows[lane * key_pad..][..key_pad];
-            let d_out = &mut self.d_out_rows[lane * value_pad..][..value_pad];
-            let alive = if self.inverses[lane] == T::ZERO { T::ZERO } else { T::ONE };
-            pass.inputs.query.row(at).copy_to(head_dim, query, alive);
-            pass.d_out.row(at).copy_to(value_dim, d_out, self.inverses[lane]);
-            if !(is_finite(simd, query) && is_finite(simd, d_out)) {
-                non_finite |= 1 << lane;
-                query.fill(T::ZERO);
-                d_out.fill(T::ZERO);
-            }
-        }
-        for start in (0..sizes.width).step_by(sizes.panel) {
-            let (queries, width) = sizes.panel_at(start);
-            let at = [batch, head, first + start];
-            let columns = &mut self.columns[start * head_dim..][..width * head_dim];
-            transpose(&pass.inputs.query, at, queries, columns, width);
-            let columns = &mut self.d_out_columns[start * value_dim..][..width * value_dim];
-            transpose(&pass.d_out, at, queries, columns, width);
-            let factors = T::vectors::<S>(&self.column_factors[start..][..width]);
-            for column in columns.chunks_exact_mut(width) {
-                for (x, &factor) in T::vectors_mut::<S>(column).iter_mut().zip(factors) {
-                    *x = T::mul(simd, *x, factor);
-                }
-            }
-        }
-        non_finite
-    }
-}
-
 /// The task at one tile of keys.
 struct Visit<'a, T: Real> {
     pass: &'a BackwardPass<'a, T>,
     sizes: TaskSizes,
-    panels: &'a [Panel<'a>],
+    panels: &'a [QueryPanel<'a>],
     /// For each panel what it sees of the tile, counted from the tile's first key.
     seen: &'a [Range<usize>],
     keys: Range<usize>,
@@ -293,9 +203,9 @@ impl<T: Real> Visit<'_, T> {
         let at = [batch, kv_head, self.keys.start];
         let readers = self.panels.len();
         let copy = &mut *buffers.key_copy;
-        let key = Rows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
+        let key = TensorRows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
         let copy = &mut *buffers.value_copy;
-        let value = Rows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
+        let value = TensorRows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
         if self.seen.iter().any(|seen| seen.len() < count_keys) {
             weights[..count_keys * width].fill(T::ZERO);
             d_scores[..count_keys * width].fill(T::ZERO);
@@ -335,7 +245,7 @@ impl<T: Real> Visit<'_, T> {
             };
             partial |= hidden << seen.start;
         }
-        let scores = Scores {
+        let scores = ScoreTile {
             data: d_scores,
             row: width,
             keys: count_keys,
@@ -343,7 +253,7 @@ impl<T: Real> Visit<'_, T> {
             seen: self.seen,
             panel,
         };
-        let kept = Scores { data: weights, ..scores };
+        let kept = ScoreTile { data: weights, ..scores };
         scores.by_key(simd, Right { data: queries.rows, step: key_pad }, key_pad, d_key);
         kept.by_key(simd, Right { data: queries.d_out_rows, step: value_pad }, value_pad, d_value);
         let non_finite_keys = key.non_finite(simd, partial, head_dim);
@@ -383,7 +293,7 @@ impl<T: Real> Visit<'_, T> {
                 if let Some(sum) = sum {
                     let at = result_row([kv_heads, keys, dim], [batch, kv_head, key]);
                     // SAFETY: only tasks of this batch row and key/value head touch this row, and
-                    // it is the next in order.
+                    // it is its place in the order.
                     let row = unsafe { sum.slice(at, dim) };
                     row.iter_mut().zip(&part[index * pad..]).for_each(|(to, &x)| *to += x);
                 }
@@ -394,7 +304,7 @@ impl<T: Real> Visit<'_, T> {
                 for (lane, &d_score) in row[..count].iter().enumerate() {
                     let at = offset(&bias.strides, [batch, head, first + lane, key]);
                     // SAFETY: a bias of its own for each batch row and head is touched by tasks of
-                    // this key/value head alone; else all tasks take order.
+                    // this key/value head alone; else all tasks wait for each other.
                     let sum = unsafe { bias.sum.slice(at, 1) };
                     sum[0] += d_score;
                 }
