@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn_decoder::generation::{GenerationConfig, SamplingConfig};
 use burn_decoder::import::Precision;
 use clap::{Parser, ValueEnum};
 use shared::Backend;
@@ -10,10 +9,13 @@ use shared::Backend;
 /// Lets a published model speak.
 ///
 /// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi,
-/// gpt_neox, olmo2) and goes on from each prompt.
+/// gpt_neox, olmo2) and goes on from each prompt. How tokens are chosen is taken from
+/// generation_config.json where the options do not say it. An option given twice takes the last;
+/// --prompt takes all.
 #[derive(Parser, Debug)]
-#[command(name = "generate", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done; 1 the logits of --parity do not agree; 2 bad input.")]
+#[command(name = "generate", version, max_term_width = 100, args_override_self = true)]
+#[command(after_help = "Exit codes: 0 done; 1 the logits of --parity do not agree; 2 bad input; \
+                        3 standard output can't be written.")]
 pub struct Args {
     /// Folder with config.json, model.safetensors (or its shards) and tokenizer.json.
     #[arg(long, value_name = "FOLDER")]
@@ -35,23 +37,23 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = PrecisionChoice::F32)]
     pub precision: PrecisionChoice,
     /// The most tokens to write behind each prompt.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = number::at_least_one)]
     pub max_new_tokens: usize,
-    /// Draws tokens at this temperature; without it the likeliest is taken.
-    #[arg(long)]
+    /// Draws tokens at this temperature; at 0 the likeliest is taken.
+    #[arg(long, allow_negative_numbers = true, value_parser = parsed(number::temperature))]
     pub temperature: Option<f64>,
-    /// Draws from this many likeliest tokens only.
+    /// Draws from this many likeliest tokens only; from all at 0.
     #[arg(long)]
     pub top_k: Option<usize>,
-    /// Draws from the likeliest tokens only that have this probability together.
-    #[arg(long)]
+    /// Draws from the likeliest tokens only that have this probability together; from all at 1.
+    #[arg(long, allow_negative_numbers = true, value_parser = parsed(number::top_p))]
     pub top_p: Option<f64>,
     /// Draws from tokens only that are at least this many times as likely as the likeliest.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = parsed(number::min_p))]
     pub min_p: Option<f64>,
     /// Makes tokens less likely that are there already, if above 1.
-    #[arg(long, default_value_t = 1.0)]
-    pub repetition_penalty: f64,
+    #[arg(long, allow_negative_numbers = true, value_parser = parsed(number::penalty))]
+    pub repetition_penalty: Option<f64>,
     /// Seed of the draws: the same seed gives the same text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -60,7 +62,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub parity: Option<PathBuf>,
     /// The greatest difference of two logits that --parity lets pass.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
+    #[arg(value_parser = parsed(number::tolerance))]
     pub tolerance: f64,
 }
 
@@ -87,18 +90,55 @@ impl Args {
             PrecisionChoice::Bf16 => Precision::Bf16,
         }
     }
+}
 
-    /// How tokens are chosen, and where a text ends.
-    pub fn generation(&self, stop_tokens: &[u32]) -> GenerationConfig {
-        let sampling = SamplingConfig::new()
-            .with_temperature(self.temperature)
-            .with_top_k(self.top_k)
-            .with_top_p(self.top_p)
-            .with_min_p(self.min_p)
-            .with_repetition_penalty(self.repetition_penalty)
-            .with_seed(self.seed);
-        GenerationConfig::new(self.max_new_tokens)
-            .with_sampling(sampling)
-            .with_stop_tokens(stop_tokens.to_vec())
+/// A parser of numbers that `check` lets pass.
+fn parsed(
+    check: fn(f64) -> Result<f64, String>,
+) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse() {
+        Ok(number) => check(number),
+        Err(_) => Err(format!("expected a number, got {text}")),
+    }
+}
+
+/// What the numbers of the command line and of `generation_config.json` must be.
+pub mod number {
+    /// Of tokens.
+    pub fn at_least_one(text: &str) -> Result<usize, String> {
+        match text.parse() {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(format!("expected a whole number of at least 1, got {text}")),
+        }
+    }
+
+    pub fn temperature(t: f64) -> Result<f64, String> {
+        expect(t.is_finite() && t >= 0.0, "a finite number of at least 0", t)
+    }
+
+    pub fn count(k: f64) -> Result<f64, String> {
+        expect(k >= 0.0 && k.fract() == 0.0 && k < 1e15, "a whole number of at least 0", k)
+    }
+
+    pub fn top_p(p: f64) -> Result<f64, String> {
+        expect(p > 0.0 && p <= 1.0, "a probability above 0 and of at most 1", p)
+    }
+
+    pub fn min_p(p: f64) -> Result<f64, String> {
+        expect((0.0..=1.0).contains(&p), "a share from 0 to 1", p)
+    }
+
+    /// Logits are f32, in which a penalty that is too large or too small would be no number.
+    pub fn penalty(r: f64) -> Result<f64, String> {
+        let narrow = r as f32;
+        expect(narrow.is_normal() && narrow > 0.0, "a number above 0 that f32 has", r)
+    }
+
+    pub fn tolerance(t: f64) -> Result<f64, String> {
+        expect(t >= 0.0, "a number of at least 0", t)
+    }
+
+    fn expect(holds: bool, expected: &str, got: f64) -> Result<f64, String> {
+        if holds { Ok(got) } else { Err(format!("expected {expected}, got {got}")) }
     }
 }

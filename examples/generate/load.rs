@@ -5,31 +5,32 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_decoder::import::LoadOptions;
-use burn_decoder::import::hugging_face::{self, Loaded};
+use burn_decoder::import::hugging_face::{Checkpoint, Loaded};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::Failure;
-use super::args::Args;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::output::tell;
 
 /// The model of the folder.
-pub fn load(args: &Args, device: &Device) -> Result<Loaded, Failure> {
-    let style = "loading {bar:40} {bytes} of {total_bytes}";
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
+pub fn load(checkpoint: Checkpoint, args: &Args, device: &Device) -> Result<Loaded, Failure> {
+    let style = ProgressStyle::with_template("loading {bar:40} {bytes} of {total_bytes}");
+    let bar = ProgressBar::new(0).with_style(style.expect("the template is one of indicatif's"));
     let shown = bar.clone();
     let options = LoadOptions::new().with_precision(args.precision()).with_progress(move |at| {
         shown.set_length(at.of_bytes);
         shown.set_position(at.bytes);
     });
     let begin = Instant::now();
-    let loaded = hugging_face::load(&args.model, device, options);
+    let loaded = checkpoint.load(device, options);
     bar.finish_and_clear();
     let loaded = loaded?;
-    eprintln!(
+    tell(format_args!(
         "{}: {} parameters, {} read in {:.1} s",
         args.model.display(),
         loaded.model.num_params(),
         HumanBytes(bar.position()),
         begin.elapsed().as_secs_f64()
-    );
+    ));
     Ok(loaded)
 }

@@ -12,53 +12,62 @@
 
 mod args;
 mod chat;
+mod failure;
+mod files;
 mod load;
+mod output;
+mod prompts;
+mod sampling;
 mod speak;
+mod tokenizer;
+
 #[cfg(test)]
 mod tests;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
+use burn_decoder::import::hugging_face::Checkpoint;
 use burn_decoder::import::parity;
 use clap::Parser;
 use mimalloc::MiMalloc;
 
-pub use args::Args;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::output::{Output, tell};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
-
-/// What the user is told when something is wrong.
-pub type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     match run(&Args::parse(), &mut stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
+        Err(failure) => {
+            tell(format_args!("error: {failure}"));
+            ExitCode::from(failure.code())
         }
     }
 }
 
 /// Does what the arguments say, and prints to `out`. Gives whether all that was compared agrees.
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
+fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
+    let out = &mut Output::new(out);
     let device = args.backend.device("generate")?;
     // Whatever can be wrong without the weights is found before they are read.
+    let checkpoint = Checkpoint::open(&args.model)?;
     let voice = match args.prompt.is_empty() {
         true => None,
-        false => Some(speak::Voice::open(args)?),
+        false => Some(speak::Voice::open(args, checkpoint.config())?),
     };
     let dump = args.parity.as_ref().map(|file| parity::read(file, &device)).transpose()?;
 
-    let loaded = load::load(args, &device)?;
+    let loaded = load::load(checkpoint, args, &device)?;
     let mut agrees = true;
     for case in dump.iter().flatten() {
         let parity = case.check(&loaded.model, args.tolerance)?;
-        writeln!(out, "{parity}")?;
         agrees &= parity.agrees();
+        out.print(format_args!("{parity}\n"))?;
     }
     if let Some(voice) = voice {
         voice.speak(&loaded, args, out)?;

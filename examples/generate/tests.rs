@@ -5,23 +5,31 @@ use std::path::Path;
 
 use clap::Parser;
 use safetensors::SafeTensors;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::{Args, run};
+use crate::args::Args;
+use crate::run;
 
 /// What transformers computed, in the root of the workspace.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
 const CHECKPOINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/llama_tiny");
 
 /// A folder with the tiny Llama and a tokenizer whose token `i` is the word `wi`.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
         fs::copy(Path::new(CHECKPOINT).join(file), folder.path().join(file)).unwrap();
     }
-    let vocab: Map<_, _> = (0..61).map(|i| (format!("w{i}"), json!(i))).collect();
-    let tokenizer = json!({
+    fs::write(folder.path().join("tokenizer.json"), tokenizer(|_| None).to_string()).unwrap();
+    folder
+}
+
+/// The text of `tokenizer.json`, whose vocabulary `change` has changed.
+fn tokenizer(change: impl Fn(&mut Map<String, Value>) -> Option<Value>) -> Value {
+    let mut vocab = (0..61).map(|i| (format!("w{i}"), json!(i))).collect();
+    change(&mut vocab);
+    json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
@@ -31,19 +39,17 @@ fn folder() -> TempDir {
         "post_processor": null,
         "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w0" },
-    });
-    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    folder
+    })
 }
 
-fn parse(folder: &Path, arguments: &[&str]) -> Result<Args, clap::Error> {
+pub fn parse(folder: &Path, arguments: &[&str]) -> Result<Args, clap::Error> {
     let backend = if cfg!(feature = "ndarray") { "ndarray" } else { "flex" };
     let always = ["generate", "--backend", backend, "--model", folder.to_str().unwrap()];
     Args::try_parse_from(always.into_iter().chain(arguments.iter().copied()))
 }
 
 /// Whether what was compared agrees, and what was printed.
-fn generate(folder: &Path, arguments: &[&str]) -> Result<(bool, String), String> {
+pub fn generate(folder: &Path, arguments: &[&str]) -> Result<(bool, String), String> {
     let mut printed = Vec::new();
     let agrees = run(&parse(folder, arguments).unwrap(), &mut printed);
     let printed = String::from_utf8(printed).unwrap();
@@ -75,9 +81,31 @@ fn the_model_says_what_the_original_says() {
     let both = ["--prompt", &prompts[0], "--prompt", &prompts[1], "--max-new-tokens", "12"];
     let (_, printed) = generate(folder.path(), &both).unwrap();
     for (row, (prompt, expected)) in prompts.iter().zip(&expected).enumerate() {
-        assert!(printed.contains(&format!("[{row}] {prompt}")), "{printed}");
-        assert!(printed.contains(expected), "{expected} is not in {printed}");
+        let line = format!("[{row}] {prompt} {expected}\n");
+        assert!(printed.contains(&line), "{line:?} is not in {printed:?}");
     }
+}
+
+/// A character that the last token leaves unfinished is shown as such, and not left out.
+#[test]
+fn a_text_is_written_to_its_end() {
+    let folder = folder();
+    let (prompt, expected) = (&words("input_ids")[0], &words("greedy_ids")[0]);
+    let last = expected.split(' ').next_back().unwrap();
+    // The first of the two bytes of an é, as byte-level tokenizers write it.
+    let mut tokenizer = tokenizer(|vocab| {
+        let id = vocab.remove(last)?;
+        vocab.insert("Ã".into(), id)
+    });
+    tokenizer["decoder"] = json!({ "type": "ByteLevel", "add_prefix_space": false,
+        "trim_offsets": true, "use_regex": true });
+    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let arguments = ["--prompt", prompt, "--max-new-tokens", "12"];
+    let (_, alone) = generate(folder.path(), &arguments).unwrap();
+    assert!(alone.ends_with("\u{fffd}\n"), "{alone:?}");
+    let twice = [&arguments[..], &["--prompt", prompt]].concat();
+    let (_, batch) = generate(folder.path(), &twice).unwrap();
+    assert!(batch.contains(&alone), "{alone:?} is not in {batch:?}");
 }
 
 /// A message goes through the template of the folder, wherever that is.
@@ -113,25 +141,108 @@ fn logits_are_compared_with_a_dump() {
     assert!(!agrees && printed.contains("logits does not agree"), "{printed}");
 }
 
+/// With the words of its own kind, and before the weights are looked for: there are none.
 #[test]
-fn bad_input_is_refused() {
+fn bad_input_is_refused_before_the_weights_are_read() {
     let folder = folder();
-    assert_eq!(parse(folder.path(), &[]).unwrap_err().exit_code(), 2);
-    assert_eq!(
-        parse(folder.path(), &["--prompt", "w1", "--system", "w2"]).unwrap_err().exit_code(),
-        2
-    );
-    let nowhere = folder.path().join("nowhere");
-    for (folder, arguments, words) in [
-        (folder.path(), vec!["--prompt", "w1", "--top-k", "3"], ["top_k", "temperature"]),
-        (folder.path(), vec!["--prompt", ""], ["prompts", "an empty prompt in row 0"]),
-        (folder.path(), vec!["--prompt", "w1", "--max-new-tokens", "0"], ["max_new_tokens", "1"]),
-        (Path::new(CHECKPOINT), vec!["--prompt", "w1"], ["tokenizer.json", "expected a tokenizer"]),
-        (&nowhere, vec!["--parity", "nothing.safetensors"], ["nothing.safetensors", "expected"]),
-    ] {
-        let refused = generate(folder, &arguments).unwrap_err();
+    let folder = folder.path();
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+    fs::write(folder.join("chat_template.jinja"), "{{ raise_exception('never') }}").unwrap();
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let refused = generate(folder, arguments).unwrap_err();
         for word in words {
             assert!(refused.contains(word), "{word:?} is missing in {refused:?}");
         }
+    };
+    let prompt = ["--prompt", "w1"];
+    refused(&prompt, &["model.safetensors"]);
+    refused(&["--prompt", "w1", "--top-k", "3"], &["--top-k 3", "--temperature"]);
+    refused(&["--prompt", "w1", "--prompt", " "], &["number 2", "at least one token"]);
+    refused(&["--prompt", "w1", "--chat"], &["the model's chat template: never"]);
+    refused(&["--prompt", "w1", "--parity", "nothing.safetensors"], &["nothing.safetensors"]);
+    let write = |name: &str, value: &Value| {
+        fs::write(folder.join(name), value.to_string()).unwrap();
+    };
+    let tokenizer = tokenizer(|vocab| vocab.insert("w61".into(), json!(61)));
+    write("tokenizer.json", &tokenizer);
+    refused(&["--prompt", "w1 w61"], &["token 61", "at index 1", "0 to 60"]);
+    write("generation_config.json", &json!({ "do_sample": true, "top_p": 7 }));
+    refused(&prompt, &["generation_config.json", "top_p", "got 7"]);
+    fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    refused(&["--prompt", "w1", "--temperature", "0"], &["tokenizer.json", "a tokenizer, got"]);
+    fs::write(folder.join("config.json"), "{}").unwrap();
+    refused(&["--prompt", "w1", "--temperature", "0"], &["config.json"]);
+}
+
+/// Learned positions end: a prompt that is longer is refused by its length.
+#[test]
+fn a_prompt_beyond_the_positions_is_refused() {
+    let folder = folder();
+    let gpt2 = Path::new(FIXTURES).join("gpt2_tiny");
+    fs::copy(gpt2.join("config.json"), folder.path().join("config.json")).unwrap();
+    let text = fs::read_to_string(gpt2.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let positions = config["n_positions"].as_u64().unwrap() as usize;
+    let prompt = vec!["w1"; positions + 1].join(" ");
+    let refused = generate(folder.path(), &["--prompt", &prompt]).unwrap_err();
+    let words = format!("at most {positions} tokens");
+    assert!(refused.contains(&words) && refused.contains(&format!("got {}", positions + 1)));
+}
+
+#[test]
+fn arguments_are_checked_one_by_one() {
+    let folder = folder();
+    let refused = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["--prompt", "w1"].iter().chain(arguments).copied().collect();
+        let refused = parse(folder.path(), &arguments).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        refused.to_string()
+    };
+    assert_eq!(parse(folder.path(), &[]).unwrap_err().exit_code(), 2);
+    refused(&["--system", "w2"]);
+    for (option, value, expected) in [
+        ("--max-new-tokens", "0", "at least 1, got 0"),
+        ("--temperature", "-1", "at least 0, got -1"),
+        ("--temperature", "NaN", "at least 0, got NaN"),
+        ("--temperature", "inf", "a finite number"),
+        ("--temperature", "hot", "expected a number, got hot"),
+        ("--top-p", "0", "above 0 and of at most 1, got 0"),
+        ("--top-p", "1.5", "above 0 and of at most 1, got 1.5"),
+        ("--min-p", "-0.5", "from 0 to 1, got -0.5"),
+        ("--repetition-penalty", "0", "above 0"),
+        ("--repetition-penalty", "1e300", "that f32 has"),
+        ("--repetition-penalty", "1e-300", "that f32 has"),
+        ("--tolerance", "NaN", "at least 0, got NaN"),
+    ] {
+        let words = refused(&[option, value]);
+        assert!(words.contains(option) && words.contains(expected), "{words}");
     }
+}
+
+#[test]
+fn the_last_of_an_option_counts_and_all_prompts() {
+    let folder = folder();
+    let twice = ["--prompt", "w1", "--chat", "--max-new-tokens", "3", "--system", "a", "--prompt"];
+    let twice = [&twice[..], &["w2", "--max-new-tokens", "5", "--chat", "--system", "b"]].concat();
+    let args = parse(folder.path(), &twice).unwrap();
+    assert_eq!((args.max_new_tokens, args.system.as_deref()), (5, Some("b")));
+    assert_eq!(args.prompt, ["w1", "w2"]);
+}
+
+/// Draws as the file says are those of the same options, and options go before it.
+#[test]
+fn the_generation_config_of_the_folder_is_used() {
+    let folder = folder();
+    let prompt = &words("input_ids")[0];
+    let said = |options: &[&str]| {
+        let arguments = [&["--prompt", prompt, "--max-new-tokens", "12"], options].concat();
+        generate(folder.path(), &arguments).unwrap().1
+    };
+    let drawn = ["--temperature", "2", "--top-k", "40", "--top-p", "0.9", "--seed", "3"];
+    let (greedy, drawn) = (said(&[]), said(&drawn));
+    assert_ne!(greedy, drawn);
+    let file = json!({ "do_sample": true, "temperature": 2.0, "top_k": 40, "top_p": 0.9 });
+    fs::write(folder.path().join("generation_config.json"), file.to_string()).unwrap();
+    assert_eq!(said(&["--seed", "3"]), drawn);
+    assert_eq!(said(&["--temperature", "0"]), greedy);
 }

@@ -37,6 +37,11 @@ impl Alibi {
         &self.slopes
     }
 
+    /// The same, shared.
+    pub(super) fn shared_slopes(&self) -> Arc<[f64]> {
+        self.slopes.clone()
+    }
+
     /// The bias of every cell of `grid`: `[1, heads, queries, keys]`.
     pub(super) fn bias(&self, grid: &Grid, device: &Device, dtype: DType) -> Tensor<4> {
         // Positions relative to the first query: exact in f32 for 2^24 tokens either way.

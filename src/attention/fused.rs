@@ -4,7 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{AttentionOutput, Score, dropout::Dropout};
-use crate::kernels::{self, FusedAttention, Optional, Plan};
+use crate::kernels::{self, Extra, FusedAttention, Optional, Plan, Scoring, Slopes};
 use crate::mask::LoweredMask;
 
 /// Whether [`attention`] runs on `device` for elements of `dtype`.
@@ -23,21 +23,34 @@ pub(super) fn attention(
     score: &Score,
     dropout: Option<Dropout>,
 ) -> AttentionOutput<4> {
+    let ([batch, heads, queries, head_dim], [_, kv_heads, keys, _]) = (query.dims(), key.dims());
+    let grid = mask.grid();
+    let slopes = score.alibi.as_ref().map(|alibi| Slopes {
+        slopes: alibi.shared_slopes(),
+        first_query: grid.query_position(0),
+        key_positions: grid.listed_key_positions(),
+    });
     let plan = Plan {
-        mask: mask.clone(),
-        scale: score.scale_for(query.dims()[3]),
-        softcap: score.softcap,
-        alibi: score.alibi.clone(),
+        batch,
+        heads,
+        kv_heads,
+        queries,
+        keys,
+        head_dim,
+        value_dim: value.dims()[3],
+        visibility: mask.visibility.clone(),
+        scoring: Scoring { scale: score.scale_for(head_dim), softcap: score.softcap, slopes },
         dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
-        biased: score.bias.is_some(),
     };
-    let output = Tensor::from_dispatch(Dispatch::fused_attention(
+    let extra =
+        Extra { bias: Optional::of(score.bias.clone()), sinks: Optional::of(score.sinks.clone()) };
+    let (output, _) = Dispatch::attention_forward(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        Optional::of(score.bias.clone()),
-        Optional::of(score.sinks.clone()),
+        extra,
         plan,
-    ));
+    );
+    let output = Tensor::from_dispatch(output);
     AttentionOutput { output, weights: None }
 }

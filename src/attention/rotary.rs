@@ -17,7 +17,7 @@ use burn::config::Config;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::rotary_scaling::{RotaryScaling, frequencies};
-use crate::kernels::{self, Turn};
+use crate::kernels::{self, Rotation};
 use crate::mask::Grid;
 use crate::sequence::PositionIds;
 use crate::{Error, Result};
@@ -99,12 +99,14 @@ impl Rotary {
             [self.amplitude * cos, self.amplitude * sin]
         };
         let of_position = |position: i64| self.frequencies.iter().map(move |f| position as f64 * f);
-        let turns = positions.flat_map(of_position).map(turn).collect();
+        let turns: Arc<[[f64; 2]]> = positions.flat_map(of_position).map(turn).collect();
+        let narrow = [0, 1].map(|side| turns.iter().map(|turn| turn[side] as f32).collect());
         Angles {
             rows,
             pairs: self.frequencies.len(),
             layout: self.layout,
             turns,
+            narrow,
             tensors: Arc::default(),
         }
     }
@@ -119,6 +121,8 @@ pub(crate) struct Angles {
     layout: RotaryLayout,
     /// Cosine and sine of each pair of each token, `[rows, tokens, pairs]` row-major.
     turns: Arc<[[f64; 2]]>,
+    /// Cosines, then sines in f32, for the kernel on the CPU.
+    narrow: [Arc<[f32]>; 2],
     /// The same on a device, `[rows, tokens, 1, pairs]` each, for the first one that asks.
     tensors: Arc<OnceLock<[Tensor<4>; 2]>>,
 }
@@ -132,14 +136,14 @@ impl Angles {
     /// - output: the same
     pub(crate) fn turn(&self, x: Tensor<3>, head_dim: usize) -> Tensor<3> {
         if kernels::runs_on(&x) {
-            let turn = Turn {
+            let rotation = Rotation {
                 rows: self.rows,
                 pairs: self.pairs,
                 head_dim,
                 interleaved: self.layout == RotaryLayout::Interleaved,
-                turns: self.turns.clone(),
+                table: self.narrow.clone(),
             };
-            return kernels::turn(x, turn);
+            return kernels::rotate(x, rotation);
         }
         let [batch, tokens, width] = x.dims();
         let x = x.reshape([batch, tokens, width / head_dim, head_dim]); // [batch, tokens, heads, head_dim]

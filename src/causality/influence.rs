@@ -82,7 +82,7 @@ impl Influence {
         Self { row, length, promised: list(promised), moved: list(moved) }
     }
 
-    fn verdict(&self, query: usize, key: usize) -> CellState {
+    fn state(&self, query: usize, key: usize) -> CellState {
         let cell = query * self.length + key;
         CellState::of(self.promised[cell], self.moved[cell])
     }
@@ -93,11 +93,11 @@ impl Influence {
         CellState::of(promised, promised)
     }
 
-    /// The worst verdict of a square block of cells.
+    /// The worst state of a square block of cells.
     fn worst(&self, query: usize, key: usize, side: usize) -> CellState {
         let upto = |start: usize| start..(start + side).min(self.length);
         let cells = upto(query).flat_map(|query| upto(key).map(move |key| (query, key)));
-        cells.map(|(query, key)| self.verdict(query, key)).max().unwrap_or(CellState::Quiet)
+        cells.map(|(query, key)| self.state(query, key)).max().unwrap_or(CellState::Quiet)
     }
 
     /// The promised mask and the influence seen, side by side, as an SVG file. Short sequences say
@@ -122,14 +122,14 @@ impl Influence {
         let cells = 0..self.length * self.length;
         let tip = |cell: usize| {
             let (query, key) = (cell / self.length, cell % self.length);
-            format!("query {query}, key {key}: {}", self.verdict(query, key).words())
+            format!("query {query}, key {key}: {}", self.state(query, key).words())
         };
         let tips =
             if self.length <= MOST_WITH_TIPS { cells.map(tip).collect() } else { Vec::new() };
-        let legend = CellState::ALL.into_iter().map(|verdict| LegendEntry {
-            paint: verdict.paint(),
+        let legend = CellState::ALL.into_iter().map(|state| LegendEntry {
+            paint: state.paint(),
             sign: "",
-            words: verdict.words(),
+            words: state.words(),
         });
         Picture {
             title: self
@@ -164,15 +164,54 @@ impl fmt::Display for Influence {
             let seen: String = starts().map(|key| self.worst(query, key, block).symbol()).collect();
             writeln!(f, "  {promised:<width$}   {seen}")?;
         }
-        let present = |verdict: &CellState| {
+        let present = |state: &CellState| {
             let cells = 0..self.length * self.length;
-            let mut verdicts =
-                cells.map(|cell| CellState::of(self.promised[cell], self.moved[cell]));
-            verdicts.any(|other| other == *verdict)
+            let mut states = cells.map(|cell| CellState::of(self.promised[cell], self.moved[cell]));
+            states.any(|other| other == *state)
         };
-        for verdict in CellState::ALL.into_iter().filter(present) {
-            writeln!(f, "  {} {}", verdict.symbol(), verdict.words())?;
+        for state in CellState::ALL.into_iter().filter(present) {
+            writeln!(f, "  {} {}", state.symbol(), state.words())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Look-ahead, and one leak.
+    fn influence(length: usize, leak: (usize, usize)) -> Influence {
+        let cells = (0..length * length).map(|cell| (cell / length, cell % length));
+        let promised: Vec<bool> = cells.clone().map(|(query, key)| key <= query).collect();
+        let moved = cells.map(|cell| cell.1 <= cell.0 || cell == leak).collect();
+        Influence { row: Some(2), length, promised, moved }
+    }
+
+    #[test]
+    fn short_sequences_say_what_every_cell_is() {
+        let svg = influence(5, (1, 3)).to_svg();
+        assert!(svg.contains("influence, batch row 2"));
+        assert_eq!(svg.matches("</title></rect>").count(), 25);
+        assert_eq!(svg.matches("query 1, key 3: hidden, but moves: a leak").count(), 1);
+        assert_eq!(svg.matches(": promised, and moves").count(), 15);
+        // The cell, and the legend.
+        assert_eq!(svg.matches("fill=\"#d0312d\"").count(), 2);
+    }
+
+    /// One leaking cell is seen in the block that stands for it.
+    #[test]
+    fn long_sequences_are_drawn_in_blocks() {
+        let svg = influence(700, (100, 501)).to_svg();
+        assert!(svg.contains("each drawn cell is 3 queries x 3 keys"));
+        assert!(!svg.contains("query 100"));
+        assert_eq!(svg.matches("fill=\"#d0312d\"").count(), 2);
+        assert!(svg.len() < 200_000, "{} bytes", svg.len());
+    }
+
+    #[test]
+    fn nothing_to_draw() {
+        let svg = influence(0, (0, 0)).to_svg();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     }
 }

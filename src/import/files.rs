@@ -1,10 +1,10 @@
-//! Files of a checkpoint: what stands in place of a broken download, and writing that leaves the old
-//! file or the new one, whole.
+//! Files of a checkpoint: what stands in place of a broken download, and writing.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
+use crate::file::replace;
 use crate::{Error, Result};
 
 /// A path as messages have it.
@@ -70,28 +70,16 @@ pub fn not_this_file(path: &Path, expected: &str, got: String) -> Error {
     Error::File { path: show(path), expected: expected.into(), got }
 }
 
-/// Writes a file beside its place, syncs it and moves it there: a process that is killed leaves the
-/// old file or the new one, whole.
+/// Writes a file that is there whole or not at all, whenever the process is killed.
 pub fn write_whole(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".unfinished");
-    let unfinished = path.with_file_name(name);
-    let text = |error: std::io::Error| error.to_string();
-    let written = write(&unfinished)
-        .and_then(|()| File::open(&unfinished).and_then(|file| file.sync_all()).map_err(text))
-        .and_then(|()| fs::rename(&unfinished, path).map_err(text));
-    written.map_err(|got| {
-        // There may be nothing to remove; the error that counts is the first.
-        let _ = fs::remove_file(&unfinished);
-        Error::File { path: show(path), expected: "a file that can be written".into(), got }
+    replace(path, write).map_err(|got| Error::File {
+        path: show(path),
+        expected: "a file that can be written".into(),
+        got,
     })
 }
 
 /// [`write_whole`] for a text.
 pub fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_whole(path, |path| {
-        File::create(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| error.to_string())
-    })
+    write_whole(path, |path| fs::write(path, text).map_err(|error| error.to_string()))
 }

@@ -1,8 +1,9 @@
-//! One backward step for all of the crate's CPU operations, on every CPU backend.
+//! One backward step for all of the crate's operations, on every backend.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+use burn::backend::Backend;
 use burn::backend::autodiff::{
     Autodiff, NodeId,
     checkpoint::{
@@ -14,66 +15,72 @@ use burn::backend::autodiff::{
 };
 use burn::backend::tensor::FloatTensor;
 
-use super::cpu::host::Host;
+/// The inputs of an operation, some of which may be missing; the first is always there.
+pub(crate) type OperationInputs<B, const N: usize> = [Option<FloatTensor<B>>; N];
 
-/// An operation of `N` tensors with its gradient, for every CPU backend.
-pub(crate) trait Operation<const N: usize>: Clone + Debug + Send + Sync + 'static {
+/// An operation of up to `N` tensors with its gradient.
+pub(crate) trait Operation<B: Backend, const N: usize>:
+    Clone + Debug + Send + Sync + 'static
+{
     /// Whether a device with gradient checkpointing computes the output again in the backward pass
     /// instead of keeping it.
     const CHEAP: bool;
 
     /// The output, and what the backward pass needs besides the inputs.
-    fn forward<B: Host>(
-        &self,
-        inputs: [FloatTensor<B>; N],
-    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>);
+    fn forward(&self, inputs: OperationInputs<B, N>) -> (FloatTensor<B>, Vec<FloatTensor<B>>);
 
     /// The gradients of the inputs, each where `wanted`, from the gradient of the output.
-    fn backward<B: Host>(
+    fn backward(
         &self,
-        inputs: [FloatTensor<B>; N],
+        inputs: OperationInputs<B, N>,
         saved: Vec<FloatTensor<B>>,
         d_output: FloatTensor<B>,
         wanted: [bool; N],
-    ) -> [Option<FloatTensor<B>>; N];
+    ) -> OperationInputs<B, N>;
 }
 
-/// Runs the operation and records its backward step.
-pub(crate) fn record<B: Host, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
+/// Runs the operation and records its backward step. Returns what it saved, too.
+pub(crate) fn record<B: Backend, C: CheckpointStrategy, O: Operation<B, N>, const N: usize>(
     operation: O,
-    inputs: [FloatTensor<Autodiff<B, C>>; N],
-) -> FloatTensor<Autodiff<B, C>> {
-    let primitives = inputs.each_ref().map(|input| input.primitive().clone());
-    let nodes = inputs.each_ref().map(|input| input.node());
-    let step = Step { operation: operation.clone(), backend: PhantomData::<B> };
+    inputs: OperationInputs<Autodiff<B, C>, N>,
+) -> (FloatTensor<Autodiff<B, C>>, Vec<FloatTensor<B>>) {
+    let first = inputs[0].as_ref().expect("a first input");
+    // A missing input takes the first one's place in the graph; it asks for no gradient.
+    let nodes = inputs.each_ref().map(|input| input.as_ref().unwrap_or(first).node());
+    let ids = inputs.each_ref().map(|input| input.as_ref().map(|input| input.id()));
+    let primitives =
+        || inputs.each_ref().map(|input| input.as_ref().map(|input| input.primitive().clone()));
+    let step = RecordedStep { operation: operation.clone(), backend: PhantomData::<B> };
     let prep = if O::CHEAP {
-        let again = Again {
-            operation: operation.clone(),
-            inputs: inputs.each_ref().map(|input| input.id()),
-            backend: PhantomData::<B>,
-        };
-        step.prepare::<C>(nodes).memory_bound().retro_forward(again).parents(&inputs)
+        let again =
+            Recompute { operation: operation.clone(), inputs: ids, backend: PhantomData::<B> };
+        let parents = inputs.iter().flatten();
+        step.prepare::<C>(nodes).memory_bound().retro_forward(again).parents(parents)
     } else {
         step.prepare::<C>(nodes).compute_bound()
     };
     match prep.stateful() {
         OpsKind::Tracked(mut prep) => {
-            let inputs = inputs.each_ref().map(|input| prep.checkpoint(input));
-            let (output, saved) = operation.forward::<B>(primitives);
-            prep.finish((inputs, saved), output)
+            let kept =
+                inputs.each_ref().map(|input| input.as_ref().map(|input| prep.checkpoint(input)));
+            let (output, saved) = operation.forward(primitives());
+            (prep.finish((kept, saved.clone()), output), saved)
         }
-        OpsKind::UnTracked(prep) => prep.finish(operation.forward::<B>(primitives).0),
+        OpsKind::UnTracked(prep) => {
+            let (output, saved) = operation.forward(primitives());
+            (prep.finish(output), saved)
+        }
     }
 }
 
 #[derive(Debug)]
-struct Step<B, O> {
+struct RecordedStep<B, O> {
     operation: O,
     backend: PhantomData<B>,
 }
 
-impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Step<B, O> {
-    type State = ([NodeId; N], Vec<FloatTensor<B>>);
+impl<B: Backend, O: Operation<B, N>, const N: usize> Backward<B, N> for RecordedStep<B, O> {
+    type State = ([Option<NodeId>; N], Vec<FloatTensor<B>>);
 
     fn backward(
         self,
@@ -82,12 +89,13 @@ impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Step<B, O> {
         checkpointer: &mut Checkpointer,
     ) {
         let d_output = grads.consume::<B>(&ops.node);
-        let (inputs, saved) = ops.state;
-        let inputs = inputs.map(|node| checkpointer.retrieve_node_output(node));
-        let wanted = ops.parents.each_ref().map(|parent| parent.is_some());
-        let gradients = self.operation.backward::<B>(inputs, saved, d_output, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+        let (nodes, saved) = ops.state;
+        let wanted = std::array::from_fn(|i| nodes[i].is_some() && ops.parents[i].is_some());
+        let inputs = nodes.map(|node| node.map(|node| checkpointer.retrieve_node_output(node)));
+        let gradients = self.operation.backward(inputs, saved, d_output, wanted);
+        let parents = ops.parents.into_iter().zip(wanted);
+        for ((parent, wanted), gradient) in parents.zip(gradients) {
+            if let (Some(parent), true, Some(gradient)) = (parent, wanted, gradient) {
                 grads.register::<B>(parent.id, gradient);
             }
         }
@@ -96,15 +104,16 @@ impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Step<B, O> {
 
 /// Computes the output of a cheap operation again.
 #[derive(Debug)]
-struct Again<B, O, const N: usize> {
+struct Recompute<B, O, const N: usize> {
     operation: O,
-    inputs: [NodeId; N],
+    inputs: [Option<NodeId>; N],
     backend: PhantomData<B>,
 }
 
-impl<B: Host, O: Operation<N>, const N: usize> RetroForward for Again<B, O, N> {
+impl<B: Backend, O: Operation<B, N>, const N: usize> RetroForward for Recompute<B, O, N> {
     fn forward(&self, states: &mut BackwardStates, output: NodeId) {
-        let inputs = self.inputs.map(|node| states.get_state::<FloatTensor<B>>(&node));
-        states.save(output, self.operation.forward::<B>(inputs).0);
+        let inputs =
+            self.inputs.map(|node| node.map(|node| states.get_state::<FloatTensor<B>>(&node)));
+        states.save(output, self.operation.forward(inputs).0);
     }
 }

@@ -1,17 +1,26 @@
 //! Arithmetic: attention and what stands around it in a layer, as single operations with a gradient.
 //!
-//! - `plan`, `op`: what attention is asked, and the operation as Burn sees it;
-//! - `autodiff`: the one backward step;
-//! - `dropout`: random numbers that any kernel can compute again;
+//! In reading order:
+//!
+//! - `plan`, `visibility`, `dropout`: what attention is asked, as plain data;
+//! - `tiles`: which tiles of keys a tile of queries visits;
+//! - `naive`: attention in plain loops, which every kernel is tested against;
+//! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
 //! - `cpu`: the kernels for the CPU;
 //! - `backends`: one small file for each backend that they run on.
+//!
+//! All `unsafe` of the crate stands here.
 
 mod autodiff;
 mod backends;
 mod cpu;
 mod dropout;
+#[cfg(test)]
+mod naive;
 mod op;
 mod plan;
+mod tiles;
+mod visibility;
 
 #[cfg(test)]
 pub(crate) use backends::address;
@@ -19,9 +28,11 @@ pub(crate) use backends::{first_keys, supports};
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
-pub(crate) use cpu::rotation::{Turn, turn};
+pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub(crate) use cpu::threads::awake;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{FusedAttention, Optional};
-pub(crate) use plan::Plan;
+pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use plan::{Plan, Scoring, Slopes};
+pub(crate) use visibility::Visibility;
+pub use visibility::{HiddenCells, RowSpans, Span};

@@ -34,6 +34,7 @@ const MOST_IN_SVG: usize = 256;
 /// another by [`Drawing::with_panel`]. Axes too long to draw are drawn in blocks of cells, shaded by
 /// how much of them is visible; the legend says so.
 #[derive(Clone, Debug)]
+#[must_use = "a drawing is shown by Display or to_svg"]
 pub struct Drawing {
     mask: LoweredMask,
     title: Option<String>,

@@ -119,6 +119,14 @@ impl Grid {
         }
     }
 
+    /// The positions of the keys, unless key `j` stands at position `j`.
+    pub(crate) fn listed_key_positions(&self) -> Option<Arc<[i64]>> {
+        match &self.keys {
+            KeyPositions::FromZero(_) => None,
+            KeyPositions::Listed(positions) => Some(positions.clone()),
+        }
+    }
+
     /// The first key index whose position is at least `position`, or the number of keys.
     pub(crate) fn first_key_from(&self, position: i64) -> usize {
         match &self.keys {

@@ -53,10 +53,9 @@ impl Mask {
             false => Ok(()),
             true => Err(Error::Mask {
                 mask: "the model's own mask, for rows that are padded on the left",
-                expected:
-                    "parts that go by position (windows, sinks, prefixes, chunks); give what \
-                           goes by place with the input, or pad on the right"
-                        .into(),
+                expected: "rules of positions (windows, sinks, prefixes, chunks); give lengths, \
+                           documents and flags with the input, or pad on the right"
+                    .into(),
                 got: leaf.to_string(),
             }),
         })

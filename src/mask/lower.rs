@@ -33,7 +33,7 @@ impl Mask {
             return Ok(LoweredMask::all_visible(grid.clone()));
         }
         let parts = self.parts(grid)?.finish(grid);
-        Ok(LoweredMask::from_parts(grid.clone(), parts))
+        Ok(LoweredMask::new(grid.clone(), parts))
     }
 
     /// Refuses a grid that a leaf was not made for.
@@ -67,6 +67,6 @@ impl LoweredMask {
             return Ok(more);
         }
         let parts = Parts::of(self).and(Parts::of(&more), grid)?.finish(grid);
-        Ok(Self::from_parts(grid.clone(), parts))
+        Ok(Self::new(grid.clone(), parts))
     }
 }

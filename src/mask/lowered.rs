@@ -1,50 +1,39 @@
 //! What a kernel gets: a mask evaluated on a grid, as the AND of three optional parts.
 //!
-//! - *spans*: for each batch row and query one visible range of keys, or two with a gap between
-//!   them;
+//! - *row spans*: for each batch row and query one visible range of keys, or two;
 //! - *hidden keys*: `[batch, keys]`, the same for every query;
 //! - *hidden cells*: a dense rest that broadcasts to `[batch, heads, queries, keys]`.
 //!
 //! A cell is visible if it lies in its row's spans, its key is not hidden, and the cell is not
-//! hidden. All parts are plain data on the host, whatever the device; they are cheap to clone.
+//! hidden. The parts are plain data on the host, the same for every device, and cheap to clone.
 
-use std::sync::Arc;
-
+use super::Grid;
 use super::dense::Memo;
-use super::parts::FinishedParts;
-use super::{Grid, HiddenCells, RowSpans};
+use crate::kernels::{HiddenCells, RowSpans, Visibility};
 
 /// A mask on a grid, ready for a kernel. See the module for its three parts.
 #[derive(Clone, Debug)]
 pub struct LoweredMask {
     pub(crate) grid: Grid,
-    /// `[batch or 1, queries]`
-    pub(crate) spans: Option<Arc<[RowSpans]>>,
-    /// `[batch or 1, keys]`, true = hidden
-    pub(crate) hidden_keys: Option<Arc<[bool]>>,
-    pub(crate) hidden_cells: Option<HiddenCells>,
-    /// For a kernel that reads one span a row.
-    pub(crate) one_span: (Option<Arc<[super::Span]>>, Option<HiddenCells>),
-    /// The dense tensor built last: a convenience for who asks for one, no part of the mask.
+    /// The three parts, as a kernel reads them.
+    pub(crate) visibility: Visibility,
+    /// The dense tensor that was asked for last; no part of the mask.
     pub(super) memo: Memo,
 }
 
 impl LoweredMask {
     /// Every key visible to every query.
     pub fn all_visible(grid: Grid) -> Self {
-        let parts = FinishedParts { spans: None, hidden_keys: None, hidden_cells: None };
-        Self::from_parts(grid, parts)
+        Self::new(grid, Visibility::default())
     }
 
-    pub(super) fn from_parts(grid: Grid, parts: FinishedParts) -> Self {
-        let FinishedParts { spans, hidden_keys, hidden_cells } = parts;
-        let one_span = super::parts::one_span_each(&grid, spans.as_deref(), hidden_cells.as_ref());
-        Self { grid, spans, hidden_keys, hidden_cells, one_span, memo: Memo::default() }
+    pub(super) fn new(grid: Grid, visibility: Visibility) -> Self {
+        Self { grid, visibility, memo: Memo::default() }
     }
 
     /// Whether nothing is hidden.
     pub fn is_all_visible(&self) -> bool {
-        self.spans.is_none() && self.hidden_keys.is_none() && self.hidden_cells.is_none()
+        self.visibility.is_all_visible()
     }
 
     /// Whether the query may see the key.
@@ -60,14 +49,14 @@ impl LoweredMask {
             self.grid
         );
         // The axis of the batch is full or 1, and of size 1 it starts over for every row.
-        let in_spans = self
+        let in_span = self
             .spans()
             .is_none_or(|spans| spans[(batch * queries + query) % spans.len()].contains(key));
         let key_hidden =
             self.hidden_keys().is_some_and(|hidden| hidden[(batch * keys + key) % hidden.len()]);
         let cell_hidden =
             self.hidden_cells().is_some_and(|cells| cells.is_hidden(batch, head, query, key));
-        in_spans && !key_hidden && !cell_hidden
+        in_span && !key_hidden && !cell_hidden
     }
 
     /// The grid that the mask was lowered on.
@@ -77,16 +66,16 @@ impl LoweredMask {
 
     /// The visible spans of each query, `[batch or 1, queries]` row-major, if there are spans.
     pub fn spans(&self) -> Option<&[RowSpans]> {
-        self.spans.as_deref()
+        self.visibility.spans.as_deref()
     }
 
     /// The keys hidden from every query, `[batch or 1, keys]` row-major, if there are any.
     pub fn hidden_keys(&self) -> Option<&[bool]> {
-        self.hidden_keys.as_deref()
+        self.visibility.hidden_keys.as_deref()
     }
 
     /// The dense rest, if there is one.
     pub fn hidden_cells(&self) -> Option<&HiddenCells> {
-        self.hidden_cells.as_ref()
+        self.visibility.hidden_cells.as_ref()
     }
 }

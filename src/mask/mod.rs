@@ -14,11 +14,10 @@
 //! of whatever takes or gives one.
 //!
 //! In reading order: `grid`, `rule` and its `tree`, the `leaves`, `left_padded`, `expression`;
-//! `span`, `cells` and `lowered` (what a kernel gets), `lower`, `parts` and `array` (how it comes
-//! about), `dense`; `questions`, `why`; `past` and `rows`, for caches; `draw`; `modules`.
+//! `lowered` (what a kernel gets), `lower`, `parts`, `row_spans` and `array` (how it comes about),
+//! `dense`; `questions`, `why`; `past` and `rows`, for caches; `draw`; `modules`.
 
 mod array;
-mod cells;
 mod dense;
 mod draw;
 mod expression;
@@ -34,11 +33,10 @@ mod questions;
 mod row_spans;
 mod rows;
 mod rule;
-mod span;
 mod tree;
 mod why;
 
-pub use cells::HiddenCells;
+pub use crate::kernels::{HiddenCells, RowSpans, Span};
 pub use draw::Drawing;
 pub use grid::Grid;
 pub use lowered::LoweredMask;
@@ -49,5 +47,4 @@ pub use modules::{
 pub(crate) use past::Past;
 pub use questions::DeadRow;
 pub use rule::Mask;
-pub use span::{RowSpans, Span};
 pub use why::{Cause, HidingPart, Reason};

@@ -6,11 +6,10 @@
 //! - `|` and `!`: stay spans, or hidden keys, where the result can be said so for every row;
 //!   else they become cells.
 
-use std::sync::Arc;
-
 use super::array::BroadcastArray;
 use super::{Grid, HiddenCells, LoweredMask, RowSpans, Span};
 use crate::Result;
+use crate::kernels::Visibility;
 
 /// The AND of what is there. RowSpans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
@@ -25,18 +24,18 @@ impl Parts {
     /// The parts of a mask that was lowered before.
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());
-        let cells =
-            |cells: &HiddenCells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() };
+        let Visibility { spans, hidden_keys, hidden_cells } = mask.visibility.clone();
         Self {
-            spans: mask.spans.clone().map(|data| {
-                let batch = data.len() / queries;
-                BroadcastArray { shape: [batch, 1, queries, 1], data }
+            spans: spans.map(|data| {
+                let shape = [data.len() / queries, 1, queries, 1];
+                BroadcastArray { shape, data }
             }),
-            hidden_keys: mask.hidden_keys.clone().map(|data| {
-                let batch = data.len() / keys;
-                BroadcastArray { shape: [batch, 1, 1, keys], data }
+            hidden_keys: hidden_keys.map(|data| {
+                let shape = [data.len() / keys, 1, 1, keys];
+                BroadcastArray { shape, data }
             }),
-            hidden_cells: mask.hidden_cells.as_ref().map(cells),
+            hidden_cells: hidden_cells
+                .map(|HiddenCells { shape, hidden }| BroadcastArray { shape, data: hidden }),
         }
     }
 
@@ -176,12 +175,12 @@ impl Parts {
     }
 
     /// The parts as kernels get them: nothing left that hides nothing.
-    pub(super) fn finish(self, grid: &Grid) -> FinishedParts {
+    pub(super) fn finish(self, grid: &Grid) -> Visibility {
         let parts = self.with_cells_as_spans(grid);
         let full = RowSpans::from(Span::of(0, grid.keys() as u32));
         let spans = parts.spans.filter(|spans| spans.data.iter().any(|spans| *spans != full));
         let hides = |flags: &BroadcastArray<bool>| flags.data.contains(&true);
-        FinishedParts {
+        Visibility {
             spans: spans.map(|spans| spans.expand([spans.shape[0], 1, grid.queries(), 1]).data),
             hidden_keys: parts.hidden_keys.filter(hides).map(|flags| flags.data),
             hidden_cells: parts
@@ -190,34 +189,6 @@ impl Parts {
                 .map(|cells| HiddenCells { shape: cells.shape, hidden: cells.data }),
         }
     }
-}
-
-/// The parts of a [`LoweredMask`].
-pub(super) struct FinishedParts {
-    pub(super) spans: Option<Arc<[RowSpans]>>,
-    pub(super) hidden_keys: Option<Arc<[bool]>>,
-    pub(super) hidden_cells: Option<HiddenCells>,
-}
-
-/// Spans and hidden cells for a kernel that reads one span a row.
-pub(super) fn one_span_each(
-    grid: &Grid,
-    spans: Option<&[RowSpans]>,
-    cells: Option<&HiddenCells>,
-) -> (Option<Arc<[Span]>>, Option<HiddenCells>) {
-    let Some(spans) = spans else { return (None, cells.cloned()) };
-    let hull =
-        |spans: &RowSpans| Span::of(spans.first().start, spans.first().end.max(spans.second().end));
-    let hulls = Some(spans.iter().map(hull).collect());
-    if spans.iter().all(|spans| spans.second().is_empty()) {
-        return (hulls, cells.cloned());
-    }
-    let shape = [spans.len() / grid.queries(), 1, grid.queries(), 1];
-    let outside = outside(&BroadcastArray::new(shape, spans.to_vec()), grid);
-    let cells =
-        cells.map(|cells| BroadcastArray { shape: cells.shape, data: cells.hidden.clone() });
-    let cells = both(cells, Some(outside)).expect("shapes that broadcast").expect("cells");
-    (hulls, Some(HiddenCells { shape: cells.shape, hidden: cells.data }))
 }
 
 /// The flags that are true where either's are.

@@ -63,6 +63,7 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::Grid;
 
     #[test]
     fn the_past_of_a_combination() {
@@ -77,5 +78,32 @@ mod tests {
         assert_eq!((!!Mask::look_back(4)).past(), window(5, 0));
         assert_eq!(Mask::chunks(6).unwrap().past(), window(6, 0));
         assert_eq!((Mask::look_back(4) | Mask::sinks(2)).behind_pads(&[0, 3]).past(), window(5, 5));
+    }
+
+    /// What a cache drops, no query sees.
+    #[test]
+    fn nothing_older_is_visible() {
+        let window = || Mask::window_keys(3).unwrap();
+        for mask in [
+            Mask::look_around(2, 1),
+            Mask::look_back(4) | Mask::sinks(2),
+            (window() | Mask::prefix(1)) & Mask::look_ahead(),
+            Mask::chunks(4).unwrap() & !Mask::sinks(1),
+            Mask::dilated_window(6, 2).unwrap() | Mask::lengths([2, 1]),
+            (Mask::dilated_window(5, 3).unwrap() | Mask::sinks(1)).behind_pads(&[2, 0]),
+            (Mask::chunks(3).unwrap() | window()).behind_pads(&[2, 0]),
+        ] {
+            let Past::Window { window, sinks } = mask.past() else { panic!("{mask}: whole") };
+            let grid = Grid::square(2, 16);
+            let lowered = mask.lower(&grid).unwrap();
+            let cells =
+                (0..2).flat_map(|b| (0..16).flat_map(move |q| (0..=q).map(move |k| [b, q, k])));
+            let seen: Vec<_> = cells.filter(|&[b, q, k]| lowered.is_visible(b, 0, q, k)).collect();
+            assert!(seen.iter().all(|&[_, q, k]| k < sinks || q - k < window), "{mask}");
+            assert!(
+                seen.iter().any(|&[_, q, k]| q - k + 2 >= window),
+                "{mask}: {window} is too far"
+            );
+        }
     }
 }

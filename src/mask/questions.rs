@@ -163,7 +163,7 @@ impl LoweredMask {
     /// The hidden flags of one query.
     pub(super) fn hidden_row(&self, batch: usize, head: usize, query: usize, hidden: &mut [bool]) {
         let keys = hidden.len();
-        hidden.fill(self.spans.is_some());
+        hidden.fill(self.spans().is_some());
         if let Some(spans) = self.spans() {
             let spans = spans[(batch * self.grid.queries() + query) % spans.len()];
             for span in [spans.first(), spans.second()] {

@@ -1,5 +1,5 @@
-//! The rule for other rows of a batch (reordered, repeated or left out), and for the front of the
-//! rows: what a cache does with them.
+//! The rule for other rows of a batch (reordered, repeated or left out), and for shorter rows: what
+//! a cache asks for.
 
 use super::Mask;
 
@@ -9,8 +9,8 @@ impl Mask {
         self.map_leaves(&|leaf| leaf.predicate().select_rows(rows))
     }
 
-    /// The rule for the first `tokens` tokens of rows that it was told whole: counts that reach
-    /// beyond them are cut, which changes nothing for them.
+    /// The rule for rows cut to their first `tokens` tokens: lengths and pad counts are at most
+    /// `tokens` from here on.
     pub(crate) fn up_to(&self, tokens: usize) -> Self {
         self.map_leaves(&|leaf| leaf.predicate().cut_to(tokens))
     }

@@ -11,7 +11,8 @@ const MARGIN: f32 = 16.0;
 const LINE: f32 = 16.0;
 /// Between labels and their cells.
 const GAP: f32 = 4.0;
-/// The longer side of a panel, which cells share; their size stays within these bounds.
+/// The longer side of a panel, which cells share; their size is whole, so that no seams show between
+/// them, and stays within these bounds.
 const PANEL: f32 = 512.0;
 const CELL: (f32, f32) = (2.0, 20.0);
 /// Cells of this size and larger are set apart by thin lines.
@@ -45,10 +46,11 @@ impl HeatmapLayout {
     fn of(panel: &Heatmap) -> Self {
         let longest = |labels: &[String]| {
             let widths = labels.iter().map(|label| text_width(&short(label, LONGEST_LABEL)));
-            widths.fold(0.0, f32::max) + GAP
+            (widths.fold(0.0, f32::max) + GAP).ceil()
         };
         let raster = &panel.raster;
-        let cell = (PANEL / raster.rows.max(raster.columns).max(1) as f32).clamp(CELL.0, CELL.1);
+        let cell =
+            (PANEL / raster.rows.max(raster.columns).max(1) as f32).floor().clamp(CELL.0, CELL.1);
         let (left, top) = (longest(&panel.query_labels), longest(&panel.key_labels));
         let captions =
             text_width(&panel.caption).max(text_width(&panel.scale().unwrap_or_default()));
@@ -78,7 +80,7 @@ impl Picture {
         let legend_height = legend.last().map_or(0.0, |&[_, y]| y + LINE);
         let panels_top = MARGIN + LINE + legend_height + 0.5 * LINE;
         let panels_height: f32 = rows_of_panels().map(|row| row_height(row) + MARGIN).sum();
-        let note_line = panels_top + panels_height + FONT;
+        let note_line = panels_top + panels_height + if note.is_empty() { -MARGIN } else { FONT };
 
         let name = if self.title.is_empty() { "attention mask" } else { &self.title };
         let mut svg = Svg::new(width + 2.0 * MARGIN, note_line + MARGIN, name);
@@ -86,7 +88,7 @@ impl Picture {
         svg.text(MARGIN, MARGIN + LINE + FONT, Anchor::Start, AXES);
         for (entry, [x, y]) in self.legend.iter().zip(legend) {
             let [x, y] = [MARGIN + x, MARGIN + LINE + y];
-            svg.cell([x, y, FONT, FONT], entry.paint, "");
+            svg.swatch([x, y], entry.paint);
             svg.text(x + FONT + GAP, y + FONT - 1.0, Anchor::Start, entry.words);
         }
         let mut y = panels_top;
@@ -119,11 +121,11 @@ impl Picture {
 }
 
 impl Svg {
-    /// A cell: its paint over an empty one.
-    fn cell(&mut self, place: [f32; 4], paint: Paint, tip: &str) {
-        self.rect(place, Paint { opacity: 1.0, ..Paint::EMPTY }, "");
-        if paint.opacity > 0.0 || !tip.is_empty() {
-            self.rect(place, paint, tip);
+    /// What a cell of this paint looks like, in a frame that shows a white one too.
+    fn swatch(&mut self, [x, y]: [f32; 2], paint: Paint) {
+        self.rect([x, y, FONT, FONT], Paint { opacity: 1.0, ..Paint::EMPTY }, "");
+        if paint.opacity > 0.0 {
+            self.rect([x + 1.0, y + 1.0, FONT - 2.0, FONT - 2.0], paint, "");
         }
     }
 
@@ -150,7 +152,9 @@ impl Svg {
         let (left, top) = (x + layout.left, y + 2.0 * LINE + layout.top);
         let raster = &panel.raster;
         let [width, height] = [raster.columns, raster.rows].map(|cells| cells as f32 * cell);
-        self.rect([left, top, width, height], Paint { opacity: 1.0, ..Paint::EMPTY }, "");
+        // One pixel wider than the cells: a frame.
+        let frame = [left - 1.0, top - 1.0, width + 2.0, height + 2.0];
+        self.rect(frame, Paint { opacity: 1.0, ..Paint::EMPTY }, "");
         if let Some(ground) = &panel.ground {
             self.raster(ground, &[], [left, top], cell);
         }

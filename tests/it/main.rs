@@ -17,6 +17,7 @@ mod import;
 mod language_model;
 mod masks;
 mod multi_head;
+#[path = "../../src/kernels/naive.rs"]
 mod naive;
 mod pytorch;
 mod rotary;

@@ -9,23 +9,17 @@
 //! | SiLU | `x σ(x)` | `σ(x) + x σ(x) (1 - σ(x))` |
 //!
 //! The tanh form is usually written `x/2 (1 + tanh(u/2))`, which is the same function.
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::f64::consts::PI;
 
-use burn::backend::{
-    Backend, Dispatch,
-    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
-    backend_extension,
-    tensor::FloatTensor,
-};
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, activation};
 
 use super::arithmetic::{exp, map, normal_cdf, sigmoid};
 use super::host::{Flat, Host};
+use super::operation::HostOperation;
 use super::runs_on;
-use crate::kernels::autodiff::{Operation, record};
+use crate::kernels::autodiff::{Operation, OperationInputs};
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +36,7 @@ pub(crate) fn activate<const D: usize>(function: Function, x: Tensor<D>) -> Tens
     if !runs_on(&x) {
         return function.of_tensor(x);
     }
-    Tensor::from_dispatch(Dispatch::activate(x.into_dispatch(), function))
+    HostOperation::Activate(function).run(x, None::<Tensor<D>>, None::<Tensor<D>>)
 }
 
 /// `f(gate) x`, element by element.
@@ -54,11 +48,7 @@ pub(crate) fn activate_gated<const D: usize>(
     if !runs_on(&x) {
         return function.of_tensor(gate) * x;
     }
-    Tensor::from_dispatch(Dispatch::activate_gated(
-        gate.into_dispatch(),
-        x.into_dispatch(),
-        function,
-    ))
+    HostOperation::Activate(function).run(gate, Some(x), None::<Tensor<D>>)
 }
 
 /// `σ(x)`. Burn's own goes through f32 (0.22.1), so f64 takes `(tanh(x/2) + 1) / 2`.
@@ -160,102 +150,45 @@ macro_rules! for_each_function {
     };
 }
 
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Autodiff
-)]
-pub(crate) trait Activate: Backend {
-    fn activate(x: FloatTensor<Self>, function: Function) -> FloatTensor<Self>;
-
-    fn activate_gated(
-        gate: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        function: Function,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: Host> Activate for B {
-    fn activate(x: FloatTensor<B>, function: Function) -> FloatTensor<B> {
-        function.forward::<B>([x]).0
-    }
-
-    fn activate_gated(
-        gate: FloatTensor<B>,
-        x: FloatTensor<B>,
-        function: Function,
-    ) -> FloatTensor<B> {
-        function.forward::<B>([gate, x]).0
-    }
-}
-
-impl<B: Host, C: CheckpointStrategy> Activate for Autodiff<B, C> {
-    fn activate(x: FloatTensor<Self>, function: Function) -> FloatTensor<Self> {
-        record::<B, C, _, _>(function, [x])
-    }
-
-    fn activate_gated(
-        gate: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        function: Function,
-    ) -> FloatTensor<Self> {
-        record::<B, C, _, _>(function, [gate, x])
-    }
-}
-
-impl Operation<1> for Function {
+/// Of `x`, or of a gate and the `x` that it is multiplied with.
+impl<B: Host> Operation<B, 3> for Function {
     const CHEAP: bool = true;
 
-    fn forward<B: Host>(&self, [x]: [FloatTensor<B>; 1]) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let x = Flat::<B>::new(x);
-        let output = for_each_function!(*self, F => map([x.data()], |[x]| F.value(x)));
-        (x.like(output), vec![])
+    fn forward(&self, inputs: OperationInputs<B, 3>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let [first, second, _] = inputs.map(|input| input.map(Flat::<B>::new));
+        let first = first.expect("x or a gate");
+        let output = match &second {
+            None => for_each_function!(*self, F => map([first.data()], |[x]| F.value(x))),
+            Some(x) => for_each_function!(
+                *self,
+                F => map([first.data(), x.data()], |[g, x]| F.value(g) * x)
+            ),
+        };
+        (first.like(output), vec![])
     }
 
-    fn backward<B: Host>(
+    fn backward(
         &self,
-        [x]: [FloatTensor<B>; 1],
+        inputs: OperationInputs<B, 3>,
         _: Vec<FloatTensor<B>>,
         d_output: FloatTensor<B>,
-        _: [bool; 1],
-    ) -> [Option<FloatTensor<B>>; 1] {
-        let [x, d_output] = [x, d_output].map(Flat::<B>::new);
-        let d_x = for_each_function!(
-            *self,
-            F => map([x.data(), d_output.data()], |[x, d]| d * F.derivative(x))
-        );
-        [Some(x.like(d_x))]
-    }
-}
-
-impl Operation<2> for Function {
-    const CHEAP: bool = true;
-
-    fn forward<B: Host>(
-        &self,
-        inputs: [FloatTensor<B>; 2],
-    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let [gate, x] = inputs.map(Flat::<B>::new);
-        let output =
-            for_each_function!(*self, F => map([gate.data(), x.data()], |[g, x]| F.value(g) * x));
-        (x.like(output), vec![])
-    }
-
-    fn backward<B: Host>(
-        &self,
-        inputs: [FloatTensor<B>; 2],
-        _: Vec<FloatTensor<B>>,
-        d_output: FloatTensor<B>,
-        wanted: [bool; 2],
-    ) -> [Option<FloatTensor<B>>; 2] {
-        let [gate, x] = inputs.map(Flat::<B>::new);
+        wanted: [bool; 3],
+    ) -> OperationInputs<B, 3> {
+        let [first, second, _] = inputs.map(|input| input.map(Flat::<B>::new));
+        let first = first.expect("x or a gate");
         let d_output = Flat::<B>::new(d_output);
-        let all = [gate.data(), x.data(), d_output.data()];
+        let Some(x) = second else {
+            let both = [first.data(), d_output.data()];
+            let d_x = for_each_function!(*self, F => map(both, |[x, d]| d * F.derivative(x)));
+            return [Some(first.like(d_x)), None, None];
+        };
+        let all = [first.data(), x.data(), d_output.data()];
         let d_gate = wanted[0]
             .then(|| for_each_function!(*self, F => map(all, |[g, x, d]| d * x * F.derivative(g))));
         let d_x =
             wanted[1].then(|| for_each_function!(*self, F => map(all, |[g, _, d]| d * F.value(g))));
-        [d_gate, d_x].map(|gradient| gradient.map(|data| x.like(data)))
+        let [d_gate, d_x] = [d_gate, d_x].map(|gradient| gradient.map(|data| x.like(data)));
+        [d_gate, d_x, None]
     }
 }
 

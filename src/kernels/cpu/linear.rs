@@ -7,15 +7,8 @@
 //! `x` is taken as one matrix of all rows of all sequences. Products of small matrices, one for each
 //! sequence, pack the weights again each time; and a product that starts from the bias needs no
 //! second pass to add it.
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
-use burn::backend::{
-    Backend, Dispatch, TensorMetadata,
-    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
-    backend_extension,
-    tensor::FloatTensor,
-};
+use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor, assert_shape, module};
@@ -23,9 +16,10 @@ use rayon::prelude::*;
 
 use super::arithmetic::BLOCK;
 use super::host::{Flat, Host, read, readable};
+use super::operation::HostOperation;
 use super::product::{Matrix, product};
 use super::runs_on;
-use crate::kernels::autodiff::{Operation, record};
+use crate::kernels::autodiff::{Operation, OperationInputs};
 use crate::kernels::supports;
 
 /// [`Linear::forward`].
@@ -58,72 +52,24 @@ pub(crate) fn project<const D: usize>(
         }
         return module::linear(x, weight, bias);
     }
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        None => Dispatch::project(x, weight),
-        Some(bias) => Dispatch::project_shifted(x, weight, bias.into_dispatch()),
-    })
+    HostOperation::Project(Projection).run(x, Some(weight), bias)
 }
 
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Autodiff
-)]
-pub(crate) trait Project: Backend {
-    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
-
-    fn project_shifted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: Host> Project for B {
-    fn project(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-        Projection.forward::<B>([x, weight]).0
-    }
-
-    fn project_shifted(
-        x: FloatTensor<B>,
-        weight: FloatTensor<B>,
-        bias: FloatTensor<B>,
-    ) -> FloatTensor<B> {
-        Projection.forward::<B>([x, weight, bias]).0
-    }
-}
-
-impl<B: Host, C: CheckpointStrategy> Project for Autodiff<B, C> {
-    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        record::<B, C, _, _>(Projection, [x, weight])
-    }
-
-    fn project_shifted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        record::<B, C, _, _>(Projection, [x, weight, bias])
-    }
-}
-
+/// The operation of `x`, weight and perhaps bias.
 #[derive(Clone, Debug)]
-struct Projection;
+pub(crate) struct Projection;
 
-/// `x`, `weight` and, with `N = 3`, `bias`.
-impl<const N: usize> Operation<N> for Projection {
+impl<B: Host> Operation<B, 3> for Projection {
     const CHEAP: bool = false;
 
-    fn forward<B: Host>(
-        &self,
-        inputs: [FloatTensor<B>; N],
-    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let mut inputs = inputs.into_iter();
-        let mut shape = inputs.as_slice()[0].shape();
-        let x = Flat::<B>::new(inputs.next().expect("x"));
-        let weight = readable::<B, f32, 2>(inputs.next().expect("weight"));
-        let bias = inputs.next().map(Flat::<B>::new);
+    fn forward(&self, inputs: OperationInputs<B, 3>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let [Some(x), Some(weight), bias] = inputs else {
+            unreachable!("a projection without x or weight")
+        };
+        let mut shape = x.shape();
+        let x = Flat::<B>::new(x);
+        let weight = readable::<B, f32, 2>(weight);
+        let bias = bias.map(Flat::<B>::new);
         let weight = Matrix::of(read::<B, f32, 2>(&weight));
         let x = Matrix::rows(x.data(), weight.rows);
         let output = product(x, weight, bias.as_ref().map(Flat::data));
@@ -132,16 +78,18 @@ impl<const N: usize> Operation<N> for Projection {
         (B::tensor(output, shape), vec![])
     }
 
-    fn backward<B: Host>(
+    fn backward(
         &self,
-        inputs: [FloatTensor<B>; N],
+        inputs: OperationInputs<B, 3>,
         _: Vec<FloatTensor<B>>,
         d_output: FloatTensor<B>,
-        wanted: [bool; N],
-    ) -> [Option<FloatTensor<B>>; N] {
-        let mut inputs = inputs.into_iter();
-        let x = Flat::<B>::new(inputs.next().expect("x"));
-        let weight = readable::<B, f32, 2>(inputs.next().expect("weight"));
+        wanted: [bool; 3],
+    ) -> OperationInputs<B, 3> {
+        let [Some(x), Some(weight), _] = inputs else {
+            unreachable!("a projection without x or weight")
+        };
+        let x = Flat::<B>::new(x);
+        let weight = readable::<B, f32, 2>(weight);
         let weight = Matrix::of(read::<B, f32, 2>(&weight));
         let d_output = Flat::<B>::new(d_output);
         let d_y = Matrix::rows(d_output.data(), weight.columns);
@@ -152,13 +100,7 @@ impl<const N: usize> Operation<N> for Projection {
             B::tensor(d_weight, [weight.rows, weight.columns])
         };
         let d_bias = || B::tensor(column_sums(d_output.data(), weight.columns), [weight.columns]);
-        let mut gradients = [
-            wanted[0].then(d_x),
-            wanted[1].then(d_weight),
-            (wanted.get(2) == Some(&true)).then(d_bias),
-        ]
-        .into_iter();
-        std::array::from_fn(|_| gradients.next().flatten())
+        [wanted[0].then(d_x), wanted[1].then(d_weight), wanted[2].then(d_bias)]
     }
 }
 

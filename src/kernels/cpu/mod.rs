@@ -12,6 +12,7 @@ pub(super) mod host;
 pub(super) mod linear;
 pub(super) mod memory;
 pub(super) mod norm;
+mod operation;
 mod product;
 pub(super) mod rotation;
 mod simd;

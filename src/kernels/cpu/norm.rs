@@ -12,22 +12,16 @@
 //! dx = r (g - mean(g) - n mean(g n))     RMS norm: without mean(g)
 //! dγ = Σ dy n,  dβ = Σ dy                over all rows
 //! ```
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
-use burn::backend::{
-    Backend, Dispatch,
-    autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
-    backend_extension,
-    tensor::FloatTensor,
-};
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, module};
 
 use super::arithmetic::{BLOCK, sum, vectorized};
 use super::host::{Flat, Host};
 use super::memory::in_blocks;
+use super::operation::HostOperation;
 use super::runs_on;
-use crate::kernels::autodiff::{Operation, record};
+use crate::kernels::autodiff::{Operation, OperationInputs};
 
 /// Layer norm of the last axis.
 pub(crate) fn layer_norm<const D: usize>(
@@ -40,11 +34,7 @@ pub(crate) fn layer_norm<const D: usize>(
         return module::layer_norm(x, gamma, beta, epsilon);
     }
     let norm = Norm { centered: true, epsilon };
-    let (x, gamma) = (x.into_dispatch(), gamma.into_dispatch());
-    Tensor::from_dispatch(match beta {
-        None => Dispatch::normalize(x, gamma, norm),
-        Some(beta) => Dispatch::normalize_shifted(x, gamma, beta.into_dispatch(), norm),
-    })
+    HostOperation::Normalize(norm).run(x, Some(gamma), beta)
 }
 
 /// RMS norm of the last axis.
@@ -54,7 +44,7 @@ pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, epsilon: 
         return x / (mean_square + epsilon).sqrt() * gamma.unsqueeze();
     }
     let norm = Norm { centered: false, epsilon };
-    Tensor::from_dispatch(Dispatch::normalize(x.into_dispatch(), gamma.into_dispatch(), norm))
+    HostOperation::Normalize(norm).run(x, Some(gamma), None::<Tensor<1>>)
 }
 
 /// Which norm.
@@ -65,79 +55,32 @@ pub(crate) struct Norm {
     epsilon: f64,
 }
 
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Autodiff
-)]
-pub(crate) trait Normalize: Backend {
-    fn normalize(x: FloatTensor<Self>, gamma: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self>;
-
-    fn normalize_shifted(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        norm: Norm,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: Host> Normalize for B {
-    fn normalize(x: FloatTensor<B>, gamma: FloatTensor<B>, norm: Norm) -> FloatTensor<B> {
-        norm.forward::<B>([x, gamma]).0
-    }
-
-    fn normalize_shifted(
-        x: FloatTensor<B>,
-        gamma: FloatTensor<B>,
-        beta: FloatTensor<B>,
-        norm: Norm,
-    ) -> FloatTensor<B> {
-        norm.forward::<B>([x, gamma, beta]).0
-    }
-}
-
-impl<B: Host, C: CheckpointStrategy> Normalize for Autodiff<B, C> {
-    fn normalize(x: FloatTensor<Self>, gamma: FloatTensor<Self>, norm: Norm) -> FloatTensor<Self> {
-        record::<B, C, _, _>(norm, [x, gamma])
-    }
-
-    fn normalize_shifted(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        norm: Norm,
-    ) -> FloatTensor<Self> {
-        record::<B, C, _, _>(norm, [x, gamma, beta])
-    }
-}
-
-/// `x`, `gamma` and, with `N = 3`, `beta`.
-impl<const N: usize> Operation<N> for Norm {
+/// Of `x`, gamma and perhaps beta.
+impl<B: Host> Operation<B, 3> for Norm {
     const CHEAP: bool = true;
 
-    fn forward<B: Host>(
-        &self,
-        inputs: [FloatTensor<B>; N],
-    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let inputs = inputs.map(Flat::<B>::new);
-        let (x, gamma) = (inputs[0].data(), inputs[1].data());
-        let beta = inputs.get(2).map(|beta| beta.data());
-        (inputs[0].like(self.apply(x, gamma, beta)), vec![])
+    fn forward(&self, inputs: OperationInputs<B, 3>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let [Some(x), Some(gamma), beta] = inputs.map(|input| input.map(Flat::<B>::new)) else {
+            unreachable!("a norm without x or gamma")
+        };
+        let beta = beta.as_ref().map(Flat::data);
+        (x.like(self.apply(x.data(), gamma.data(), beta)), vec![])
     }
 
-    fn backward<B: Host>(
+    fn backward(
         &self,
-        inputs: [FloatTensor<B>; N],
+        inputs: OperationInputs<B, 3>,
         _: Vec<FloatTensor<B>>,
         d_output: FloatTensor<B>,
-        _: [bool; N],
-    ) -> [Option<FloatTensor<B>>; N] {
-        let inputs = inputs.map(Flat::<B>::new);
+        _: [bool; 3],
+    ) -> OperationInputs<B, 3> {
+        let [Some(x), Some(gamma), beta] = inputs.map(|input| input.map(Flat::<B>::new)) else {
+            unreachable!("a norm without x or gamma")
+        };
         let d_output = Flat::<B>::new(d_output);
-        let (d_x, d_gamma, d_beta) =
-            self.gradients(inputs[0].data(), inputs[1].data(), d_output.data());
-        let mut gradients = [d_x, d_gamma, d_beta].into_iter().zip(&inputs);
-        std::array::from_fn(|_| gradients.next().map(|(data, input)| input.like(data)))
+        let (d_x, d_gamma, d_beta) = self.gradients(x.data(), gamma.data(), d_output.data());
+        let d_beta = beta.map(|beta| beta.like(d_beta));
+        [Some(x.like(d_x)), Some(gamma.like(d_gamma)), d_beta]
     }
 }
 

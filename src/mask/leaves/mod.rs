@@ -7,6 +7,7 @@
 //! | [`Mask::window_keys`]`(w)` | `q - w < k <= q` |
 //! | [`Mask::look_back`]`(w)` | `q - w <= k <= q` |
 //! | [`Mask::look_around`]`(a, b)` | `q - a <= k <= q + b` |
+//! | [`Mask::dilated_window`]`(w, d)` | `q - w < k <= q`, and `d` divides `q - k` |
 //! | [`Mask::lengths`] | `k < length` of its row: right padding |
 //! | [`Mask::pad_counts`] | `k >= count` of its row: left padding |
 //! | [`Mask::padding`] | the token of `k` isn't the pad id |
@@ -19,11 +20,12 @@
 //! behind a cache. Only flags of tensors go by index. Position 0 is the first place of a row; for
 //! rows that begin with padding, [`Mask::left_padded`] lets it be the first token.
 //!
-//! A new leaf is a file with its constructor and its [`Predicate`], and its lines here.
+//! A new leaf is a file with its constructor and its `Predicate`, and its lines here.
 
 mod all_visible;
 mod behind_pads;
 mod chunks;
+mod dilated_window;
 mod documents;
 mod flags;
 mod look_ahead;
@@ -54,6 +56,7 @@ pub(super) enum Leaf {
     WindowKeys(window::WindowKeys),
     LookBack(window::LookBack),
     LookAround(window::LookAround),
+    DilatedWindow(dilated_window::DilatedWindow),
     Prefix(prefix::Prefix),
     Sinks(prefix::Sinks),
     Chunks(chunks::Chunks),
@@ -73,6 +76,7 @@ impl Leaf {
             Self::WindowKeys(leaf) => leaf,
             Self::LookBack(leaf) => leaf,
             Self::LookAround(leaf) => leaf,
+            Self::DilatedWindow(leaf) => leaf,
             Self::Prefix(leaf) => leaf,
             Self::Sinks(leaf) => leaf,
             Self::Chunks(leaf) => leaf,

@@ -30,6 +30,7 @@ pub const LEAVES: &[LeafCase] = &[
     leaf([1..=7, NONE], |[w, _]| Mask::window_keys(w).unwrap(), |[w, _], q, k| k <= q && q - k < w),
     leaf([0..=7, NONE], |[w, _]| Mask::look_back(w), |[w, _], q, k| k <= q && q - k <= w),
     leaf([0..=4, 0..=4], |[a, b]| Mask::look_around(a, b), |[a, b], q, k| q - k <= a && k - q <= b),
+    leaf([1..=7, 1..=4], |[w, d]| Mask::dilated_window(w, d).unwrap(), |[w, d], q, k| k <= q && q - k < w && (q - k) % d == 0),
     leaf([0..=8, NONE], |[n, _]| Mask::prefix(n), |[n, _], _, k| k < n),
     leaf([0..=8, NONE], |[n, _]| Mask::sinks(n), |[n, _], _, k| k < n),
     leaf([1..=5, NONE], |[c, _]| Mask::chunks(c).unwrap(), |[c, _], q, k| q.div_euclid(c) == k.div_euclid(c)),

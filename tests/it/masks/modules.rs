@@ -119,6 +119,15 @@ fn configs_are_saved_and_loaded() {
     config.save(file.path()).unwrap();
     assert_eq!(SequenceMaskConfig::load(file.path()).unwrap(), config);
     assert!(SequenceMaskConfig::load_binary(b"{\"look_ahead\": 3}").is_err());
+
+    // As 0.1.0 saved it, and with a rule of its own.
+    let saved =
+        r#"{"look_ahead":true,"pad_id":-1,"window_keys":4,"sinks":0,"chunks":null,"prefix":0}"#;
+    assert_eq!(SequenceMaskConfig::load_binary(saved.as_bytes()).unwrap(), config);
+    let config = config.with_rule(Some(Mask::dilated_window(8, 2).unwrap()));
+    let json = serde_json::to_string(&config).unwrap();
+    assert_eq!(SequenceMaskConfig::load_binary(json.as_bytes()).unwrap(), config);
+    assert_eq!(rule(config), "window_keys(4) & dilated_window(8, 2)");
 }
 
 /// Modules without parameters: a model may hold them.

@@ -2,7 +2,7 @@
 //!
 //! A task goes over the tiles of keys that its queries see. Queries stand in the lanes of the
 //! vectors, so that a row's maximum and sum are lane by lane and keys and values are only read
-//! number by number, in whatever layout they lie:
+//! number by number, in whatever layout they layout:
 //!
 //! ```text
 //! St = K Qt         [keys, queries]    dot products, then scores, then hidden ones to -inf
@@ -19,14 +19,16 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::gemm::{Left, Lie, Onto, Product, Right};
-use super::problem::result_row;
+use super::online_softmax::{OnlineSoftmax, update};
+use super::panel::{KEY_TILE, KeySet, MOST_LANES, Panel};
 use super::rows::{Rows, rows_of_columns, transpose};
-use super::score::Rule;
-use super::state::{State, soften};
-use super::tasks::{Shared, Workspace, for_each};
-use super::visible::{KEY_TILE, KeySet, MOST_LANES, Panel, key_bounds};
-use super::{Inputs, Problem, Real};
+use super::score::ScoreRule;
+use super::strided::result_row;
+use super::tasks::{SharedSlice, Workspace, for_each};
+use super::tile_product::{Accumulate, Layout, Left, Product, Right};
+use super::{Inputs, Real};
+use crate::kernels::Plan;
+use crate::kernels::tiles::{TileBounds, key_bounds};
 
 /// Queries in a task, the largest that leaves at least [`ENOUGH_TASKS`]: keys and values are read
 /// once a task. No result depends on it.
@@ -36,23 +38,23 @@ const ENOUGH_TASKS: usize = 64;
 
 pub(super) fn forward<T: Real>(
     arch: Arch,
-    problem: &Problem,
+    plan: &Plan,
     inputs: &Inputs<T>,
     out: &mut [MaybeUninit<T>],
     statistics: &mut [T],
 ) {
-    let Problem { batch, heads, queries, .. } = *problem;
+    let Plan { batch, heads, queries, .. } = *plan;
     let rows = batch * heads * queries;
     let enough = |tile: &&usize| batch * heads * queries.div_ceil(**tile) >= ENOUGH_TASKS;
     let [.., smallest] = QUERY_TILES;
     let query_tile = *QUERY_TILES.iter().find(enough).unwrap_or(&smallest);
     let tiles = queries.div_ceil(query_tile);
-    let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(problem, batch)).collect();
-    let out = Shared::new(out);
+    let bounds: Vec<_> = (0..batch).map(|batch| key_bounds(plan, batch)).collect();
+    let out = SharedSlice::new(out);
     let (maxima, sums) = statistics.split_at_mut(rows);
-    let (maxima, sums) = (Shared::new(maxima), Shared::new(sums));
-    let rule = Rule::new(problem, inputs);
-    let work = rows * problem.keys * (problem.head_dim + problem.value_dim);
+    let (maxima, sums) = (SharedSlice::new(maxima), SharedSlice::new(sums));
+    let rule = ScoreRule::new(plan, inputs);
+    let work = rows * plan.keys * (plan.head_dim + plan.value_dim);
     for_each(batch * heads * tiles, work, |workspace, task| {
         // head after head: rows of two heads share cache lines of the output; the last queries first:
         // under look-ahead they see most
@@ -63,8 +65,8 @@ pub(super) fn forward<T: Real>(
         let at = of_head * queries + first;
         // SAFETY: rows `first..first + count` of this batch row and head belong to this task alone.
         let (maxima, sums) = unsafe { (maxima.slice(at, count), sums.slice(at, count)) };
-        arch.dispatch(Tile {
-            problem,
+        arch.dispatch(QueryTile {
+            plan,
             inputs,
             rule,
             bounds: &bounds[batch],
@@ -80,27 +82,27 @@ pub(super) fn forward<T: Real>(
     });
 }
 
-struct Tile<'a, T: Real> {
-    problem: &'a Problem<'a>,
+struct QueryTile<'a, T: Real> {
+    plan: &'a Plan,
     inputs: &'a Inputs<'a, T>,
-    rule: Rule<'a, T>,
+    rule: ScoreRule<'a, T>,
     bounds: &'a Range<usize>,
     batch: usize,
     head: usize,
     first: usize,
     count: usize,
-    out: &'a Shared<'a, MaybeUninit<T>>,
+    out: &'a SharedSlice<'a, MaybeUninit<T>>,
     maxima: &'a mut [T],
     sums: &'a mut [T],
     workspace: &'a mut Workspace<T>,
 }
 
-impl<T: Real> WithSimd for Tile<'_, T> {
+impl<T: Real> WithSimd for QueryTile<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Problem { keys, head_dim, value_dim, .. } = *self.problem;
+        let Plan { keys, head_dim, value_dim, .. } = *self.plan;
         let lanes = T::lanes::<S>();
         let widest = (2 * lanes).min(self.count.next_multiple_of(lanes));
         let count = self.count.div_ceil(widest);
@@ -118,8 +120,7 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             let first = self.first + index * widest;
             let queries = widest.min(self.first + self.count - first);
             let width = queries.next_multiple_of(lanes);
-            let panel =
-                Panel::new(self.problem, [self.batch, self.head, first], queries, self.bounds);
+            let panel = Panel::new(self.plan, [self.batch, self.head, first], queries, self.bounds);
             let (query, state) = state.split_at_mut(head_dim * width);
             let (out, state) = state.split_at_mut(value_dim * width);
             let (max, state) = state.split_at_mut(width);
@@ -129,34 +130,31 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             max.fill(sink.map_or(T::NEG_INFINITY, T::of_f64));
             sum.fill(if sink.is_some() { T::ONE } else { T::ZERO });
             out.fill(T::ZERO);
-            panels.push((panel, State { query, out, max, sum, width }));
+            panels.push((panel, OnlineSoftmax { query, out, max, sum, width }));
         }
-        let kv_head = self.problem.kv_head(self.head);
-        let start = panels.iter().map(|(panel, _)| panel.seen.start).min().unwrap_or(0);
-        let end = panels.iter().map(|(panel, _)| panel.seen.end).max().unwrap_or(0);
-        for tile in (start / KEY_TILE..end.div_ceil(KEY_TILE)).map(|tile| tile * KEY_TILE) {
-            let tile = tile.max(start)..(tile + KEY_TILE).min(end);
-            if tile.is_empty() {
-                continue; // the spans end before the first key that is not hidden
-            }
+        let kv_head = self.plan.kv_head(self.head);
+        let of_task = self.first..self.first + self.count;
+        let of_task = TileBounds::new(self.plan, self.batch, of_task, self.bounds);
+        for tile in of_task.tiles(KEY_TILE) {
+            let tile = of_task.within(&(tile * KEY_TILE..(tile + 1) * KEY_TILE));
             let at = [self.batch, kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
             let key = Rows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
             let value = Rows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
-            let spoilt = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
+            let non_finite = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
                 0
             } else {
                 // Brings the values into the cache, too.
-                value.spoilt(simd, KeySet::MAX >> (KEY_TILE - tile.len()), value_dim)
+                value.non_finite(simd, KeySet::MAX >> (KEY_TILE - tile.len()), value_dim)
             };
             for (panel, state) in &mut panels {
-                let seen = tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
+                let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
                     continue;
                 }
                 let skip = seen.start - tile.start;
-                let step = Step {
-                    problem: self.problem,
+                let step = PanelTile {
+                    plan: self.plan,
                     rule: &self.rule,
                     panel,
                     key: key.skip(skip),
@@ -165,19 +163,22 @@ impl<T: Real> WithSimd for Tile<'_, T> {
                     keys: seen,
                 };
                 match state.width / lanes {
-                    1 => step.run::<S, 1>(simd, state, spoilt >> skip),
-                    _ => step.run::<S, 2>(simd, state, spoilt >> skip),
+                    1 => step.run::<S, 1>(simd, state, non_finite >> skip),
+                    _ => step.run::<S, 2>(simd, state, non_finite >> skip),
                 }
             }
         }
-        let keep = self.problem.dropout.map_or(1.0, |dropout| dropout.scale());
+        let keep = self.plan.dropout.map_or(1.0, |dropout| dropout.scale());
         for (panel, state) in &mut panels {
             let mut inverses = [T::ZERO; MOST_LANES];
             for (lane, inverse) in inverses[..panel.queries].iter_mut().enumerate() {
                 let row = panel.first + lane - self.first;
                 let (max, mut sum) = (state.max[lane], state.sum[lane]);
                 // what a sink alone leaves: perhaps a dead row
-                if sum == T::ONE && (0..keys).all(|key| !panel.is_visible(lane, key)) {
+                if sum == T::ONE
+                    && self.inputs.sinks.is_some()
+                    && !self.plan.sees_any(self.batch, self.head, panel.first + lane)
+                {
                     sum = T::ZERO;
                 }
                 *inverse = T::of_f64(if sum == T::ZERO { 0.0 } else { keep / sum.to_f64() });
@@ -191,7 +192,7 @@ impl<T: Real> WithSimd for Tile<'_, T> {
                 }
             }
             let at = |lane| {
-                let sizes = [self.problem.heads, self.problem.queries, value_dim];
+                let sizes = [self.plan.heads, self.plan.queries, value_dim];
                 result_row(sizes, [self.batch, self.head, panel.first + lane])
             };
             // SAFETY: these rows belong to this task alone, and each is borrowed once at a time.
@@ -212,9 +213,9 @@ impl<T: Real> WithSimd for Tile<'_, T> {
 }
 
 /// One panel against one tile of keys.
-struct Step<'a, T: Real> {
-    problem: &'a Problem<'a>,
-    rule: &'a Rule<'a, T>,
+struct PanelTile<'a, T: Real> {
+    plan: &'a Plan,
+    rule: &'a ScoreRule<'a, T>,
     panel: &'a Panel<'a>,
     keys: Range<usize>,
     key: Rows<'a, T>,
@@ -223,70 +224,74 @@ struct Step<'a, T: Real> {
     scores: &'a mut [T],
 }
 
-impl<T: Real> Step<'_, T> {
-    /// `spoilt`: the values that are not finite. If their keys are hidden from a query, they must not
+impl<T: Real> PanelTile<'_, T> {
+    /// `non_finite`: the values that are not finite. If their keys are hidden from a query, they must not
     /// even be multiplied by that query's weight of zero.
     #[inline(always)]
-    fn run<S: Simd, const N: usize>(self, simd: S, state: &mut State<T>, spoilt: KeySet) {
+    fn run<S: Simd, const N: usize>(
+        self,
+        simd: S,
+        state: &mut OnlineSoftmax<T>,
+        non_finite: KeySet,
+    ) {
         let width = state.width;
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
-            depth: self.problem.head_dim,
-            left: Left { data: self.key.data, lie: Lie::Rows(self.key.step) },
+            depth: self.plan.head_dim,
+            left: Left { data: self.key.data, layout: Layout::Rows(self.key.step) },
             right: Right { data: state.query, step: width },
             out: self.scores,
             row: width,
-            onto: Onto::Zero,
+            accumulate: Accumulate::Zero,
         });
         self.rule.apply(simd, self.panel, self.keys.clone(), width, self.scores, None);
         let partial = self.panel.hide::<T, S>(simd, self.keys.clone(), width, self.scores);
-        let mut shrink = [T::ZERO; MOST_LANES];
+        let mut rescale = [T::ZERO; MOST_LANES];
         let factor = T::of_f64(self.rule.factor);
-        soften::<_, S, N>(simd, factor, self.scores, state, &mut shrink);
-        if let Some(dropout) = self.problem.dropout {
+        update::<_, S, N>(simd, factor, self.scores, state, &mut rescale);
+        if let Some(dropout) = self.plan.dropout {
             self.panel.drop_some(&dropout, self.keys.clone(), width, self.scores);
         }
-        let spoilt = partial & spoilt;
-        if spoilt == 0 {
-            self.add_values::<S, N>(simd, self.value, &shrink, state);
+        let non_finite = partial & non_finite;
+        if non_finite == 0 {
+            self.add_values::<S, N>(simd, self.value, &rescale, state);
         } else {
-            let clean = self.value.without(spoilt, self.keys.len(), self.problem.value_dim);
-            let clean = Rows { data: &clean, step: self.problem.value_dim };
-            self.add_values::<S, N>(simd, clean, &shrink, state);
-            self.add_spoilt(spoilt, state);
+            let clean = self.value.without(non_finite, self.keys.len(), self.plan.value_dim);
+            let clean = Rows { data: &clean, step: self.plan.value_dim };
+            self.add_values::<S, N>(simd, clean, &rescale, state);
+            self.add_non_finite(non_finite, state);
         }
     }
 
-    /// The tile's values, weighted, onto the shrunken output.
+    /// The tile's values, weighted, accumulate the rescaled output.
     #[inline(always)]
     fn add_values<S: Simd, const N: usize>(
         &self,
         simd: S,
         value: Rows<T>,
-        shrink: &[T],
-        state: &mut State<T>,
+        rescale: &[T],
+        state: &mut OnlineSoftmax<T>,
     ) {
         simd.vectorize(Product::<_, N> {
-            rows: self.problem.value_dim,
+            rows: self.plan.value_dim,
             depth: self.keys.len(),
-            left: Left { data: value.data, lie: Lie::Columns(value.step) },
+            left: Left { data: value.data, layout: Layout::Columns(value.step) },
             right: Right { data: self.scores, step: state.width },
             out: state.out,
             row: state.width,
-            onto: Onto::Scaled(shrink),
+            accumulate: Accumulate::Scaled(rescale),
         });
     }
 
     /// The values that are not finite, where they are visible: zero times such a value is not zero.
     #[cold]
     #[inline(never)]
-    fn add_spoilt(&self, spoilt: KeySet, state: &mut State<T>) {
-        for index in (0..self.keys.len()).filter(|index| spoilt >> index & 1 == 1) {
+    fn add_non_finite(&self, non_finite: KeySet, state: &mut OnlineSoftmax<T>) {
+        for index in (0..self.keys.len()).filter(|index| non_finite >> index & 1 == 1) {
             for lane in 0..self.panel.queries {
                 if self.panel.is_visible(lane, self.keys.start + index) {
                     let weight = self.scores[index * state.width + lane];
-                    for (c, &value) in
-                        self.value.row(index, self.problem.value_dim).iter().enumerate()
+                    for (c, &value) in self.value.row(index, self.plan.value_dim).iter().enumerate()
                     {
                         let mut part = weight;
                         part *= value;

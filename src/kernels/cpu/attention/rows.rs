@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use pulp::Simd;
 
 use super::Real;
-use super::problem::Strided;
-use super::visible::KeySet;
+use super::panel::KeySet;
+use super::strided::Strided;
 
 /// One row of a tensor where it lies.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ const MANY_READERS: usize = 6;
 
 impl<'a, T: Real> Rows<'a, T> {
     /// `count` rows from `[batch, head, first]` on, at least `padded` wide, for so many `readers`:
-    /// where they lie, if they can be computed with there; else a copy, padded with zeros.
+    /// where they layout, if they can be computed with there; else a copy, padded with zeros.
     #[inline(always)]
     pub(super) fn read<'b>(
         from: &Strided<'a, T>,
@@ -125,19 +125,19 @@ impl<'a, T: Real> Rows<'a, T> {
 
     /// Those of `rows` that are not finite.
     #[inline(always)]
-    pub(super) fn spoilt<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> KeySet {
+    pub(super) fn non_finite<S: Simd>(&self, simd: S, rows: KeySet, width: usize) -> KeySet {
         if self.are_finite(simd, rows, width) {
             return 0;
         }
-        let (mut spoilt, mut rest) = (rows, rows);
+        let (mut non_finite, mut rest) = (rows, rows);
         while rest != 0 {
             let row = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             if is_finite(simd, self.row(row, width)) {
-                spoilt &= !(1 << row);
+                non_finite &= !(1 << row);
             }
         }
-        spoilt
+        non_finite
     }
 
     /// Whether all of `rows` are finite, with a few sums for all of them.
@@ -167,12 +167,12 @@ impl<'a, T: Real> Rows<'a, T> {
         finite
     }
 
-    /// A copy of the first `count` rows with zeros in place of `spoilt` ones.
+    /// A copy of the first `count` rows with zeros in place of `non_finite` ones.
     #[cold]
-    pub(super) fn without(&self, spoilt: KeySet, count: usize, width: usize) -> Vec<T> {
+    pub(super) fn without(&self, non_finite: KeySet, count: usize, width: usize) -> Vec<T> {
         let mut copy = Vec::with_capacity(count * width);
         for row in 0..count {
-            let zero = spoilt >> row & 1 == 1;
+            let zero = non_finite >> row & 1 == 1;
             copy.extend(self.row(row, width).iter().map(|&x| if zero { T::ZERO } else { x }));
         }
         copy

@@ -8,38 +8,41 @@ use std::ops::Range;
 
 use pulp::Simd;
 
+use super::panel::{MOST_LANES, Panel};
 use super::real::exp2_minus_one;
-use super::visible::{MOST_LANES, Panel};
-use super::{Inputs, Problem, Real, Strided};
+use super::{Inputs, Real, Strided};
+use crate::kernels::Plan;
 
-/// What turns dot products into scores.
+/// What order dot products into scores.
 #[derive(Clone, Copy)]
-pub(super) struct Rule<'a, T> {
-    problem: &'a Problem<'a>,
+pub(super) struct ScoreRule<'a, T> {
+    plan: &'a Plan,
     bias: Option<Strided<'a, T>>,
+    sinks: Option<&'a [f64]>,
     /// Dot products are the scores but for the scale.
     pub(super) plain: bool,
     /// `exp(score) = exp2(factor * what stands in the tile)`
     pub(super) factor: f64,
 }
 
-impl<'a, T: Real> Rule<'a, T> {
-    pub(super) fn new(problem: &'a Problem<'a>, inputs: &Inputs<'a, T>) -> Self {
-        let plain = problem.softcap.is_none()
-            && problem.alibi.is_none()
+impl<'a, T: Real> ScoreRule<'a, T> {
+    pub(super) fn new(plan: &'a Plan, inputs: &Inputs<'a, T>) -> Self {
+        let scoring = &plan.scoring;
+        let plain = scoring.softcap.is_none()
+            && scoring.slopes.is_none()
             && inputs.bias.is_none()
-            && problem.scale > 0.0;
-        let factor = std::f64::consts::LOG2_E * if plain { problem.scale } else { 1.0 };
-        Self { problem, bias: inputs.bias, plain, factor }
+            && scoring.scale > 0.0;
+        let factor = std::f64::consts::LOG2_E * if plain { scoring.scale } else { 1.0 };
+        Self { plan, bias: inputs.bias, sinks: inputs.sinks, plain, factor }
     }
 
     /// The sink of a head in the units of the tile.
     pub(super) fn sink(&self, head: usize) -> Option<f64> {
-        let unit = if self.plain { self.problem.scale } else { 1.0 };
-        self.problem.sinks.map(|sinks| sinks[head] / unit)
+        let unit = if self.plain { self.plan.scoring.scale } else { 1.0 };
+        self.sinks.map(|sinks| sinks[head] / unit)
     }
 
-    /// Turns a tile of dot products, `[keys][width]`, into scores. `slopes` gets what the softcap
+    /// TaskOrder a tile of dot products, `[keys][width]`, into scores. `derivatives` gets what the softcap
     /// multiplies a score's gradient by.
     #[inline(always)]
     pub(super) fn apply<S: Simd>(
@@ -49,17 +52,17 @@ impl<'a, T: Real> Rule<'a, T> {
         keys: Range<usize>,
         width: usize,
         tile: &mut [T],
-        slopes: Option<&mut [T]>,
+        derivatives: Option<&mut [T]>,
     ) {
         if self.plain {
             return;
         }
-        let scale = T::splat(simd, T::of_f64(self.problem.scale));
+        let scale = T::splat(simd, T::of_f64(self.plan.scoring.scale));
         for score in T::vectors_mut::<S>(tile) {
             *score = T::mul(simd, *score, scale);
         }
-        if let Some(cap) = self.problem.softcap {
-            softcap(simd, T::of_f64(cap), tile, slopes);
+        if let Some(cap) = self.plan.scoring.softcap {
+            softcap(simd, T::of_f64(cap), tile, derivatives);
         }
         if let Some(bias) = &self.bias {
             for lane in 0..panel.queries {
@@ -71,17 +74,17 @@ impl<'a, T: Real> Rule<'a, T> {
                 }
             }
         }
-        if let Some(alibi) = &self.problem.alibi {
+        if let Some(slopes) = &self.plan.scoring.slopes {
             // positions counted from the panel's first query: exact in any float
-            let base = alibi.grid.query_position(panel.first);
+            let base = slopes.query_position(panel.first);
             let of = |position: i64| T::of_f64((position - base) as f64);
             let mut queries = [T::ZERO; MOST_LANES];
             for (lane, position) in queries[..width].iter_mut().enumerate() {
-                *position = of(alibi.grid.query_position(panel.query(lane)));
+                *position = of(slopes.query_position(panel.query(lane)));
             }
-            let slope = T::splat(simd, T::of_f64(-alibi.slopes[panel.head]));
+            let slope = T::splat(simd, T::of_f64(-slopes.slopes[panel.head]));
             for (row, key) in tile.chunks_exact_mut(width).zip(keys) {
-                let key = T::splat(simd, of(alibi.grid.key_position(key)));
+                let key = T::splat(simd, of(slopes.key_position(key)));
                 let row = T::vectors_mut::<S>(row).iter_mut();
                 for (score, &query) in row.zip(T::vectors::<S>(&queries)) {
                     let ahead = T::sub(simd, key, query);
@@ -93,25 +96,25 @@ impl<'a, T: Real> Rule<'a, T> {
     }
 }
 
-/// `cap * tanh(score / cap)`; `slopes` gets the derivative, `1 - tanh^2`.
+/// `cap * tanh(score / cap)`; `derivatives` gets the derivative, `1 - tanh^2`.
 ///
 /// `tanh x = e / (e + 2)` with `e = exp(2|x|) - 1` computed without cancellation, so that small
 /// scores keep their relative precision.
 #[inline(always)]
-fn softcap<T: Real, S: Simd>(simd: S, cap: T, tile: &mut [T], slopes: Option<&mut [T]>) {
+fn softcap<T: Real, S: Simd>(simd: S, cap: T, tile: &mut [T], derivatives: Option<&mut [T]>) {
     let [zero, one, two] = [0.0, 1.0, 2.0].map(|value| T::splat(simd, T::of_f64(value)));
     let most = T::splat(simd, T::of_f64(64.0)); // tanh is 1 long before
     let factor = T::splat(simd, T::of_f64(2.0 * std::f64::consts::LOG2_E / cap.to_f64()));
     let cap = T::splat(simd, cap);
-    let mut slopes = slopes.map(|slopes| T::vectors_mut::<S>(slopes).iter_mut());
+    let mut derivatives = derivatives.map(|to| T::vectors_mut::<S>(to).iter_mut());
     for score in T::vectors_mut::<S>(tile) {
         let negative = T::sub(simd, zero, *score);
         let magnitude = T::if_less(simd, *score, zero, negative, *score);
         let x = T::mul(simd, magnitude, factor);
         let e = exp2_minus_one::<T, S>(simd, T::if_less(simd, most, x, most, x));
         let tanh = T::div(simd, e, T::add(simd, e, two));
-        if let Some(slope) = slopes.as_mut().and_then(Iterator::next) {
-            *slope = T::mul(simd, T::sub(simd, one, tanh), T::add(simd, one, tanh));
+        if let Some(derivative) = derivatives.as_mut().and_then(Iterator::next) {
+            *derivative = T::mul(simd, T::sub(simd, one, tanh), T::add(simd, one, tanh));
         }
         let capped = T::mul(simd, cap, tanh);
         *score = T::if_less(simd, *score, zero, T::sub(simd, zero, capped), capped);

@@ -70,16 +70,16 @@ impl<T: Real> Workspace<T> {
 }
 
 /// A result of which every task writes its own part.
-pub(super) struct Shared<'a, T> {
+pub(super) struct SharedSlice<'a, T> {
     start: *mut T,
     len: usize,
     owner: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 
-impl<'a, T> Shared<'a, T> {
+impl<'a, T> SharedSlice<'a, T> {
     pub(super) fn new(result: &'a mut [T]) -> Self {
         Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
     }

@@ -1,11 +1,15 @@
 //! The kernel against the formula, on every instruction set at hand.
 
 use proptest::prelude::*;
+use pulp::Arch;
 
-use super::*;
-use crate::kernels::SeededDropout;
-use crate::kernels::cpu::simd::archs;
-use crate::mask::{Grid, HiddenCells, Span};
+use super::slices::{backward_on, forward_on, statistics_len};
+use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, real, strided};
+use crate::kernels::cpu::simd::{arch, archs};
+use crate::kernels::naive::{self, Array};
+use crate::kernels::{
+    HiddenCells, Plan, RowSpans, Scoring, SeededDropout, Slopes, Span, Visibility,
+};
 
 /// Small random numbers that any test can make again.
 pub(super) struct Random(u64);
@@ -31,48 +35,53 @@ impl Random {
     }
 }
 
-/// A problem with everything it borrows.
+/// A request: a plan, and what else attention reads.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
-    pub(super) sizes: [usize; 7],
-    pub(super) scale: f64,
-    pub(super) softcap: Option<f64>,
-    pub(super) spans: Option<Vec<Span>>,
-    pub(super) hidden_keys: Option<Vec<bool>>,
-    pub(super) hidden_cells: Option<HiddenCells>,
+    pub(super) plan: Plan,
     pub(super) bias: Option<[usize; 4]>,
-    pub(super) slopes: Option<Vec<f64>>,
-    pub(super) grid: Grid,
     pub(super) sinks: Option<Vec<f64>>,
-    pub(super) dropout: Option<SeededDropout>,
     pub(super) seed: u64,
 }
 
 impl Case {
     /// Sizes are `[batch, heads, kv_heads, queries, keys, head_dim, value_dim]`.
     pub(super) fn new(sizes: [usize; 7]) -> Self {
-        let [batch, _, _, queries, keys, head_dim, _] = sizes;
-        Self {
-            sizes,
-            scale: 1.0 / (head_dim as f64).sqrt(),
-            softcap: None,
-            spans: None,
-            hidden_keys: None,
-            hidden_cells: None,
-            bias: None,
-            slopes: None,
-            grid: Grid::bottom_right(batch, queries, keys),
-            sinks: None,
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes;
+        let plan = Plan {
+            batch,
+            heads,
+            kv_heads,
+            queries,
+            keys,
+            head_dim,
+            value_dim,
+            visibility: Visibility::default(),
+            scoring: Scoring { scale: 1.0 / (head_dim as f64).sqrt(), softcap: None, slopes: None },
             dropout: None,
-            seed: 1,
-        }
+        };
+        Self { plan, bias: None, sinks: None, seed: 1 }
     }
 
     pub(super) fn causal(sizes: [usize; 7]) -> Self {
         let mut case = Self::new(sizes);
         let (queries, keys) = (sizes[3] as i64, sizes[4] as i64);
-        let span = |i: i64| Span { start: 0, end: (i + 1 + keys - queries).clamp(0, keys) as u32 };
-        case.spans = Some((0..queries).map(span).collect());
+        let end = |i: i64| (i + 1 + keys - queries).clamp(0, keys) as u32;
+        let rows = (0..queries).map(|i| RowSpans::one(Span { start: 0, end: end(i) }));
+        case.plan.visibility.spans = Some(rows.collect());
+        case
+    }
+
+    /// A window of `window` keys, and the first `sinks` keys.
+    pub(super) fn window_and_sinks(sizes: [usize; 7], window: u32, sinks: u32) -> Self {
+        let mut case = Self::causal(sizes);
+        let rows = case.plan.visibility.spans.iter().flat_map(|rows| rows.iter());
+        let rows = rows.map(|row| {
+            let end = row.first().end;
+            let window = Span::of(end.saturating_sub(window), end);
+            RowSpans::two(window, Span::of(0, sinks.min(end)))
+        });
+        case.plan.visibility.spans = Some(rows.collect());
         case
     }
 
@@ -92,29 +101,35 @@ impl Case {
         let dim = |random: &mut Random| [1, 3, 5, 8, 13, 16, 17, 24][random.below(8)];
         let (head_dim, value_dim) = (dim(&mut random), dim(&mut random));
         let batch = 1 + random.below(3);
-        let mut case = Self::new([batch, heads, kv_heads, queries, keys, head_dim, value_dim]);
+        let sizes = [batch, heads, kv_heads, queries, keys, head_dim, value_dim];
+        let mut case = Self::new(sizes);
         case.seed = seed;
         let share = |random: &mut Random, full: usize| if random.one_in(2) { 1 } else { full };
         if random.one_in(2) {
             let rows = share(&mut random, batch) * queries;
             let wide = random.one_in(2);
-            case.spans = Some(
-                (0..rows)
-                    .map(|_| {
-                        let start = random.below(if wide { 3 } else { keys + 1 });
-                        let end = random.below(keys + 3);
-                        Span { start: start as u32, end: end as u32 }
-                    })
-                    .collect(),
-            );
+            let two = random.one_in(2);
+            let mut span = |start: usize| {
+                let (start, end) = (random.below(start), random.below(keys + 3));
+                Span { start: start as u32, end: end as u32 }
+            };
+            let rows = (0..rows).map(|_| {
+                let first = span(if wide { 3 } else { keys + 1 });
+                if two { RowSpans::two(first, span(keys + 1)) } else { RowSpans::one(first) }
+            });
+            case.plan.visibility.spans = Some(rows.collect());
         } else if random.one_in(2) {
-            case.spans = Self::causal(case.sizes).spans;
+            case.plan.visibility.spans = Self::causal(sizes).plan.visibility.spans;
+        } else if random.one_in(2) {
+            let (window, sinks) = (1 + random.below(keys + 1), random.below(9));
+            let windowed = Self::window_and_sinks(sizes, window as u32, sinks as u32);
+            case.plan.visibility.spans = windowed.plan.visibility.spans;
         }
         if random.one_in(3) {
             let rows = share(&mut random, batch);
             let kept: Vec<_> = (0..rows).map(|_| random.below(keys + 1)).collect();
             let scattered = random.one_in(2);
-            case.hidden_keys =
+            case.plan.visibility.hidden_keys =
                 Some(
                     (0..rows * keys)
                         .map(|at| {
@@ -127,49 +142,41 @@ impl Case {
         if random.one_in(3) {
             let shape = full.map(|full| share(&mut random, full));
             let hidden = (0..shape.iter().product()).map(|_| random.one_in(3)).collect();
-            case.hidden_cells = Some(HiddenCells { shape, hidden });
+            case.plan.visibility.hidden_cells = Some(HiddenCells { shape, hidden });
         }
         if random.one_in(3) {
             case.bias = Some(full.map(|full| share(&mut random, full)));
         }
         if random.one_in(4) {
-            case.slopes = Some((0..heads).map(|_| random.number().abs()).collect());
+            let listed = random.one_in(2);
+            let gaps = |random: &mut Random| {
+                let mut position = -3;
+                (0..keys)
+                    .map(|_| {
+                        position += 1 + random.below(3) as i64;
+                        position
+                    })
+                    .collect()
+            };
+            case.plan.scoring.slopes = Some(Slopes {
+                slopes: (0..heads).map(|_| random.number().abs()).collect(),
+                first_query: keys as i64 - queries as i64,
+                key_positions: listed.then(|| gaps(&mut random)),
+            });
         }
         if random.one_in(4) {
-            case.softcap = Some(0.5 + random.number().abs());
+            case.plan.scoring.softcap = Some(0.5 + random.number().abs());
         }
         if random.one_in(4) {
             case.sinks = Some((0..heads).map(|_| random.number()).collect());
         }
         if random.one_in(4) {
-            case.dropout = Some(SeededDropout { probability: 0.3, seed });
+            case.plan.dropout = Some(SeededDropout { probability: 0.3, seed });
         }
         if random.one_in(4) {
-            case.scale = random.number();
+            case.plan.scoring.scale = random.number();
         }
         case
-    }
-
-    pub(super) fn problem(&self) -> Problem<'_> {
-        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = self.sizes;
-        let grid = &self.grid;
-        Problem {
-            batch,
-            heads,
-            kv_heads,
-            queries,
-            keys,
-            head_dim,
-            value_dim,
-            scale: self.scale,
-            softcap: self.softcap,
-            spans: self.spans.as_deref(),
-            hidden_keys: self.hidden_keys.as_deref(),
-            hidden_cells: self.hidden_cells.as_ref(),
-            alibi: self.slopes.as_deref().map(|slopes| Alibi { slopes, grid }),
-            sinks: self.sinks.as_deref(),
-            dropout: self.dropout,
-        }
     }
 }
 
@@ -196,7 +203,7 @@ pub(super) struct Results<T> {
 
 impl<T: Real> Data<T> {
     pub(super) fn of(case: &Case) -> Self {
-        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
         let mut random = Random::new(case.seed ^ 0xABCD);
         Self {
             query: random.numbers(batch * heads * queries * head_dim),
@@ -207,8 +214,8 @@ impl<T: Real> Data<T> {
         }
     }
 
-    fn inputs<'a>(&'a self, case: &Case) -> Inputs<'a, T> {
-        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+    fn inputs<'a>(&'a self, case: &'a Case) -> Inputs<'a, T> {
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
         // queries with heads inside, as a projection leaves them
         let strides = [queries * heads * head_dim, head_dim, heads * head_dim, 1];
         Inputs {
@@ -217,18 +224,19 @@ impl<T: Real> Data<T> {
             value: Strided::contiguous(&self.value, [batch, kv_heads, keys, value_dim]),
             bias: case.bias.map(|shape| {
                 let full = [batch, heads, queries, keys];
-                Strided::new(&self.bias, full, problem::broadcast_strides(&shape))
+                Strided::new(&self.bias, full, strided::broadcast_strides(&shape))
             }),
+            sinks: case.sinks.as_deref(),
         }
     }
 
-    /// Forward and backward; `arch` is `None` for the formula.
-    pub(super) fn run(&self, case: &Case, arch: Option<Arch>) -> Results<T> {
-        let problem = case.problem();
-        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
+    /// Forward and backward by the kernel.
+    pub(super) fn run(&self, case: &Case, arch: Arch) -> Results<T> {
+        let plan = &case.plan;
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
         let inputs = self.inputs(case);
         let junk = T::of_f64(777.0);
-        let mut statistics = vec![T::of_f64(777.0); statistics_len(&problem)];
+        let mut statistics = vec![T::of_f64(777.0); statistics_len(plan)];
         let mut results = Results {
             out: vec![junk; batch * queries * heads * value_dim],
             query: vec![T::ZERO; batch * queries * heads * head_dim],
@@ -237,20 +245,15 @@ impl<T: Real> Data<T> {
             bias: vec![T::ZERO; self.bias.len()],
             sinks: vec![0.0; heads],
         };
-        match arch {
-            None => naive::forward(&problem, &inputs, &mut results.out, &mut statistics),
-            Some(arch) => {
-                let len = results.out.len();
-                results.out.clear();
-                let out = &mut results.out.spare_capacity_mut()[..len];
-                forward_on(arch, &problem, &inputs, out, &mut statistics);
-                // SAFETY: what the kernel has not written is the junk from before.
-                unsafe { results.out.set_len(len) };
-            }
-        }
+        let len = results.out.len();
+        results.out.clear();
+        let out = &mut results.out.spare_capacity_mut()[..len];
+        forward_on(arch, plan, &inputs, out, &mut statistics);
+        // SAFETY: what the kernel has not written is the junk from before.
+        unsafe { results.out.set_len(len) };
         let shape = [batch, heads, queries, value_dim];
         let strides = [queries * heads * value_dim, value_dim, heads * value_dim, 1];
-        let gradients = Gradients {
+        let gradients = GradientSlices {
             query: Some(&mut results.query),
             key: Some(&mut results.key),
             value: Some(&mut results.value),
@@ -259,12 +262,77 @@ impl<T: Real> Data<T> {
         };
         let out = Strided::new(&results.out, shape, strides);
         let d_out = Strided::contiguous(&self.d_out, shape);
-        match arch {
-            None => naive::backward(&problem, &inputs, d_out, gradients),
-            Some(arch) => backward_on(arch, &problem, &inputs, out, &statistics, d_out, gradients),
-        }
+        backward_on(arch, plan, &inputs, out, &statistics, d_out, gradients);
         results
     }
+
+    /// The same by plain loops.
+    fn naive(&self, case: &Case) -> Results<f64> {
+        let plan = &case.plan;
+        let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
+        let wide =
+            |shape, numbers: &[T]| Array::new(shape, numbers.iter().map(|x| x.to_f64()).collect());
+        let query = wide([batch, queries, heads, head_dim], &self.query);
+        let query = swapped(&query);
+        let key = wide([batch, kv_heads, keys, head_dim], &self.key);
+        let value = wide([batch, kv_heads, keys, value_dim], &self.value);
+        let d_out = wide([batch, heads, queries, value_dim], &self.d_out);
+        let given = case.bias.map(|shape| wide(shape, &self.bias));
+        // To the loops, ALiBi is a bias like any other.
+        let full = [batch, heads, queries, keys];
+        let bias = |[b, h, q, k]: [usize; 4]| {
+            given.as_ref().map_or(0.0, |bias| bias.at([b, h, q, k]))
+                + plan.scoring.slopes.as_ref().map_or(0.0, |slopes| slopes.bias(h, q, k))
+        };
+        let bias = Array::new(full, cells(full).map(bias).collect());
+        let factor = |[b, h, q, k]: [usize; 4]| match &plan.dropout {
+            None => 1.0,
+            Some(dropout) if dropout.row(b, h, q).bits(k as u32) < dropout.threshold() => 0.0,
+            Some(dropout) => dropout.scale(),
+        };
+        let problem = naive::Problem {
+            query: &query,
+            key: &key,
+            value: &value,
+            scale: plan.scoring.scale,
+            softcap: plan.scoring.softcap,
+            bias: Some(&bias),
+            sinks: case.sinks.as_deref(),
+            hidden: &|[b, h, q, k]| !plan.is_visible(b, h, q, k),
+            factor: &factor,
+        };
+        let solution = naive::attention(&problem, &d_out);
+        let mut d_bias = case.bias.map_or_else(|| Array::zeros([0; 4]), Array::zeros);
+        if case.bias.is_some() {
+            let all = solution.d_bias.expect("a bias was given");
+            cells(full).for_each(|cell| *d_bias.at_mut(cell) += all.at(cell));
+        }
+        Results {
+            out: swapped(&solution.output).values,
+            query: swapped(&solution.d_query).values,
+            key: swapped(&solution.d_key).values,
+            value: swapped(&solution.d_value).values,
+            bias: d_bias.values,
+            sinks: solution.d_sinks.unwrap_or_else(|| vec![0.0; heads]),
+        }
+    }
+}
+
+fn sizes_of(case: &Case) -> [usize; 7] {
+    let Plan { batch, heads, kv_heads, queries, keys, head_dim, value_dim, .. } = case.plan;
+    [batch, heads, kv_heads, queries, keys, head_dim, value_dim]
+}
+
+/// Every index into a shape, row-major.
+fn cells([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
+    (0..a * b * c * d).map(move |at| [at / d / c / b, at / d / c % b, at / d % c, at % d])
+}
+
+/// The array with its two middle axes swapped.
+fn swapped(array: &Array) -> Array {
+    let [a, b, c, d] = array.shape;
+    let shape = [a, c, b, d];
+    Array::new(shape, cells(shape).map(|[a, c, b, d]| array.at([a, b, c, d])).collect())
 }
 
 /// The largest difference, relative to the largest entry or `floor`.
@@ -279,17 +347,9 @@ fn difference<T: Real>(got: &[T], expected: &[f64], floor: f64) -> f64 {
 
 fn agrees<T: Real>(case: &Case, output: f64, gradient: f64) {
     let data = Data::<T>::of(case);
-    let wide = |numbers: &[T]| numbers.iter().map(|x| x.to_f64()).collect();
-    let expected = Data::<f64> {
-        query: wide(&data.query),
-        key: wide(&data.key),
-        value: wide(&data.value),
-        bias: wide(&data.bias),
-        d_out: wide(&data.d_out),
-    }
-    .run(case, None);
+    let expected = data.naive(case);
     for arch in archs() {
-        let got = data.run(case, Some(arch));
+        let got = data.run(case, arch);
         for (name, difference, allowed) in [
             ("out", difference(&got.out, &expected.out, 0.1), output),
             // gradients are sums of numbers of order one that may cancel: where a query sees one
@@ -321,8 +381,21 @@ proptest! {
     fn agrees_with_the_formula_f32(seed in any::<u64>()) {
         let case = Case::random(seed);
         // ALiBi makes scores of 30 and more here, of which f32 keeps 2e-6
-        let alibi = if case.slopes.is_some() { 4.0 } else { 1.0 };
+        let alibi = if case.plan.scoring.slopes.is_some() { 4.0 } else { 1.0 };
         agrees::<f32>(&case, alibi * 2e-6, alibi * 1e-5);
+    }
+}
+
+/// Windows and sinks, whose ranges lie in one tile, in neighbouring tiles or far apart.
+#[test]
+fn two_ranges_agree_with_the_formula() {
+    for (length, window, sinks) in
+        [(40, 8, 3), (150, 30, 4), (150, 1, 1), (300, 20, 130), (700, 64, 4), (700, 130, 100)]
+    {
+        let case = Case::window_and_sinks([1, 2, 1, length, length, 5, 8], window, sinks);
+        agrees::<f32>(&case, 2e-6, 1e-5);
+        let case = Case::window_and_sinks([2, 2, 2, 1, length + 2000, 8, 5], window, sinks);
+        agrees::<f64>(&case, 1e-12, 1e-12);
     }
 }
 
@@ -346,14 +419,17 @@ fn nothing_to_do() {
         [1, 1, 1, 2, 3, 0, 4],
         [1, 1, 1, 2, 3, 4, 0],
     ] {
-        agrees::<f32>(&Case { scale: 1.0, ..Case::causal(sizes) }, 2e-6, 1e-5);
+        let mut case = Case::causal(sizes);
+        case.plan.scoring.scale = 1.0;
+        agrees::<f32>(&case, 2e-6, 1e-5);
     }
 }
 
 /// Scores of -20,000 that differ by little: a rounded log-sum-exp would lose the weights.
 #[test]
 fn large_scores_keep_their_weights() {
-    let case = Case { scale: 0.25, ..Case::causal([1, 1, 1, 40, 40, 16, 4]) };
+    let case = Case::causal([1, 1, 1, 40, 40, 16, 4]);
+    assert_eq!(case.plan.scoring.scale, 0.25);
     let mut data = Data::<f32>::of(&case);
     for (at, q) in data.query.iter_mut().enumerate() {
         *q = if at % 16 == 0 { 256.0 } else { (*q * 8.0).round() / 8.0 };
@@ -361,17 +437,9 @@ fn large_scores_keep_their_weights() {
     for (at, k) in data.key.iter_mut().enumerate() {
         *k = if at % 16 == 0 { -320.0 } else { (*k * 8.0).round() / 8.0 };
     }
-    let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-    let exact = Data::<f64> {
-        query: wide(&data.query),
-        key: wide(&data.key),
-        value: wide(&data.value),
-        bias: vec![],
-        d_out: wide(&data.d_out),
-    }
-    .run(&case, None);
+    let exact = data.naive(&case);
     for arch in archs() {
-        let got = data.run(&case, Some(arch));
+        let got = data.run(&case, arch);
         assert!(difference(&got.out, &exact.out, 0.1) < 2e-6);
         assert!(difference(&got.value, &exact.value, 1.0) < 1e-5);
         assert!(difference(&got.query, &exact.query, 1.0) < 1e-5);
@@ -388,54 +456,55 @@ fn same_bits_on_any_number_of_threads() {
     row_bias.bias = Some([1, 2, 1, 1]);
     let one_head = Case::causal([1, 1, 1, 700, 700, 32, 32]);
     let few = Case::causal([1, 4, 2, 2, 3000, 32, 16]);
-    for case in [shared_bias, row_bias, one_head, few] {
+    let two_ranges = Case::window_and_sinks([2, 4, 2, 700, 700, 8, 8], 40, 140);
+    for case in [shared_bias, row_bias, one_head, few, two_ranges] {
         let data = Data::<f32>::of(&case);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| data.run(&case, Some(arch())))
+            pool.install(|| data.run(&case, arch()))
         };
         let expected = run(1);
         for threads in [2, 2, 3, 5, 1] {
-            assert!(run(threads) == expected, "{threads} threads, {:?}", case.sizes);
+            assert!(run(threads) == expected, "{threads} threads, {:?}", sizes_of(&case));
         }
     }
 }
 
 /// NaN and infinity where nobody can see them: the bits of every result stay.
 fn hidden_cannot_be_felt(case: &Case, spoil: f32) {
-    let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = case.sizes;
-    let problem = case.problem();
+    let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
+    let plan = &case.plan;
     let data = Data::<f32>::of(case);
-    let mut spoilt = data.clone();
+    let mut non_finite = data.clone();
     let group = heads / kv_heads;
     let mut any = false;
     for (b, h) in (0..batch).flat_map(|b| (0..heads).map(move |h| (b, h))) {
         for i in 0..queries {
-            if (0..keys).all(|j| !problem.is_visible(b, h, i, j)) {
+            if (0..keys).all(|j| !plan.is_visible(b, h, i, j)) {
                 any = true;
                 let at = ((b * queries + i) * heads + h) * head_dim;
-                spoilt.query[at..][..head_dim].fill(spoil);
+                non_finite.query[at..][..head_dim].fill(spoil);
                 let at = ((b * heads + h) * queries + i) * value_dim;
-                spoilt.d_out[at..][..value_dim].fill(spoil);
+                non_finite.d_out[at..][..value_dim].fill(spoil);
             }
         }
     }
     for (b, kv) in (0..batch).flat_map(|b| (0..kv_heads).map(move |h| (b, h))) {
         for j in 0..keys {
             let mut cells = (0..group).flat_map(|h| (0..queries).map(move |i| (kv * group + h, i)));
-            if cells.all(|(h, i)| !problem.is_visible(b, h, i, j)) {
+            if cells.all(|(h, i)| !plan.is_visible(b, h, i, j)) {
                 any = true;
                 let at = (b * kv_heads + kv) * keys + j;
-                spoilt.key[at * head_dim..][..head_dim].fill(spoil);
-                spoilt.value[at * value_dim..][..value_dim].fill(spoil);
+                non_finite.key[at * head_dim..][..head_dim].fill(spoil);
+                non_finite.value[at * value_dim..][..value_dim].fill(spoil);
             }
         }
     }
-    assert!(any, "nothing hidden in {:?}", case.sizes);
+    assert!(any, "nothing hidden in {:?}", sizes_of(&case));
     for arch in archs() {
-        let (clean, spoilt) = (data.run(case, Some(arch)), spoilt.run(case, Some(arch)));
+        let (clean, non_finite) = (data.run(case, arch), non_finite.run(case, arch));
         assert!(clean.out.iter().all(|x| x.is_finite()));
-        assert!(clean == spoilt, "{spoil} was felt, {arch:?}, {:?}", case.sizes);
+        assert!(clean == non_finite, "{spoil} was felt, {arch:?}, {:?}", sizes_of(&case));
     }
 }
 
@@ -446,12 +515,14 @@ fn nan_in_padding_and_dead_rows_cannot_be_felt() {
             // right padding under look-ahead, left padding, scattered
             for hidden in [|j: usize, keys: usize| j + 7 >= keys, |j, _| j < 5, |j, _| j % 3 == 1] {
                 let mut case = Case::causal([2, 4, 2, queries, keys, 9, 8]);
-                case.hidden_keys = Some((0..keys).map(|j| hidden(j, keys)).collect());
+                case.plan.visibility.hidden_keys =
+                    Some((0..keys).map(|j| hidden(j, keys)).collect());
                 hidden_cannot_be_felt(&case, spoil);
                 let mut case = Case::new([1, 2, 2, queries, keys, 8, 16]);
                 let hidden = (0..keys).map(|j| hidden(j, keys)).collect();
-                case.hidden_cells = Some(HiddenCells { shape: [1, 1, 1, keys], hidden });
-                case.dropout = Some(SeededDropout { probability: 0.2, seed: 5 });
+                case.plan.visibility.hidden_cells =
+                    Some(HiddenCells { shape: [1, 1, 1, keys], hidden });
+                case.plan.dropout = Some(SeededDropout { probability: 0.2, seed: 5 });
                 hidden_cannot_be_felt(&case, spoil);
             }
         }
@@ -466,12 +537,12 @@ fn nan_reaches_those_who_see_it_and_nobody_else() {
     let data = Data::<f32>::of(&case);
     for at in [0, 5, 16, 95, 96, 127, 128, 149] {
         for arch in archs() {
-            let clean = data.run(&case, Some(arch));
+            let clean = data.run(&case, arch);
             let row = |rows: &[f32], i: usize| rows[i * dim..][..dim].to_vec();
             let mut future = data.clone();
             future.key[at * dim + 1] = f32::NAN;
             future.value[at * dim] = f32::INFINITY;
-            let got = future.run(&case, Some(arch));
+            let got = future.run(&case, arch);
             for i in 0..queries {
                 let felt = row(&got.out, i).iter().all(|x| x.is_nan());
                 assert_eq!(felt, i >= at, "query {i}, key {at}");
@@ -483,7 +554,7 @@ fn nan_reaches_those_who_see_it_and_nobody_else() {
             let mut past = data.clone();
             past.query[at * dim + 1] = f32::NAN;
             past.d_out[at * dim] = f32::NEG_INFINITY;
-            let got = past.run(&case, Some(arch));
+            let got = past.run(&case, arch);
             for j in 0..keys {
                 let felt = row(&got.key, j).iter().all(|x| x.is_nan());
                 assert_eq!(felt, j <= at, "key {j}, query {at}");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::super::Real;
-use super::super::gemm::{Left, Lie, Onto, Product, Right};
+use super::super::tile_product::{Accumulate, Layout, Left, Product, Right};
 
 /// Keys that are summed over the same queries; finer at the edge of what is visible costs more in
 /// calls than it saves.
@@ -40,10 +40,10 @@ impl<T: Real> Scores<'_, T> {
                 keys.end = next.end;
             }
             let data = &self.data[keys.start * self.row + queries.start..];
-            let left = Left { data, lie: Lie::Rows(self.row) };
+            let left = Left { data, layout: Layout::Rows(self.row) };
             let rows = Right { data: &rows.data[queries.start * rows.step..], step: rows.step };
             let out = &mut out[keys.start * width..];
-            product(simd, [keys.len(), queries.len(), width], left, rows, out, Onto::Zero);
+            product(simd, [keys.len(), queries.len(), width], left, rows, out, Accumulate::Zero);
         }
     }
 
@@ -57,10 +57,10 @@ impl<T: Real> Scores<'_, T> {
             let same = self.seen[panel..].iter().take_while(|&seen| *seen == keys).count();
             queries = queries.end..self.queries.min((panel + same) * self.panel);
             let data = &self.data[keys.start * self.row + queries.start..];
-            let left = Left { data, lie: Lie::Columns(self.row) };
+            let left = Left { data, layout: Layout::Columns(self.row) };
             let rows = Right { data: &rows.data[keys.start * rows.step..], step: rows.step };
             let out = &mut out[queries.start * width..];
-            product(simd, [queries.len(), keys.len(), width], left, rows, out, Onto::Itself);
+            product(simd, [queries.len(), keys.len(), width], left, rows, out, Accumulate::Itself);
         }
     }
 
@@ -82,7 +82,7 @@ fn product<T: Real, S: Simd>(
     left: Left<T>,
     right: Right<T>,
     out: &mut [T],
-    onto: Onto<T>,
+    accumulate: Accumulate<T>,
 ) {
     let lanes = T::lanes::<S>();
     let mut column = 0;
@@ -90,10 +90,26 @@ fn product<T: Real, S: Simd>(
         let right = Right { data: &right.data[column..], step: right.step };
         let out = &mut out[column..];
         if column + 2 * lanes <= width {
-            simd.vectorize(Product::<_, 2> { rows, depth, left, right, out, row: width, onto });
+            simd.vectorize(Product::<_, 2> {
+                rows,
+                depth,
+                left,
+                right,
+                out,
+                row: width,
+                accumulate,
+            });
             column += 2 * lanes;
         } else {
-            simd.vectorize(Product::<_, 1> { rows, depth, left, right, out, row: width, onto });
+            simd.vectorize(Product::<_, 1> {
+                rows,
+                depth,
+                left,
+                right,
+                out,
+                row: width,
+                accumulate,
+            });
             column += lanes;
         }
     }

@@ -6,15 +6,15 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::super::Real;
-use super::super::gemm::{Left, Lie, Onto, Product, Right};
+use super::super::panel::{KeySet, Panel};
 use super::super::real::exp2;
 use super::super::rows::Rows;
-use super::super::visible::{KeySet, Panel};
-use super::Plan;
+use super::super::tile_product::{Accumulate, Layout, Left, Product, Right};
+use super::BackwardPass;
 
 /// What a panel computes from and to.
-pub(super) struct Step<'a, T: Real> {
-    pub(super) plan: &'a Plan<'a, T>,
+pub(super) struct PanelStep<'a, T: Real> {
+    pub(super) pass: &'a BackwardPass<'a, T>,
     pub(super) panel: &'a Panel<'a>,
     pub(super) keys: Range<usize>,
     pub(super) key: Rows<'a, T>,
@@ -32,7 +32,7 @@ pub(super) struct Step<'a, T: Real> {
     /// `[keys][width]`
     pub(super) d_weights: &'a mut [T],
     /// `[keys][width]`
-    pub(super) slopes: &'a mut [T],
+    pub(super) derivatives: &'a mut [T],
     /// `[keys][row]`, and so the next two
     pub(super) weights: &'a mut [T],
     pub(super) d_scores: &'a mut [T],
@@ -40,36 +40,36 @@ pub(super) struct Step<'a, T: Real> {
     pub(super) row: usize,
 }
 
-impl<T: Real> Step<'_, T> {
+impl<T: Real> PanelStep<'_, T> {
     /// Returns the keys hidden from some query of the panel.
     #[inline(always)]
     pub(super) fn run<S: Simd, const N: usize>(self, simd: S) -> KeySet {
         let width = N * T::lanes::<S>();
-        let problem = self.plan.problem;
+        let plan = self.pass.plan;
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
-            depth: problem.head_dim,
-            left: Left { data: self.key.data, lie: Lie::Rows(self.key.step) },
+            depth: plan.head_dim,
+            left: Left { data: self.key.data, layout: Layout::Rows(self.key.step) },
             right: Right { data: self.query, step: width },
             out: self.scores,
             row: width,
-            onto: Onto::Zero,
+            accumulate: Accumulate::Zero,
         });
         simd.vectorize(Product::<_, N> {
             rows: self.keys.len(),
-            depth: problem.value_dim,
-            left: Left { data: self.value.data, lie: Lie::Rows(self.value.step) },
+            depth: plan.value_dim,
+            left: Left { data: self.value.data, layout: Layout::Rows(self.value.step) },
             right: Right { data: self.d_out, step: width },
             out: self.d_weights,
             row: width,
-            onto: Onto::Zero,
+            accumulate: Accumulate::Zero,
         });
         let keys = || self.keys.clone();
-        let rule = &self.plan.rule;
-        let slopes = problem.softcap.is_some().then_some(&mut *self.slopes);
-        rule.apply(simd, self.panel, keys(), width, self.scores, slopes);
+        let rule = &self.pass.rule;
+        let derivatives = plan.scoring.softcap.is_some().then_some(&mut *self.derivatives);
+        rule.apply(simd, self.panel, keys(), width, self.scores, derivatives);
         let partial = self.panel.hide::<T, S>(simd, keys(), width, self.scores);
-        if let Some(dropout) = &problem.dropout {
+        if let Some(dropout) = &plan.dropout {
             self.panel.drop_some(dropout, keys(), width, self.d_weights);
         }
         let factor = T::splat(simd, T::of_f64(rule.factor));
@@ -94,11 +94,11 @@ impl<T: Real> Step<'_, T> {
                 }
             }
         }
-        if let Some(dropout) = &problem.dropout {
+        if let Some(dropout) = &plan.dropout {
             self.panel.drop_some(dropout, keys(), self.row, self.weights);
         }
         if !rule.plain {
-            let scale = T::of_f64(problem.scale);
+            let scale = T::of_f64(plan.scoring.scale);
             for index in 0..self.keys.len() {
                 let at = index * self.row;
                 let d_scores = &mut self.d_scores[at..][..width];
@@ -107,8 +107,8 @@ impl<T: Real> Step<'_, T> {
                 }
                 for (lane, d_score) in d_scores.iter_mut().enumerate() {
                     *d_score *= scale;
-                    if problem.softcap.is_some() {
-                        *d_score *= self.slopes[index * width + lane];
+                    if plan.scoring.softcap.is_some() {
+                        *d_score *= self.derivatives[index * width + lane];
                     }
                 }
             }

@@ -1,8 +1,9 @@
 //! The gradient of the bias, as a sum that tasks add to.
 
-use super::super::problem::{broadcast_strides, offset};
-use super::super::tasks::Shared;
-use super::super::{BiasGradient, Problem, Real};
+use super::super::strided::{broadcast_strides, offset};
+use super::super::tasks::SharedSlice;
+use super::super::{BiasGradient, Real};
+use crate::kernels::Plan;
 
 pub(super) struct BiasSum<'a, T> {
     target: &'a mut [T],
@@ -12,9 +13,9 @@ pub(super) struct BiasSum<'a, T> {
 
 /// Where the tasks add the gradients of scores.
 pub(super) struct SharedBias<'a, T> {
-    pub(super) sum: Shared<'a, T>,
+    pub(super) sum: SharedSlice<'a, T>,
     pub(super) strides: [usize; 4],
-    /// Heads or batch rows share the bias, so all tasks have to take turns.
+    /// Heads or batch rows share the bias, so all tasks have to take order.
     pub(super) by_all: bool,
 }
 
@@ -28,16 +29,16 @@ impl<'a, T: Real> BiasSum<'a, T> {
         }
     }
 
-    pub(super) fn shared(&mut self, problem: &Problem) -> SharedBias<'_, T> {
-        let Problem { batch, heads, queries, .. } = *problem;
+    pub(super) fn shared(&mut self, plan: &Plan) -> SharedBias<'_, T> {
+        let Plan { batch, heads, queries, .. } = *plan;
         match &mut self.by_query {
             Some(rows) => SharedBias {
-                sum: Shared::new(rows),
+                sum: SharedSlice::new(rows),
                 strides: [heads * queries, queries, 1, 0],
                 by_all: false,
             },
             None => SharedBias {
-                sum: Shared::new(self.target),
+                sum: SharedSlice::new(self.target),
                 strides: broadcast_strides(&self.shape),
                 by_all: self.shape[0] < batch || self.shape[1] < heads,
             },

@@ -4,27 +4,28 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::super::gemm::Right;
-use super::super::problem::{offset, result_row};
+use super::super::Real;
+use super::super::ordered_sum::TaskPlace;
+use super::super::panel::{KEY_TILE, KeySet, Panel};
 use super::super::rows::{Rows, is_finite, transpose};
+use super::super::strided::{offset, result_row};
 use super::super::tasks::Workspace;
-use super::super::turns::Place;
-use super::super::visible::{KEY_TILE, KeySet, Panel};
-use super::super::{Problem, Real};
+use super::super::tile_product::Right;
+use super::non_finite::NonFinite;
 use super::scores::Scores;
-use super::spoilt::Spoilt;
-use super::step::Step;
-use super::{Plan, QUERY_TILE, QuerySet};
+use super::step::PanelStep;
+use super::{BackwardPass, QUERY_TILE, QuerySet};
+use crate::kernels::Plan;
 
-pub(super) struct Tile<'a, T: Real> {
-    pub(super) plan: &'a Plan<'a, T>,
+pub(super) struct QueryTask<'a, T: Real> {
+    pub(super) pass: &'a BackwardPass<'a, T>,
     pub(super) task: usize,
     pub(super) workspace: &'a mut Workspace<T>,
 }
 
-/// Sizes of a task: all widths in numbers, rows padded to whole vectors.
+/// TaskSizes of a task: all widths in numbers, rows padded to whole vectors.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct TaskSizes {
     batch: usize,
     head: usize,
     kv_head: usize,
@@ -38,7 +39,7 @@ struct Sizes {
     value_pad: usize,
 }
 
-impl Sizes {
+impl TaskSizes {
     /// The queries of the panel that starts at `start`, counted and padded.
     fn panel_at(&self, start: usize) -> (usize, usize) {
         (self.panel.min(self.count - start), self.panel.min(self.width - start))
@@ -50,7 +51,7 @@ struct Queries<'a, T> {
     /// Panels of `[head_dim][panel]`, and of `[value_dim][panel]` times `scale / sum`.
     columns: &'a mut [T],
     d_out_columns: &'a mut [T],
-    /// `[count][key_pad]`, and `[count][value_pad]` times `1 / sum`; spoilt ones are zero.
+    /// `[count][key_pad]`, and `[count][value_pad]` times `1 / sum`; non_finite ones are zero.
     rows: &'a mut [T],
     d_out_rows: &'a mut [T],
     /// `[width]` each: the maximum, `delta / sum`, `1 / sum`, `scale / sum`.
@@ -69,7 +70,7 @@ struct Buffers<'a, T> {
     /// `[keys][panel]`
     panel_scores: &'a mut [T],
     panel_d_weights: &'a mut [T],
-    slopes: &'a mut [T],
+    derivatives: &'a mut [T],
     /// `[keys][key_pad]`, `[keys][value_pad]`
     d_key: &'a mut [T],
     d_value: &'a mut [T],
@@ -77,23 +78,23 @@ struct Buffers<'a, T> {
     value_copy: &'a mut [T],
 }
 
-impl<T: Real> WithSimd for Tile<'_, T> {
+impl<T: Real> WithSimd for QueryTask<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { plan, task, workspace } = self;
-        let Problem { heads, queries, keys, head_dim, value_dim, .. } = *plan.problem;
-        let turn = plan.turns.place(task);
-        let (batch, head, tile) = plan.place(task);
+        let Self { pass, task, workspace } = self;
+        let Plan { heads, queries, keys, head_dim, value_dim, .. } = *pass.plan;
+        let place = pass.order.place(task);
+        let (batch, head, tile) = pass.place(task);
         let first = tile * QUERY_TILE;
         let count = QUERY_TILE.min(queries - first);
         let lanes = T::lanes::<S>();
         let width = count.next_multiple_of(lanes);
-        let sizes = Sizes {
+        let sizes = TaskSizes {
             batch,
             head,
-            kv_head: plan.problem.kv_head(head),
+            kv_head: pass.plan.kv_head(head),
             first,
             count,
             panel: (2 * lanes).min(width),
@@ -101,7 +102,7 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             key_pad: head_dim.next_multiple_of(lanes),
             value_pad: value_dim.next_multiple_of(lanes),
         };
-        let Sizes { panel, key_pad, value_pad, .. } = sizes;
+        let TaskSizes { panel, key_pad, value_pad, .. } = sizes;
         let key_tile = KEY_TILE.min(keys);
         let if_any = |any: bool, len: usize| if any { len } else { 0 };
         let [
@@ -119,7 +120,7 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             d_bias,
             panel_scores,
             panel_d_weights,
-            slopes,
+            derivatives,
             d_key,
             d_value,
             key_copy,
@@ -136,10 +137,10 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             width,
             key_tile * width,
             key_tile * width,
-            if_any(plan.d_bias.is_some(), key_tile * width),
+            if_any(pass.d_bias.is_some(), key_tile * width),
             key_tile * panel,
             key_tile * panel,
-            if_any(plan.problem.softcap.is_some(), key_tile * panel),
+            if_any(pass.plan.scoring.softcap.is_some(), key_tile * panel),
             key_tile * key_pad,
             key_tile * value_pad,
             key_tile * key_pad,
@@ -161,43 +162,42 @@ impl<T: Real> WithSimd for Tile<'_, T> {
             d_bias,
             panel_scores,
             panel_d_weights,
-            slopes,
+            derivatives,
             d_key,
             d_value,
             key_copy,
             value_copy,
         };
-        let spoilt = of_queries.load(simd, plan, &sizes);
+        let non_finite = of_queries.load(simd, pass, &sizes);
         d_query.fill(T::ZERO);
         let panels: Vec<_> = (0..width)
             .step_by(panel)
             .map(|start| {
                 let at = [batch, head, first + start];
-                Panel::new(plan.problem, at, sizes.panel_at(start).0, &plan.bounds[batch])
+                Panel::new(pass.plan, at, sizes.panel_at(start).0, &pass.bounds[batch])
             })
             .collect();
-        let start = panels.iter().map(|panel| panel.seen.start).min().unwrap_or(0);
-        let end = panels.iter().map(|panel| panel.seen.end).max().unwrap_or(0);
+        let visited = pass.visited_by(batch, tile);
         let mut seen = Vec::with_capacity(panels.len());
-        for key_tile in plan.seen[batch * plan.tiles + tile].clone() {
-            let keys = start.max(key_tile * KEY_TILE)..end.min((key_tile + 1) * KEY_TILE);
+        for key_tile in visited.tiles(KEY_TILE) {
+            let keys = visited.within(&(key_tile * KEY_TILE..(key_tile + 1) * KEY_TILE));
             seen.clear();
             seen.extend(panels.iter().map(|panel| {
-                let seen = keys.start.max(panel.seen.start)..keys.end.min(panel.seen.end);
+                let seen = panel.bounds.within(&keys);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
                     return 0..0;
                 }
                 seen.start - keys.start..seen.end - keys.start
             }));
             if seen.iter().all(Range::is_empty) {
-                turn.pass(key_tile);
+                place.pass(key_tile);
                 continue;
             }
-            let visit = Visit { plan, sizes, panels: &panels, seen: &seen, keys, spoilt };
+            let visit = Visit { pass, sizes, panels: &panels, seen: &seen, keys, non_finite };
             visit.run(simd, &of_queries, &mut buffers, d_query);
-            visit.add_in_turn(&turn, key_tile, &buffers);
+            visit.add_in_order(&place, key_tile, &buffers);
         }
-        if let Some(sum) = &plan.d_query {
+        if let Some(sum) = &pass.d_query {
             for lane in 0..count {
                 let at = result_row([heads, queries, head_dim], [batch, head, first + lane]);
                 // SAFETY: the rows of these queries belong to this task alone.
@@ -212,33 +212,33 @@ impl<T: Real> Queries<'_, T> {
     /// Reads queries, upstream gradients and row statistics; returns the queries of which either
     /// row is not finite.
     #[inline(always)]
-    fn load<S: Simd>(&mut self, simd: S, plan: &Plan<T>, sizes: &Sizes) -> QuerySet {
-        let Problem { heads, queries, head_dim, value_dim, .. } = *plan.problem;
-        let Sizes { batch, head, first, count, key_pad, value_pad, .. } = *sizes;
-        let keep = plan.problem.dropout.map_or(1.0, |dropout| dropout.scale());
-        let unit = if plan.rule.plain { plan.problem.scale } else { 1.0 };
+    fn load<S: Simd>(&mut self, simd: S, pass: &BackwardPass<T>, sizes: &TaskSizes) -> QuerySet {
+        let Plan { heads, queries, head_dim, value_dim, .. } = *pass.plan;
+        let TaskSizes { batch, head, first, count, key_pad, value_pad, .. } = *sizes;
+        let keep = pass.plan.dropout.map_or(1.0, |dropout| dropout.scale());
+        let unit = if pass.rule.plain { pass.plan.scoring.scale } else { 1.0 };
         for lane in 0..sizes.width {
             let row = (batch * heads + head) * queries + first + lane.min(count - 1);
-            let sum = plan.sums[row].to_f64();
+            let sum = pass.sums[row].to_f64();
             // a dead row has no sum; lanes behind the last query are like it
             let inverse = if sum == 0.0 || lane >= count { 0.0 } else { 1.0 / sum };
-            let max = plan.maxima[row];
+            let max = pass.maxima[row];
             self.maxima[lane] = if max < T::LEAST { T::ZERO } else { max };
             self.inverses[lane] = T::of_f64(inverse * keep);
             self.column_factors[lane] = T::of_f64(inverse * unit * keep);
-            self.deltas[lane] = plan.deltas[row];
+            self.deltas[lane] = pass.deltas[row];
             self.deltas[lane] *= T::of_f64(inverse * unit);
         }
-        let mut spoilt: QuerySet = 0;
+        let mut non_finite: QuerySet = 0;
         for lane in 0..count {
             let at = [batch, head, first + lane];
             let query = &mut self.rows[lane * key_pad..][..key_pad];
             let d_out = &mut self.d_out_rows[lane * value_pad..][..value_pad];
             let alive = if self.inverses[lane] == T::ZERO { T::ZERO } else { T::ONE };
-            plan.inputs.query.row(at).copy_to(head_dim, query, alive);
-            plan.d_out.row(at).copy_to(value_dim, d_out, self.inverses[lane]);
+            pass.inputs.query.row(at).copy_to(head_dim, query, alive);
+            pass.d_out.row(at).copy_to(value_dim, d_out, self.inverses[lane]);
             if !(is_finite(simd, query) && is_finite(simd, d_out)) {
-                spoilt |= 1 << lane;
+                non_finite |= 1 << lane;
                 query.fill(T::ZERO);
                 d_out.fill(T::ZERO);
             }
@@ -247,9 +247,9 @@ impl<T: Real> Queries<'_, T> {
             let (queries, width) = sizes.panel_at(start);
             let at = [batch, head, first + start];
             let columns = &mut self.columns[start * head_dim..][..width * head_dim];
-            transpose(&plan.inputs.query, at, queries, columns, width);
+            transpose(&pass.inputs.query, at, queries, columns, width);
             let columns = &mut self.d_out_columns[start * value_dim..][..width * value_dim];
-            transpose(&plan.d_out, at, queries, columns, width);
+            transpose(&pass.d_out, at, queries, columns, width);
             let factors = T::vectors::<S>(&self.column_factors[start..][..width]);
             for column in columns.chunks_exact_mut(width) {
                 for (x, &factor) in T::vectors_mut::<S>(column).iter_mut().zip(factors) {
@@ -257,20 +257,20 @@ impl<T: Real> Queries<'_, T> {
                 }
             }
         }
-        spoilt
+        non_finite
     }
 }
 
 /// The task at one tile of keys.
 struct Visit<'a, T: Real> {
-    plan: &'a Plan<'a, T>,
-    sizes: Sizes,
+    pass: &'a BackwardPass<'a, T>,
+    sizes: TaskSizes,
     panels: &'a [Panel<'a>],
     /// For each panel what it sees of the tile, counted from the tile's first key.
     seen: &'a [Range<usize>],
     keys: Range<usize>,
     /// Queries that are not finite.
-    spoilt: QuerySet,
+    non_finite: QuerySet,
 }
 
 impl<T: Real> Visit<'_, T> {
@@ -283,9 +283,9 @@ impl<T: Real> Visit<'_, T> {
         buffers: &mut Buffers<T>,
         d_query: &mut [T],
     ) {
-        let plan = self.plan;
-        let Problem { head_dim, value_dim, .. } = *plan.problem;
-        let Sizes { batch, head, kv_head, first, count, panel, width, key_pad, value_pad } =
+        let pass = self.pass;
+        let Plan { head_dim, value_dim, .. } = *pass.plan;
+        let TaskSizes { batch, head, kv_head, first, count, panel, width, key_pad, value_pad } =
             self.sizes;
         let lanes = T::lanes::<S>();
         let Buffers { weights, d_scores, d_bias, d_key, d_value, .. } = buffers;
@@ -293,9 +293,9 @@ impl<T: Real> Visit<'_, T> {
         let at = [batch, kv_head, self.keys.start];
         let readers = self.panels.len();
         let copy = &mut *buffers.key_copy;
-        let key = Rows::read(&plan.inputs.key, at, count_keys, key_pad, readers, copy);
+        let key = Rows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
         let copy = &mut *buffers.value_copy;
-        let value = Rows::read(&plan.inputs.value, at, count_keys, value_dim, readers, copy);
+        let value = Rows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
         if self.seen.iter().any(|seen| seen.len() < count_keys) {
             weights[..count_keys * width].fill(T::ZERO);
             d_scores[..count_keys * width].fill(T::ZERO);
@@ -311,8 +311,8 @@ impl<T: Real> Visit<'_, T> {
             }
             partial |= all & !(KeySet::MAX >> (KEY_TILE - seen.len()) << seen.start);
             let part = self.sizes.panel_at(start).1;
-            let step = Step {
-                plan,
+            let step = PanelStep {
+                pass,
                 panel,
                 keys: self.keys.start + seen.start..self.keys.start + seen.end,
                 key: key.skip(seen.start),
@@ -323,7 +323,7 @@ impl<T: Real> Visit<'_, T> {
                 deltas: &queries.deltas[start..][..part],
                 scores: &mut buffers.panel_scores[..seen.len() * part],
                 d_weights: &mut buffers.panel_d_weights[..seen.len() * part],
-                slopes: buffers.slopes.get_mut(..seen.len() * part).unwrap_or_default(),
+                derivatives: buffers.derivatives.get_mut(..seen.len() * part).unwrap_or_default(),
                 weights: &mut weights[seen.start * width + start..],
                 d_scores: &mut d_scores[seen.start * width + start..],
                 d_bias: d_bias.get_mut(seen.start * width + start..).unwrap_or_default(),
@@ -346,59 +346,60 @@ impl<T: Real> Visit<'_, T> {
         let kept = Scores { data: weights, ..scores };
         scores.by_key(simd, Right { data: queries.rows, step: key_pad }, key_pad, d_key);
         kept.by_key(simd, Right { data: queries.d_out_rows, step: value_pad }, value_pad, d_value);
-        let spoilt_keys = key.spoilt(simd, partial, head_dim);
-        if spoilt_keys == 0 {
+        let non_finite_keys = key.non_finite(simd, partial, head_dim);
+        if non_finite_keys == 0 {
             scores.by_query(simd, Right { data: key.data, step: key.step }, key_pad, d_query);
         } else {
-            let clean = key.without(spoilt_keys, count_keys, key_pad);
+            let clean = key.without(non_finite_keys, count_keys, key_pad);
             scores.by_query(simd, Right { data: &clean, step: key_pad }, key_pad, d_query);
         }
-        if spoilt_keys != 0 || self.spoilt != 0 {
-            let spoilt = Spoilt { plan, at: [batch, head, first], keys: self.keys.clone(), key };
-            let found = (self.spoilt, spoilt_keys);
-            spoilt.add(&scores, &kept, found, queries.inverses, [d_query, d_key, d_value]);
+        if non_finite_keys != 0 || self.non_finite != 0 {
+            let non_finite =
+                NonFinite { pass, at: [batch, head, first], keys: self.keys.clone(), key };
+            let found = (self.non_finite, non_finite_keys);
+            non_finite.add(&scores, &kept, found, queries.inverses, [d_query, d_key, d_value]);
         }
     }
 
     /// Adds to the gradients of keys, values and bias when all earlier tasks have.
     #[inline(always)]
-    fn add_in_turn(&self, turn: &Place, key_tile: usize, buffers: &Buffers<T>) {
-        let plan = self.plan;
-        let Problem { heads, kv_heads, keys, head_dim, value_dim, .. } = *plan.problem;
-        let Sizes { batch, head, kv_head, first, count, width, key_pad, value_pad, .. } =
+    fn add_in_order(&self, place: &TaskPlace, key_tile: usize, buffers: &Buffers<T>) {
+        let pass = self.pass;
+        let Plan { heads, kv_heads, keys, head_dim, value_dim, .. } = *pass.plan;
+        let TaskSizes { batch, head, kv_head, first, count, width, key_pad, value_pad, .. } =
             self.sizes;
         let group = heads / kv_heads;
-        let by_all = plan.d_bias.as_ref().is_some_and(|bias| bias.by_all);
-        turn.wait(key_tile, |task| {
-            let (other_batch, other_head, tile) = plan.place(task);
+        let by_all = pass.d_bias.as_ref().is_some_and(|bias| bias.by_all);
+        place.wait(key_tile, |task| {
+            let (other_batch, other_head, tile) = pass.place(task);
             let same = other_batch == batch && other_head / group == kv_head;
-            (same || by_all).then(|| plan.seen[other_batch * plan.tiles + tile].clone())
+            (same || by_all) && pass.visited_by(other_batch, tile).visits(key_tile, KEY_TILE)
         });
         for (index, key) in self.keys.clone().enumerate() {
             for (sum, part, pad, dim) in [
-                (&plan.d_key, &*buffers.d_key, key_pad, head_dim),
-                (&plan.d_value, &*buffers.d_value, value_pad, value_dim),
+                (&pass.d_key, &*buffers.d_key, key_pad, head_dim),
+                (&pass.d_value, &*buffers.d_value, value_pad, value_dim),
             ] {
                 if let Some(sum) = sum {
                     let at = result_row([kv_heads, keys, dim], [batch, kv_head, key]);
                     // SAFETY: only tasks of this batch row and key/value head touch this row, and
-                    // it is this task's turn.
+                    // it is the next in order.
                     let row = unsafe { sum.slice(at, dim) };
                     row.iter_mut().zip(&part[index * pad..]).for_each(|(to, &x)| *to += x);
                 }
             }
         }
-        if let Some(bias) = &plan.d_bias {
+        if let Some(bias) = &pass.d_bias {
             for (row, key) in buffers.d_bias.chunks_exact(width).zip(self.keys.clone()) {
                 for (lane, &d_score) in row[..count].iter().enumerate() {
                     let at = offset(&bias.strides, [batch, head, first + lane, key]);
                     // SAFETY: a bias of its own for each batch row and head is touched by tasks of
-                    // this key/value head alone; else all tasks take turns.
+                    // this key/value head alone; else all tasks take order.
                     let sum = unsafe { bias.sum.slice(at, 1) };
                     sum[0] += d_score;
                 }
             }
         }
-        turn.pass(key_tile);
+        place.pass(key_tile);
     }
 }

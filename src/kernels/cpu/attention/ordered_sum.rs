@@ -1,4 +1,4 @@
-//! Sums that many tasks add to, each in its turn: the order is that of the tasks' numbers, so the
+//! Sums that many tasks add to, one after the other: the order is that of the tasks' numbers, so the
 //! result does not depend on which thread was faster.
 //!
 //! Every task visits tiles of keys in ascending order. It may add to tile `j` once every earlier
@@ -6,38 +6,36 @@
 //! so the earliest unfinished one never waits and the others get on behind it.
 
 use std::cell::Cell;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How far each task has come.
-pub(super) struct Turns {
+pub(super) struct TaskOrder {
     /// One past the last tile that the task is through with.
     done: Vec<AtomicUsize>,
 }
 
 /// One task's place in the order. When it goes, also by a panic, the task is through with all.
-pub(super) struct Place<'a> {
-    turns: &'a Turns,
+pub(super) struct TaskPlace<'a> {
+    order: &'a TaskOrder,
     task: usize,
     /// All tasks before this one are through with everything.
     finished: Cell<usize>,
 }
 
-impl Turns {
+impl TaskOrder {
     pub(super) fn new(tasks: usize) -> Self {
         Self { done: (0..tasks).map(|_| AtomicUsize::new(0)).collect() }
     }
 
-    pub(super) fn place(&self, task: usize) -> Place<'_> {
-        Place { turns: self, task, finished: Cell::new(0) }
+    pub(super) fn place(&self, task: usize) -> TaskPlace<'_> {
+        TaskPlace { order: self, task, finished: Cell::new(0) }
     }
 }
 
-impl Place<'_> {
-    /// Waits until all earlier tasks for which `tiles` names a range with `tile` in it are through
-    /// with that tile.
-    pub(super) fn wait(&self, tile: usize, tiles: impl Fn(usize) -> Option<Range<usize>>) {
-        let done = &self.turns.done;
+impl TaskPlace<'_> {
+    /// Waits until all earlier tasks that visit the tile, as `visits` says, are through with it.
+    pub(super) fn wait(&self, tile: usize, visits: impl Fn(usize) -> bool) {
+        let done = &self.order.done;
         let finished = |task: usize| done[task].load(Ordering::Acquire) == usize::MAX;
         let mut first = self.finished.get();
         while first < self.task && finished(first) {
@@ -47,9 +45,7 @@ impl Place<'_> {
         for earlier in first..self.task {
             let done = &done[earlier];
             let mut spins = 0;
-            while done.load(Ordering::Acquire) <= tile
-                && tiles(earlier).is_some_and(|tiles| tiles.contains(&tile))
-            {
+            while done.load(Ordering::Acquire) <= tile && visits(earlier) {
                 spins += 1;
                 if spins % 64 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
             }
@@ -58,12 +54,12 @@ impl Place<'_> {
 
     /// The task is through with `tile` and all before it.
     pub(super) fn pass(&self, tile: usize) {
-        self.turns.done[self.task].store(tile + 1, Ordering::Release);
+        self.order.done[self.task].store(tile + 1, Ordering::Release);
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for TaskPlace<'_> {
     fn drop(&mut self) {
-        self.turns.done[self.task].store(usize::MAX, Ordering::Release);
+        self.order.done[self.task].store(usize::MAX, Ordering::Release);
     }
 }

@@ -1,5 +1,5 @@
-//! Attention in plain loops over f64, forward and backward: slow, obvious, and independent of the
-//! crate's own paths.
+//! Attention in plain loops over f64, forward and backward: slow, obvious, and independent of every
+//! kernel. The integration tests include this file, too, so it names nothing of the crate.
 
 /// A row-major array `[a, b, c, d]`.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use super::Real;
 use super::real::exp2;
 
 /// What a panel carries from one tile of keys to the next.
-pub(super) struct State<'a, T> {
+pub(super) struct OnlineSoftmax<'a, T> {
     /// `[head_dim][width]`
     pub(super) query: &'a mut [T],
     /// `[value_dim][width]`
@@ -18,20 +18,20 @@ pub(super) struct State<'a, T> {
     pub(super) width: usize,
 }
 
-/// Scores to weights relative to the new maximum; the sum follows; `shrink` is what older weights
+/// Scores to weights relative to the new maximum; the sum follows; `rescale` is what older weights
 /// are multiplied by.
 #[inline(always)]
-pub(super) fn soften<T: Real, S: Simd, const N: usize>(
+pub(super) fn update<T: Real, S: Simd, const N: usize>(
     simd: S,
     factor: T,
     scores: &mut [T],
-    state: &mut State<T>,
-    shrink: &mut [T],
+    state: &mut OnlineSoftmax<T>,
+    rescale: &mut [T],
 ) {
     let scores = T::vectors_mut::<S>(scores);
     let max = &mut T::vectors_mut::<S>(state.max)[..N];
     let sum = &mut T::vectors_mut::<S>(state.sum)[..N];
-    let shrink = &mut T::vectors_mut::<S>(shrink)[..N];
+    let rescale = &mut T::vectors_mut::<S>(rescale)[..N];
     let factor = T::splat(simd, factor);
     let mut most = [T::splat(simd, T::NEG_INFINITY); N];
     most.copy_from_slice(max);
@@ -45,7 +45,7 @@ pub(super) fn soften<T: Real, S: Simd, const N: usize>(
     for n in 0..N {
         let zero = T::splat(simd, T::ZERO);
         base[n] = T::if_less(simd, most[n], T::splat(simd, T::LEAST), zero, most[n]);
-        shrink[n] = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, max[n], base[n]), factor));
+        rescale[n] = exp2::<T, S>(simd, T::mul(simd, T::sub(simd, max[n], base[n]), factor));
         max[n] = most[n];
     }
     let mut total = [T::splat(simd, T::ZERO); N];
@@ -57,6 +57,6 @@ pub(super) fn soften<T: Real, S: Simd, const N: usize>(
         }
     }
     for n in 0..N {
-        sum[n] = T::mul_add(simd, sum[n], shrink[n], total[n]);
+        sum[n] = T::mul_add(simd, sum[n], rescale[n], total[n]);
     }
 }

@@ -1,111 +1,11 @@
-//! The masks as Burn modules: a config that serde saves and loads, `init`, `forward`.
-//!
-//! | module | hides | dense shape |
-//! |---|---|---|
-//! | [`PaddingMask`] | every pad token | `[batch, 1, 1, keys]` |
-//! | [`LookAheadMask`] | the future | `[1, 1, queries, keys]` |
-//! | [`SequenceMask`] | both, and what lies outside windows, chunks and documents | as wide as need be |
-//!
-//! `forward` gives the rule, a [`Mask`], to be combined and lowered; `hidden_tensor` and
-//! `visible_tensor` give it as a tensor. None of them holds a parameter or a tensor, so a model that
-//! contains them trains, saves and moves between devices as if they weren't there.
+//! The module for all that a decoder layer hides: future, window, chunks; padding and documents.
 
 use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use super::{Grid, LoweredMask, Mask};
+use crate::mask::{Grid, LoweredMask, Mask};
 use crate::{Error, Result};
-
-/// Configures a [`PaddingMask`].
-#[derive(Config, Debug, PartialEq, Eq)]
-pub struct PaddingMaskConfig {
-    /// The token id that stands for padding.
-    pub pad_id: i64,
-}
-
-impl PaddingMaskConfig {
-    /// The module.
-    pub fn init(&self) -> PaddingMask {
-        PaddingMask { pad_id: self.pad_id }
-    }
-}
-
-/// Hides every token that equals the pad id, wherever it stands: [`Mask::padding`].
-#[derive(Module, Debug)]
-pub struct PaddingMask {
-    pad_id: i64,
-}
-
-impl PaddingMask {
-    /// The rule for these tokens, `[batch, keys]`.
-    pub fn forward(&self, tokens: &Tensor<2, Int>) -> Mask {
-        Mask::padding(tokens, self.pad_id)
-    }
-
-    /// The dense mask of these tokens on their device, **true = hidden**: `[batch, 1, 1, keys]`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mask::lower`].
-    pub fn hidden_tensor(&self, tokens: &Tensor<2, Int>) -> Result<Tensor<4, Bool>> {
-        let [batch, keys] = tokens.dims();
-        // Any number of queries will do, since padding depends on none.
-        let lowered = self.forward(tokens).lower(&Grid::top_left(batch, 1, keys))?;
-        let hidden = lowered.hidden_tensor(&tokens.device());
-        Ok(hidden.expand([batch, 1, 1, keys]))
-    }
-
-    /// [`PaddingMask::hidden_tensor`] turned over, **true = visible**.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mask::lower`].
-    pub fn visible_tensor(&self, tokens: &Tensor<2, Int>) -> Result<Tensor<4, Bool>> {
-        self.hidden_tensor(tokens).map(Tensor::bool_not)
-    }
-}
-
-/// Configures a [`LookAheadMask`].
-#[derive(Config, Debug, PartialEq, Eq)]
-pub struct LookAheadMaskConfig {}
-
-impl LookAheadMaskConfig {
-    /// The module.
-    pub fn init(&self) -> LookAheadMask {
-        LookAheadMask {}
-    }
-}
-
-/// Hides the future: [`Mask::look_ahead`].
-#[derive(Module, Debug)]
-pub struct LookAheadMask {}
-
-impl LookAheadMask {
-    /// The rule.
-    pub fn forward(&self) -> Mask {
-        Mask::look_ahead()
-    }
-
-    /// The dense mask, **true = hidden**: `[1, 1, queries, keys]`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mask::lower`].
-    pub fn hidden_tensor(&self, grid: &Grid, device: &Device) -> Result<Tensor<4, Bool>> {
-        let hidden = self.forward().hidden_tensor(grid, device)?;
-        Ok(hidden.expand([1, 1, grid.queries(), grid.keys()]))
-    }
-
-    /// [`LookAheadMask::hidden_tensor`] turned over, **true = visible**.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mask::lower`].
-    pub fn visible_tensor(&self, grid: &Grid, device: &Device) -> Result<Tensor<4, Bool>> {
-        self.hidden_tensor(grid, device).map(Tensor::bool_not)
-    }
-}
 
 /// Configures a [`SequenceMask`].
 #[derive(Config, Debug, PartialEq)]
@@ -205,6 +105,7 @@ pub struct SequenceMask {
 
 /// What is known of the rows of a batch; all of it optional, all of it applied together.
 #[derive(Clone, Debug, Default)]
+#[must_use = "the methods give a new value"]
 pub struct SequenceInput {
     tokens: Option<Tensor<2, Int>>,
     /// Padding stated by the caller.

@@ -6,8 +6,8 @@
 use pulp::Simd;
 
 use super::Real;
+use super::panel::KeySet;
 use super::rows::Rows;
-use super::visible::KeySet;
 
 /// Rows that are worked on side by side, so that none waits for another's sum.
 const ABREAST: usize = 4;

@@ -1,6 +1,6 @@
 //! Small matrix products on tiles: `C (+)= A B`.
 //!
-//! `B` and `C` are read in vectors along their rows, `A` one number at a time, so that `A` may lie
+//! `B` and `C` are read in vectors along their rows, `A` one number at a time, so that `A` may layout
 //! in memory by rows or by columns. A block of vectors of `C` stays in registers over the whole
 //! depth: 6 x 2 of them hide the latency of the multiply-adds and leave registers for `B` and `A`
 //! among the 16 that AVX2 has; AVX-512 and NEON have 32, and read `B` half as often with 12 x 2.
@@ -13,12 +13,12 @@ use super::Real;
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a, T> {
     pub(super) data: &'a [T],
-    pub(super) lie: Lie,
+    pub(super) layout: Layout,
 }
 
 /// How `A` lies in memory: one axis is contiguous, the other has this stride.
 #[derive(Clone, Copy)]
-pub(super) enum Lie {
+pub(super) enum Layout {
     /// `A[m][k]` is number `m * stride + k`.
     Rows(usize),
     /// `A[m][k]` is number `m + k * stride`.
@@ -34,7 +34,7 @@ pub(super) struct Right<'a, T> {
 
 /// What the product is added to.
 #[derive(Clone, Copy)]
-pub(super) enum Onto<'a, T> {
+pub(super) enum Accumulate<'a, T> {
     Zero,
     /// What stands in `C`.
     Itself,
@@ -47,7 +47,7 @@ const fn most_rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
 }
 
-/// `C = Onto + A B` for `C` of `rows` rows, `row` apart, and exactly `N` vectors wide.
+/// `C = Accumulate + A B` for `C` of `rows` rows, `row` apart, and exactly `N` vectors wide.
 pub(super) struct Product<'a, T, const N: usize> {
     pub(super) rows: usize,
     pub(super) depth: usize,
@@ -55,7 +55,7 @@ pub(super) struct Product<'a, T, const N: usize> {
     pub(super) right: Right<'a, T>,
     pub(super) out: &'a mut [T],
     pub(super) row: usize,
-    pub(super) onto: Onto<'a, T>,
+    pub(super) accumulate: Accumulate<'a, T>,
 }
 
 impl<T: Real, const N: usize> WithSimd for Product<'_, T, N> {
@@ -103,14 +103,14 @@ impl<T: Real, const N: usize> Product<'_, T, N> {
     fn block<S: Simd, const R: usize>(&mut self, simd: S, first: usize) {
         let mut sums = [[T::splat(simd, T::ZERO); N]; R];
         let out = &mut self.out[first * self.row..];
-        match self.onto {
-            Onto::Zero => {}
-            Onto::Itself => {
+        match self.accumulate {
+            Accumulate::Zero => {}
+            Accumulate::Itself => {
                 for (m, sums) in sums.iter_mut().enumerate() {
                     sums.copy_from_slice(&T::vectors::<S>(&out[m * self.row..])[..N]);
                 }
             }
-            Onto::Scaled(factors) => {
+            Accumulate::Scaled(factors) => {
                 let factors = &T::vectors::<S>(factors)[..N];
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let row = &T::vectors::<S>(&out[m * self.row..])[..N];
@@ -120,9 +120,9 @@ impl<T: Real, const N: usize> Product<'_, T, N> {
                 }
             }
         }
-        let skip = match self.left.lie {
-            Lie::Rows(row) => first * row,
-            Lie::Columns(_) => first,
+        let skip = match self.left.layout {
+            Layout::Rows(row) => first * row,
+            Layout::Columns(_) => first,
         };
         let left = Left { data: &self.left.data[skip..], ..self.left };
         let sums = accumulate(simd, self.depth, left, self.right, sums);
@@ -144,21 +144,21 @@ fn accumulate<T: Real, S: Simd, const R: usize, const N: usize>(
     if depth == 0 {
         return sums;
     }
-    let (row, step) = match left.lie {
-        Lie::Rows(row) => (row, 1),
-        Lie::Columns(step) => (1, step),
+    let (row, step) = match left.layout {
+        Layout::Rows(row) => (row, 1),
+        Layout::Columns(step) => (1, step),
     };
     assert!((R - 1) * row + (depth - 1) * step < left.data.len());
     assert!((depth - 1) * right.step + N * T::lanes::<S>() <= right.data.len());
     let (mut a, mut b) = (left.data.as_ptr(), right.data.as_ptr());
     // SAFETY: in step `k` the vectors end at `k * right.step + N * lanes` of `right.data`, and the
-    // numbers lie at `m * row + k * step` of `left.data` with `m < R`; both are largest in the last
+    // numbers layout at `m * row + k * step` of `left.data` with `m < R`; both are largest in the last
     // step, for which the assertions above have compared them with the lengths. A vector is plain
     // data and is read unaligned. The pointers may run past the end after the last step, hence
     // `wrapping_add`; they are not read there.
     unsafe {
-        match left.lie {
-            Lie::Rows(row) => {
+        match left.layout {
+            Layout::Rows(row) => {
                 // One pointer for three rows: the machine multiplies by 1 and 2 on the way. Opaque,
                 // or the compiler makes one pointer of them and computes twelve in each step.
                 let third = |i: usize| std::hint::black_box(a.wrapping_add(3 * i * row));
@@ -177,7 +177,7 @@ fn accumulate<T: Real, S: Simd, const R: usize, const N: usize>(
                     b = b.wrapping_add(right.step);
                 }
             }
-            Lie::Columns(step) => {
+            Layout::Columns(step) => {
                 for _ in 0..depth / 2 {
                     for _ in 0..2 {
                         multiply_add(simd, |m| a.wrapping_add(m), b, &mut sums);

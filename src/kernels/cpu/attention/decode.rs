@@ -9,14 +9,16 @@ use std::ops::Range;
 
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use super::one_row::{add_weighted, dots};
-use super::problem::result_row;
+use super::panel::{KEY_TILE, MOST_LANES, Panel};
 use super::real::exp2;
+use super::row_product::{add_weighted, dots};
 use super::rows::Rows;
-use super::score::Rule;
-use super::tasks::{Shared, Workspace, for_each};
-use super::visible::{KEY_TILE, MOST_LANES, Panel, key_bounds};
-use super::{Inputs, Problem, Real};
+use super::score::ScoreRule;
+use super::strided::result_row;
+use super::tasks::{SharedSlice, Workspace, for_each};
+use super::{Inputs, Real};
+use crate::kernels::Plan;
+use crate::kernels::tiles::key_bounds;
 
 /// Up to this many queries this way is faster.
 pub(super) const MOST_QUERIES: usize = 2;
@@ -25,36 +27,36 @@ const STRETCH: usize = 8 * KEY_TILE;
 
 pub(super) fn forward<T: Real>(
     arch: Arch,
-    problem: &Problem,
+    plan: &Plan,
     inputs: &Inputs<T>,
     out: &mut [MaybeUninit<T>],
     statistics: &mut [T],
 ) {
-    let Problem { batch, heads, kv_heads, queries, keys, value_dim, .. } = *problem;
-    let rule = Rule::new(problem, inputs);
+    let Plan { batch, heads, kv_heads, queries, keys, value_dim, .. } = *plan;
+    let rule = ScoreRule::new(plan, inputs);
     let rows = batch * heads * queries;
     let stretches = keys.div_ceil(STRETCH).max(1);
     let row = value_dim + 2;
     // `[batch, kv_heads, stretches, heads of the group, queries, value_dim + 2]`
     let mut parts = vec![T::ZERO; rows * stretches * row];
     let of_task = heads / kv_heads * queries * row;
-    let shared = Shared::new(&mut parts);
-    let work = rows * keys * (problem.head_dim + value_dim);
+    let shared = SharedSlice::new(&mut parts);
+    let work = rows * keys * (plan.head_dim + value_dim);
     for_each(batch * kv_heads * stretches, work, |workspace, task| {
         let (of_head, stretch) = (task / stretches, task % stretches);
         let keys = stretch * STRETCH..keys.min((stretch + 1) * STRETCH);
         // SAFETY: every task has a part of its own.
         let parts = unsafe { shared.slice(task * of_task, of_task) };
         let (batch, kv_head) = (of_head / kv_heads, of_head % kv_heads);
-        arch.dispatch(Stretch { problem, inputs, rule, batch, kv_head, keys, parts, workspace });
+        arch.dispatch(Stretch { plan, inputs, rule, batch, kv_head, keys, parts, workspace });
     });
 
-    let keep = problem.dropout.map_or(1.0, |dropout| dropout.scale());
+    let keep = plan.dropout.map_or(1.0, |dropout| dropout.scale());
     let (maxima, sums) = statistics.split_at_mut(rows);
     for at in 0..rows {
         let (of_head, query) = (at / queries, at % queries);
         let (batch, head) = (of_head / heads, of_head % heads);
-        let (kv, of_group) = (problem.kv_head(head), head % (heads / kv_heads));
+        let (kv, of_group) = (plan.kv_head(head), head % (heads / kv_heads));
         let part = |stretch: usize| {
             let task = (batch * kv_heads + kv) * stretches + stretch;
             &parts[task * of_task + (of_group * queries + query) * row..][..row]
@@ -88,9 +90,9 @@ pub(super) fn forward<T: Real>(
 
 /// All queries of a group of heads against a stretch of keys.
 struct Stretch<'a, T: Real> {
-    problem: &'a Problem<'a>,
+    plan: &'a Plan,
     inputs: &'a Inputs<'a, T>,
-    rule: Rule<'a, T>,
+    rule: ScoreRule<'a, T>,
     batch: usize,
     kv_head: usize,
     keys: Range<usize>,
@@ -104,7 +106,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Problem { heads, kv_heads, queries, head_dim, value_dim, .. } = *self.problem;
+        let Plan { heads, kv_heads, queries, head_dim, value_dim, .. } = *self.plan;
         let group = heads / kv_heads;
         let [query, scores, key_copy, value_copy] = self.workspace.slices([
             group * queries * head_dim,
@@ -112,11 +114,11 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             KEY_TILE * head_dim,
             KEY_TILE * value_dim,
         ]);
-        let bounds = key_bounds(self.problem, self.batch);
+        let bounds = key_bounds(self.plan, self.batch);
         let panels: Vec<_> = (0..group * queries)
             .map(|at| {
                 let (head, query) = (self.kv_head * group + at / queries, at % queries);
-                Panel::new(self.problem, [self.batch, head, query], 1, &bounds)
+                Panel::new(self.plan, [self.batch, head, query], 1, &bounds)
             })
             .collect();
         if head_dim > 0 {
@@ -133,16 +135,14 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
         while start < self.keys.end {
             let tile = start..self.keys.end.min(start + KEY_TILE);
             start = tile.end;
-            let sees =
-                |panel: &Panel| tile.start.max(panel.seen.start)..tile.end.min(panel.seen.end);
-            if panels.iter().all(|panel| sees(panel).is_empty()) {
+            if panels.iter().all(|panel| panel.bounds.within(&tile).is_empty()) {
                 continue;
             }
             let at = [self.batch, self.kv_head, tile.start];
             let key = Rows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
             let value = Rows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
             for (at, panel) in panels.iter().enumerate() {
-                let seen = sees(panel);
+                let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
                     continue;
                 }
@@ -155,13 +155,13 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
                 let part = &mut self.parts[at * (value_dim + 2)..][..value_dim + 2];
                 let factor = T::of_f64(self.rule.factor);
-                let (shrink, sum) = soften(simd, factor, scores, part);
-                part[1] *= shrink;
+                let (rescale, sum) = update_row(simd, factor, scores, part);
+                part[1] *= rescale;
                 part[1] += sum;
-                if let Some(dropout) = &self.problem.dropout {
+                if let Some(dropout) = &self.plan.dropout {
                     panel.drop_some(dropout, seen.clone(), 1, scores);
                 }
-                part[2..].iter_mut().for_each(|x| *x *= shrink);
+                part[2..].iter_mut().for_each(|x| *x *= rescale);
                 // what is hidden may be anything, also NaN
                 add_weighted(simd, scores, value.skip(skip), partial, &mut part[2..]);
             }
@@ -172,11 +172,11 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
 /// Scores of one query to weights relative to the new maximum, `part[0]`; returns what older
 /// weights are multiplied by, and the sum of the new ones.
 #[inline(always)]
-fn soften<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]) -> (T, T) {
+fn update_row<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]) -> (T, T) {
     let max = largest(simd, part[0], scores);
     let base = if max < T::LEAST { T::ZERO } else { max };
     let weight = |score: T| exponential(Scalar, factor, base, score);
-    let shrink = weight(part[0]);
+    let rescale = weight(part[0]);
     part[0] = max;
     let mut sum = T::ZERO;
     let rest = scores.len() / T::lanes::<S>() * T::lanes::<S>();
@@ -192,7 +192,7 @@ fn soften<T: Real, S: Simd>(simd: S, factor: T, scores: &mut [T], part: &mut [T]
         sum += *score;
     }
     sum += T::sum(simd, sums);
-    (shrink, sum)
+    (rescale, sum)
 }
 
 /// The largest of `least` and `scores`, apart from NaN.

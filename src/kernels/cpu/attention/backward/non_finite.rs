@@ -6,23 +6,24 @@
 
 use std::ops::Range;
 
+use super::super::Real;
+use super::super::panel::{KEY_TILE, KeySet};
 use super::super::rows::Rows;
-use super::super::visible::{KEY_TILE, KeySet};
-use super::super::{Problem, Real};
 use super::scores::Scores;
-use super::{Plan, QuerySet};
+use super::{BackwardPass, QuerySet};
+use crate::kernels::Plan;
 
 /// Where the tile stands, and its keys.
-pub(super) struct Spoilt<'a, T: Real> {
-    pub(super) plan: &'a Plan<'a, T>,
+pub(super) struct NonFinite<'a, T: Real> {
+    pub(super) pass: &'a BackwardPass<'a, T>,
     /// Batch row, head, first query.
     pub(super) at: [usize; 3],
     pub(super) keys: Range<usize>,
     pub(super) key: Rows<'a, T>,
 }
 
-impl<T: Real> Spoilt<'_, T> {
-    /// Adds what spoilt queries give to keys and values, and spoilt keys to queries.
+impl<T: Real> NonFinite<'_, T> {
+    /// Adds what non_finite queries give to keys and values, and non_finite keys to queries.
     #[cold]
     #[inline(never)]
     pub(super) fn add(
@@ -33,9 +34,9 @@ impl<T: Real> Spoilt<'_, T> {
         inverses: &[T],
         [d_query, d_key, d_value]: [&mut [T]; 3],
     ) {
-        let Problem { head_dim, value_dim, .. } = *self.plan.problem;
+        let Plan { head_dim, value_dim, .. } = *self.pass.plan;
         let [batch, head, first] = self.at;
-        let longest = KEY_TILE.min(self.plan.problem.keys);
+        let longest = KEY_TILE.min(self.pass.plan.keys);
         let (key_pad, value_pad) = (d_key.len() / longest, d_value.len() / longest);
         let product = |mut a: T, b: T| {
             a *= b;
@@ -43,11 +44,11 @@ impl<T: Real> Spoilt<'_, T> {
         };
         for lane in 0..scores.queries {
             let at = [batch, head, first + lane];
-            let (query, d_out) = (self.plan.inputs.query.row(at), self.plan.d_out.row(at));
+            let (query, d_out) = (self.pass.inputs.query.row(at), self.pass.d_out.row(at));
             for index in 0..scores.keys {
                 let (by_query, by_key) = (queries >> lane & 1 == 1, keys >> index & 1 == 1);
                 let key = self.keys.start + index;
-                if !(by_query || by_key) || !self.plan.problem.is_visible(batch, head, at[2], key) {
+                if !(by_query || by_key) || !self.pass.plan.is_visible(batch, head, at[2], key) {
                     continue;
                 }
                 let cell = index * scores.row + lane;
