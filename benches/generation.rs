@@ -10,6 +10,8 @@
 //! - `llama`: layers as Llama's, rotary positions too, for benches/generation.py, which runs the same
 //!   in PyTorch.
 //!
+//! This crate's each twice: as it is, and with threads that stay awake (`Threads::Spinning`).
+//!
 //! `cargo bench -p benches --features flex --bench generation`; the name of a model after `--` runs it alone.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
@@ -23,7 +25,7 @@ use burn_decoder::decoder::{
     Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, NormConfig,
 };
-use burn_decoder::generation::{Generation, GenerationConfig};
+use burn_decoder::generation::{Generation, GenerationConfig, Threads};
 use burn_decoder::mask::Mask;
 use mimalloc::MiMalloc;
 
@@ -53,7 +55,7 @@ fn main() {
         let say = |model: &str, batch: usize, tokens: usize, seconds: f64| {
             let rate = (batch * tokens) as f64 / seconds;
             let line = format!(
-                "{backend:8} {model:8} batch {batch:2}, {tokens:4} tokens: {rate:8.1} tokens/s"
+                "{backend:8} {model:17} batch {batch:2}, {tokens:4} tokens: {rate:8.1} tokens/s"
             );
             if writeln!(std::io::stdout(), "{line}").is_err() {
                 std::process::exit(0); // nobody reads any more
@@ -64,11 +66,15 @@ fn main() {
                 continue;
             }
             let model = language_model(cross_attention, &device);
-            generate(&model, 1, 8);
+            generate(&model, 1, 8, Threads::Global);
             for (batch, tokens) in [(1, 64), (1, 512), (1, 2048), (16, 64)] {
-                let repeats = if tokens > 512 { 1 } else { 3 };
-                let runs = (0..repeats).map(|_| generate(&model, batch, tokens));
-                say(name, batch, tokens, runs.fold(f64::INFINITY, f64::min));
+                for threads in [Threads::Global, Threads::Spinning(7)] {
+                    let repeats = if tokens > 512 { 1 } else { 3 };
+                    let runs = (0..repeats).map(|_| generate(&model, batch, tokens, threads));
+                    let policy = if threads == Threads::Global { "" } else { ", spinning" };
+                    let name = format!("{name}{policy}");
+                    say(&name, batch, tokens, runs.fold(f64::INFINITY, f64::min));
+                }
             }
         }
         if wanted("burn-nn") {
@@ -98,14 +104,14 @@ fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
 }
 
 /// Seconds for `tokens` tokens behind prompts of one token.
-fn generate(model: &LanguageModel, batch: usize, tokens: usize) -> f64 {
+fn generate(model: &LanguageModel, batch: usize, tokens: usize, threads: Threads) -> f64 {
     let device = model.embedding.weight.device();
     let mut input = Batch::new();
     if model.decoder.layers[0].cross_attention.is_some() {
         input = input.with_memory(Tensor::ones([batch, 1, D_MODEL], &device), Mask::all_visible());
     }
     let prompts: Vec<_> = (0..batch as u32).map(|row| vec![row + 1]).collect();
-    let config = GenerationConfig::new(tokens);
+    let config = GenerationConfig::new(tokens).with_threads(threads);
     let start = Instant::now();
     let generation = Generation::with_input(model, &prompts, input, &config);
     let all = generation.and_then(Generation::finish).expect("generation");

@@ -34,7 +34,7 @@ pub struct LanguageModelOutput {
     pub cross_weights: Vec<Tensor<4>>,
 }
 
-/// TokenRange in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
+/// Tokens in, scores of the next tokens out. Built by [`LanguageModelConfig`](super::LanguageModelConfig).
 #[derive(Module, Debug)]
 pub struct LanguageModel {
     /// One vector for each token.

@@ -62,7 +62,7 @@ impl DecoderConfig {
         Ok(Decoder { layers, final_norm: final_norm.transpose()?, masks })
     }
 
-    /// TokenRange are not at hand in every pass, and a real token may equal the pad id.
+    /// Tokens are not at hand in every pass, and a real token may equal the pad id.
     fn check_mask(&self) -> Result<()> {
         match self.mask.pad_id {
             None => Ok(()),
