@@ -39,6 +39,7 @@ def hidden(mask, length):
         "causal": lambda: None,
         "padded": lambda: causal | (key >= length - length // 4),
         "window": lambda: causal | (key <= query - 256),
+        "sinks": lambda: causal | ((key <= query - 256) & (key >= 4)),
         "packed": lambda: causal | (query // max(length // 8, 1) != key // max(length // 8, 1)),
     }[mask]()
 

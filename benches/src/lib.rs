@@ -11,7 +11,7 @@
 //!   4 heads x 16), `mha` (d_model 512, 8 heads), `layer` (the same with cross-attention to a memory
 //!   of the same length and d_ff 2048) or `copy` (the copy example's model with AdamW, 64 sequences);
 //! - MASK: `causal`, `full`, `padded` (causal, the last quarter is padding), `window` (causal, 256
-//!   keys) or `packed` (causal, eight documents); of `copy` always causal;
+//!   keys), `sinks` (the same, and the first 4 keys always) or `packed` (causal, eight documents); of `copy` always causal;
 //! - PASS: `forward`, or `training` (forward and backward).
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
@@ -133,8 +133,9 @@ impl Case {
             "causal" => causal,
             "padded" => causal & Mask::lengths(vec![length - length / 4; batch]),
             "window" => causal & Mask::window_keys(256).expect("a window"),
+            "sinks" => causal & (Mask::window_keys(256).expect("a window") | Mask::sinks(4)),
             "packed" => causal & Mask::document_lengths([[length / 8; 8]]),
-            other => panic!("{other}: expected full, causal, padded, window or packed"),
+            other => panic!("{other}: expected full, causal, padded, window, sinks or packed"),
         };
         mask.lower(&Grid::square(batch, length)).expect("a mask that fits")
     }
