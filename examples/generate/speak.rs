@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn_decoder::decoder::LanguageModelConfig;
-use burn_decoder::generation::{Finish, Generation, GenerationConfig};
+use burn_decoder::generation::{Finish, Generation, GenerationConfig, Threads};
 use burn_decoder::import::hugging_face::Loaded;
 use tokenizers::Tokenizer;
 
@@ -43,7 +43,9 @@ impl Voice {
         }
         let config = GenerationConfig::new(args.max_new_tokens)
             .with_sampling(self.sampling.config.clone())
-            .with_stop_tokens(loaded.eos_tokens.clone());
+            .with_stop_tokens(loaded.eos_tokens.clone())
+            // The program has nothing else to do meanwhile.
+            .with_threads(Threads::Spinning(7));
         let begin = Instant::now();
         let generation = Generation::new(&loaded.model, &self.prompts, &config)?;
         let single = self.prompts.len() == 1;
