@@ -161,7 +161,7 @@ impl Drawing {
     /// # Panics
     ///
     /// If the weights do not fit the mask's grid.
-    pub fn with_weights(mut self, weights: &Tensor<4>) -> Self {
+    pub fn with_attention_weights(mut self, weights: &Tensor<4>) -> Self {
         let shape @ [batch, _, queries, keys] = weights.dims();
         let grid = self.mask.grid();
         assert!(

@@ -74,7 +74,7 @@ fn draw_attention(
     for (layer, weights) in layers.iter().enumerate() {
         let drawing = mask.draw().with_title(format!("{name}, layer {}", layer + 1));
         let drawing = drawing.with_query_labels(queries.to_vec()).with_key_labels(keys.to_vec());
-        let svg = drawing.with_weights(weights).to_svg();
+        let svg = drawing.with_attention_weights(weights).to_svg();
         fs::write(folder.join(format!("{name}_{}.svg", layer + 1)), svg)?;
     }
     Ok(())

@@ -151,7 +151,7 @@ fn weights_over_a_mask() {
     let weights =
         Tensor::<4>::from_data([[[[1.0, 0.0], [0.5, 0.5]], [[0.25, 0.75], [0.0, 1.0]]]], &host());
     let mask = Mask::look_ahead().lower(&Grid::square(1, 2)).unwrap();
-    let drawing = mask.draw().with_labels(["a", "b"]).with_weights(&weights);
+    let drawing = mask.draw().with_labels(["a", "b"]).with_attention_weights(&weights);
     let text = drawing.to_string();
     for line in ["head 0", "    a b", "  a ██·", "  b ▒▒▒▒", "head 1", "  a ░░▓▓", "  b · ██"]
     {
@@ -172,7 +172,7 @@ fn weights_over_a_mask() {
 )]
 fn weights_of_another_shape_are_refused() {
     let mask = Mask::look_ahead().lower(&Grid::square(1, 2)).unwrap();
-    let _ = mask.draw().with_weights(&Tensor::zeros([1, 1, 2, 3], &host()));
+    let _ = mask.draw().with_attention_weights(&Tensor::zeros([1, 1, 2, 3], &host()));
 }
 
 /// Labels keep their distance, however small the cells: no two share a line.
