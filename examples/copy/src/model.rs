@@ -55,7 +55,10 @@ impl CopyModel {
 
     /// Scores of the next token at each place of the input, `[batch, queries, vocab_size]`.
     pub fn logits(&self, input: &Rows, memory: &Rows) -> Result<Tensor<3>, Failure> {
-        Ok(self.forward(self.embed(input.tokens.clone())?, &input.lengths, memory, false)?.logits)
+        let batch = self.input(memory)?.with_lengths(input.lengths.iter().copied());
+        // The task's own tokens are in the vocabulary; a look at them would wait for a GPU.
+        let request = Request::new().with_unchecked_tokens();
+        Ok(self.language.forward(input.tokens.clone(), batch.asking(request))?.logits)
     }
 
     /// The vectors that enter the decoder, `[batch, queries, d_model]`.
