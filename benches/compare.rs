@@ -8,10 +8,10 @@
 use std::io::{BufRead, Write};
 
 use benches::Case;
-use mimalloc::MiMalloc;
 
+#[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     for line in std::io::stdin().lock().lines() {

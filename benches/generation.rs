@@ -27,10 +27,10 @@ use burn_decoder::decoder::{
 };
 use burn_decoder::generation::{Generation, GenerationConfig, Threads};
 use burn_decoder::mask::Mask;
-use mimalloc::MiMalloc;
 
+#[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const LAYERS: usize = 4;
 const D_MODEL: usize = 256;

@@ -7,10 +7,10 @@
 use std::io::Write;
 
 use benches::Case;
-use mimalloc::MiMalloc;
 
+#[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Sweep = (&'static str, &'static [&'static str], &'static [usize]);
 
