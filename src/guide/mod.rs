@@ -19,7 +19,9 @@ pub mod from_a_checkpoint {}
 
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}
+
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
+
 #[doc = include_str!("train.md")]
 pub mod train {}
