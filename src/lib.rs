@@ -62,6 +62,10 @@
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
 //! - [`config`]: configurations from JSON files, old ones too.
 #![cfg_attr(
+    feature = "train",
+    doc = "- [`training`]: metrics for burn-train that find out a training that sees the future."
+)]
+#![cfg_attr(
     feature = "import",
     doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
 )]
@@ -74,6 +78,7 @@
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
 //! - `wgpu`: Burn's wgpu GPU backend.
 //! - `import`: weights from checkpoints of other programs, and back.
+//! - `train`: metrics for burn-train.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -97,6 +102,8 @@ pub mod mask;
 pub mod norm;
 mod picture;
 pub mod sequence;
+#[cfg(feature = "train")]
+pub mod training;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
