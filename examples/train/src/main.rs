@@ -1,1 +1,21 @@
-fn main() {}
+//! Trains a language model, from the command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mimalloc::MiMalloc;
+use shared::{Output, say};
+use train::{Args, run};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse(), &mut Output::stdout()) {
+        Ok(verdict) => verdict.code().into(),
+        Err(failure) => {
+            say(format_args!("error: {failure}"));
+            failure.code().into()
+        }
+    }
+}
