@@ -133,7 +133,10 @@ fn conclude(
         Ended::Done => history.best(),
         Ended::Leak(..) => history.validations.last(), // The last that was measured to its end.
     };
-    let number = |value: fn(&history::Validation) -> f64| best.map_or(f64::MAX, value);
+    // JSON has no other numbers.
+    let number = |value: fn(&history::Validation) -> f64| {
+        best.map(value).filter(|value| value.is_finite()).unwrap_or(f64::MAX)
+    };
     let (stopped, report) = match ended {
         Ended::Leak(why, report) => (Some(why), report),
         Ended::Done => {

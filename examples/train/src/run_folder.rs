@@ -142,10 +142,6 @@ fn make(path: &Path, args: &Args, texts: &Texts, run: &Value) -> Result<(), Fail
     let text = serde_json::to_string_pretty(run).expect("JSON can be written");
     fs::write(folder.path().join(RUN), text).map_err(failed)?;
     sync_all(folder.path()).map_err(failed)?;
-    // tempfile lets nobody else in; what others may do is for the umask of the parent to say.
-    if let Ok(parent) = fs::metadata(parent) {
-        fs::set_permissions(folder.path(), parent.permissions()).map_err(failed)?;
-    }
     fs::rename(folder.path(), path).map_err(failed)?;
     sync_folder(parent).map_err(failed)
 }
