@@ -65,7 +65,7 @@ impl Training<'_> {
     /// Trains from the last checkpoint on, until the end or until something stops it.
     pub fn run(&self, model: NextToken) -> Result<Ended, Failure> {
         let Self { settings, folder, checkpoints, devices, .. } = self;
-        let done = checkpoints.newest(|why| say(why)).unwrap_or(0);
+        let done = checkpoints.newest(say).unwrap_or(0);
         checkpoints.forget_after(done)?;
         folder.forget_logs_after(done)?;
         if done > 0 {
@@ -151,7 +151,7 @@ impl Training<'_> {
         if let Some(error) = &result.error {
             return Err(Failure::Run(error.to_string()));
         }
-        let done = checkpoints.newest(|why| say(why)).unwrap_or(0);
+        let done = checkpoints.newest(say).unwrap_or(0);
         let stopped_early = stopped_early.is_some_and(|stopped| stopped.load(Ordering::Relaxed));
         if done < epochs && !stopped_early {
             return Err(Failure::Run(format!(
