@@ -104,6 +104,7 @@ mod picture;
 pub mod sequence;
 #[cfg(feature = "train")]
 pub mod training;
+pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
