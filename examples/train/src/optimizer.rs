@@ -51,7 +51,7 @@ pub fn schedule(settings: &Settings) -> Result<ModuleLrScheduler, Failure> {
     schedule.map_err(Failure::Run)
 }
 
-/// An optimizer whose state is loaded to a device of its own. Burn loads it to `Device::default()`,
+/// An optimizer whose state is loaded to a device of its own. Burn loads it to its default device,
 /// which in a binary with several backends may be a GPU that this machine does not have.
 struct OnDevice {
     optimizer: Arc<dyn DynOptimizer>,
