@@ -27,7 +27,7 @@ pub struct UnpredictableLoss {
 /// loss falls below what a causal model can reach.
 ///
 /// ```no_run
-/// # use burn::train::{Interrupter, LearnerModel, SupervisedTraining, TrainStep};
+/// # use burn::train::{LearnerModel, SupervisedTraining, TrainStep};
 /// # use burn::train::metric::Adaptor;
 /// use burn_decoder::causality::LossAlarm;
 /// use burn_decoder::training::{LossAlarmMetric, UnpredictableLoss};

@@ -13,12 +13,12 @@
 //!
 //! ```
 //! use burn::module::Module;
-//! use burn::tensor::{Device, Int, Tensor};
+//! use burn::tensor::{Int, Tensor};
 //! use burn::train::metric::{Adaptor, ItemLazy};
-//! use burn::train::{InferenceStep, Interrupter, SupervisedTraining};
+//! use burn::train::{InferenceStep, SupervisedTraining};
 //! use burn_decoder::decoder::{LanguageModel, Request};
 //! use burn_decoder::training::{CausalityMetric, ForwardPass, NoiseAlarmMetric};
-//! # use burn::train::{LearnerModel, TrainOutput, TrainStep};
+//! # use burn::train::{TrainOutput, TrainStep};
 //!
 //! // What a validation step returns: the model itself, which costs no copy of its parameters.
 //! pub struct Output {
