@@ -30,6 +30,9 @@ pub struct Args {
     /// --lora with its adapters merged. May be asked for when the run is done.
     #[arg(long, value_name = "FOLDER")]
     pub export: Option<PathBuf>,
+    /// Shows lines instead of the dashboard, on a terminal too.
+    #[arg(long)]
+    pub plain: bool,
     #[command(flatten)]
     pub settings: Settings,
 }

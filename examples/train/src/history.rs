@@ -73,6 +73,14 @@ impl History {
         history
     }
 
+    /// Whether so many validations have passed since the best.
+    pub fn has_lost_patience(&self, patience: Option<usize>) -> bool {
+        match (self.best(), patience) {
+            (Some(best), Some(patience)) => self.validations.len() - best.epoch >= patience,
+            _ => false,
+        }
+    }
+
     /// The validation with the lowest loss; the first of several.
     pub fn best(&self) -> Option<&Validation> {
         self.validations.iter().min_by(|a, b| a.loss.total_cmp(&b.loss))

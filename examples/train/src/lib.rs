@@ -88,6 +88,7 @@ pub fn run(args: &Args, to: &mut impl Write) -> Result<Verdict, Failure> {
                 training: Arc::new(training),
                 validation: Arc::new(validation),
                 devices: devices.clone(),
+                plain: args.plain,
             }
             .run(new())?;
             let history = History::read(&folder.logs(), settings);

@@ -70,7 +70,7 @@ fn byte_pairs(texts: &Texts, vocabulary: usize) -> Result<Tokenizer, Failure> {
     let mut trainer = TrainerWrapper::BpeTrainer(trainer);
     let documents = texts.documents().flat_map(|text| text.split(SEPARATOR));
     tokenizer.train(&mut trainer, documents).map_err(failed)?;
-    Ok((*tokenizer).clone().into())
+    Ok(tokenizer)
 }
 
 /// `tokenizer_config.json` for it.

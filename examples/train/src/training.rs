@@ -27,6 +27,7 @@ use super::args::Settings;
 use super::checkpoints::Checkpoints;
 use super::epochs::Epochs;
 use super::failure::Failure;
+use super::history::History;
 use super::lines::Lines;
 use super::model::NextToken;
 use super::optimizer;
@@ -59,6 +60,8 @@ pub struct Training<'a> {
     pub training: Arc<Stream>,
     pub validation: Arc<Stream>,
     pub devices: Vec<Device>,
+    /// Lines instead of the dashboard.
+    pub plain: bool,
 }
 
 impl Training<'_> {
@@ -74,6 +77,9 @@ impl Training<'_> {
                 done * settings.validate_every,
                 settings.steps
             ));
+        }
+        if History::read(&folder.logs(), settings).has_lost_patience(settings.patience) {
+            return Ok(Ended::Done); // It was killed between its last step and its page.
         }
         let vocabulary = model.language.vocab_size();
         let epochs = settings.epochs();
@@ -194,7 +200,7 @@ impl Training<'_> {
 
     /// burn-train's dashboard on a terminal, lines elsewhere.
     fn renderer(&self, interrupter: &Interrupter, done: usize) -> Box<dyn MetricsRenderer> {
-        if stdout().is_terminal() {
+        if stdout().is_terminal() && !self.plain {
             let checkpoint = (done > 0).then_some(done);
             return Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), checkpoint));
         }

@@ -53,7 +53,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 fn parse(text: &Path, out: &Path, arguments: &str) -> Args {
     let arguments = arguments.split_whitespace();
-    let words = ["train", text.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let words = ["train", text.to_str().unwrap(), "--plain", "--out", out.to_str().unwrap()];
     let mut words: Vec<&str> = words.into_iter().chain(arguments).collect();
     if !words.contains(&"--devices") {
         words.extend(["--backend", backend()]);
