@@ -3,7 +3,8 @@
 //! Text can be predicted, so its loss has no floor that one could know. Random tokens can't be: a
 //! causal model's mean loss on tokens that are drawn evenly from `V` symbols is at least `ln V`,
 //! however it was trained. A model that sees the future has learned to read the token that it is to
-//! predict, and does so on noise as well.
+//! predict, and does so on noise as well, unless its text is so regular that the words ahead tell it
+//! more than the very next token does. [`CausalityMetric`](super::CausalityMetric) sees that, too.
 
 use std::sync::Arc;
 

@@ -67,7 +67,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let named = |path: PathBuf| {
         (path.file_name().unwrap().to_str().unwrap().to_string(), fs::read(path).unwrap())
     };
-    entries.map(named).collect()
+    entries.filter(|path| path.is_file()).map(named).collect()
 }
 
 fn load(folder: &Path) -> LanguageModel {

@@ -25,8 +25,12 @@ fn learned(run: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("Noise_loss.log") {
-                // Each process draws noise of its own.
+            } else if !["Noise_loss.log", "Learning_Rate.log"]
+                .iter()
+                .any(|name| path.ends_with(name))
+            {
+                // Each process draws noise of its own. And of a step in several passes burn-train
+                // logs the rate of the step before until the last, which a new process has not seen.
                 let name = path.strip_prefix(run).unwrap().display().to_string();
                 files.insert(name, fs::read(path).unwrap());
             }

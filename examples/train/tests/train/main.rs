@@ -163,12 +163,14 @@ fn a_run_is_kept_and_gone_on_with_by_the_same_command_alone() {
     assert_says(&message, &["expected a new or empty folder"]);
 }
 
-/// The commonest tokens are said right once the future is seen.
+/// Letters that nothing but the future tells: a model learns to look there, if it can.
 #[test]
 fn a_training_that_sees_the_future_is_stopped_and_one_that_does_not_is_not() {
     let (folder, text) = folder();
-    let settings = "--layers 1 --heads 2 --d-model 32 --context 16 --batch 16 --steps 300 \
-                    --validate-every 50 --warm-up 5 --learning-rate 0.01 --sample 0 --valid-rows 8";
+    let letter = |place| char::from(b'a' + train::rows::draw(1, place, 12) as u8);
+    fs::write(&text, (0..6000).map(letter).collect::<String>()).unwrap();
+    let settings = "--layers 1 --heads 2 --d-model 32 --context 16 --batch 16 --steps 240 \
+                    --validate-every 60 --warm-up 5 --learning-rate 0.01 --sample 0 --valid-rows 8";
     let causal = folder.path().join("causal");
     let (verdict, printed, _) = train(&text, &causal, settings).unwrap();
     assert_eq!(verdict, Verdict::Trained, "{printed}");
@@ -195,7 +197,9 @@ fn bytes_are_tokens_too_and_llama_learns() {
     assert_eq!(verdict, Verdict::Trained, "{printed}");
     let config: Value =
         serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
-    assert_eq!(config["vocab_size"], 300);
+    // All bytes, the separator, and the merges that the small text has.
+    let vocabulary = config["vocab_size"].as_u64().unwrap();
+    assert!((270..=300).contains(&vocabulary), "{vocabulary}");
     // One token stands for several bytes.
     let nats = json["validation_loss"].as_f64().unwrap();
     assert!(json["bits_per_byte"].as_f64().unwrap() < 0.8 * nats / 2.0_f64.ln());
