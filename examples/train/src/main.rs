@@ -1,5 +1,6 @@
 //! Trains a language model, from the command line.
 
+use std::io::stdout;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,7 +12,8 @@ use train::{Args, run};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    match run(&Args::parse(), &mut Output::stdout()) {
+    // Not locked: the dashboard writes there, too, from another thread.
+    match run(&Args::parse(), &mut Output::new(stdout())) {
         Ok(verdict) => verdict.code().into(),
         Err(failure) => {
             say(format_args!("error: {failure}"));
