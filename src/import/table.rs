@@ -218,6 +218,12 @@ impl Table {
         self
     }
 
+    /// The same table with each name, or pattern of names, in place of another.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> String) -> Self {
+        self.rename(rename);
+        self
+    }
+
     fn rename(&mut self, rename: impl Fn(&str) -> String) {
         let rows = self.rows.iter_mut().map(|row| &mut row.theirs);
         let copies = self

@@ -18,6 +18,8 @@ mod autodiff;
 mod backends;
 mod cpu;
 mod dropout;
+#[cfg(feature = "import")]
+mod mapped;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -35,6 +37,8 @@ pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
+#[cfg(feature = "import")]
+pub(crate) use mapped::MappedFile;
 pub(crate) use op::{Extra, FusedAttention, Optional};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;

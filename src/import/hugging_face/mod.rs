@@ -60,3 +60,6 @@ mod tokens;
 mod windows;
 
 pub use checkpoint::{Checkpoint, Loaded, load};
+pub(super) use description::Description;
+pub(super) use family::read as read_family;
+pub(super) use fields::Fields;
