@@ -9,7 +9,8 @@ use shared::Backend;
 /// Lets a published model speak.
 ///
 /// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi,
-/// gpt_neox, olmo2) and goes on from each prompt. How tokens are chosen is taken from
+/// gpt_neox, olmo2) or a GGUF file (llama, qwen2, qwen3, gemma2, gemma3, phi2, olmo2) and goes on from
+/// each prompt. How tokens are chosen is taken from
 /// generation_config.json where the options do not say it. An option given twice takes the last;
 /// --prompt takes all.
 #[derive(Parser, Debug)]
@@ -17,12 +18,13 @@ use shared::Backend;
 #[command(after_help = "Exit codes: 0 done; 1 the logits of --parity do not agree; 2 bad input; \
                         3 standard output can't be written.")]
 pub struct Args {
-    /// Folder with config.json, model.safetensors (or its shards) and tokenizer.json.
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder with config.json, model.safetensors (or its shards) and tokenizer.json, or a file that
+    /// ends with .gguf.
+    #[arg(long, value_name = "FOLDER|FILE.gguf")]
     pub model: PathBuf,
     /// What to go on from. Several prompts go through the model together and are printed one after
     /// the other.
-    #[arg(long, value_name = "TEXT", required_unless_present = "parity")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["parity", "bench"])]
     pub prompt: Vec<String>,
     /// Puts each prompt into the model's own chat template, as a message of the user.
     #[arg(long)]
@@ -65,6 +67,16 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     #[arg(value_parser = parsed(number::tolerance))]
     pub tolerance: f64,
+    /// Measures how fast the model is, as llama-bench does: tokens a second of a prompt of 512 tokens
+    /// (pp512), and of 128 tokens written one after the other (tg128), mean and standard deviation.
+    #[arg(long)]
+    pub bench: bool,
+    /// How often --bench runs each of the two, behind one run to warm up.
+    #[arg(long, default_value_t = 5, requires = "bench", value_parser = number::at_least_one)]
+    pub repetitions: usize,
+    /// Prints what --bench measures as JSON.
+    #[arg(long, requires = "bench")]
+    pub json: bool,
 }
 
 /// The type of the parameters.
