@@ -1,7 +1,7 @@
 //! A GGUF file: opened, loaded.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -22,9 +22,13 @@ use crate::{Error, Result};
 /// A file whose metadata was read, and none of its tensors.
 #[derive(Clone)]
 pub struct Gguf {
-    /// The file, for messages.
-    path: String,
-    bytes: Arc<MappedFile>,
+    path: PathBuf,
+    /// The path, for messages.
+    shown: String,
+    /// Bytes of the whole file.
+    length: usize,
+    /// Those of its head, of which texts and arrays are parts.
+    head: Vec<u8>,
     header: Header,
     described: Described,
     special: SpecialTokens,
@@ -59,34 +63,26 @@ pub fn load(file: impl AsRef<Path>, device: &Device, options: LoadOptions) -> Re
 }
 
 impl Gguf {
-    /// Reads the metadata of `file`. The file stays mapped: it must not be cut off meanwhile.
+    /// Reads the metadata of `file`.
     ///
     /// # Errors
     ///
     /// Those of [`load`] but for the tensors'.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
-        let file = file.as_ref();
-        let unread = |got: String| not_this_file(file, "a GGUF file", got);
-        let opened = File::open(file).map_err(|error| unread(error.to_string()))?;
-        if opened.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(unread("a folder".into()));
-        }
-        let bytes = MappedFile::open(&opened).map_err(|error| unread(error.to_string()))?;
-        if !bytes.starts_with(MAGIC) {
-            let beginning: Vec<String> = bytes.iter().take(4).map(|b| format!("{b:02x}")).collect();
-            return Err(unread(format!("{} bytes that begin with {beginning:?}", bytes.len())));
-        }
-        let path = show(file);
+        let path = file.as_ref();
+        let shown = show(path);
+        let bytes = map(path)?;
         let header = Header::read(&bytes).map_err(|wrong| Error::File {
-            path: path.clone(),
+            path: shown.clone(),
             expected: wrong.expected,
             got: wrong.got,
         })?;
-        let keys = Keys::new(&path, &header, &bytes);
+        let keys = Keys::new(&shown, &header, &bytes);
         let factors = header.tensors.get(ROPE_FACTORS).and_then(|info| source::f32s(&bytes, info));
         let described = architecture::read(&keys, &header.tensors, factors)?;
         let special = SpecialTokens::read(&keys)?;
-        Ok(Self { path, bytes: Arc::new(bytes), header, described, special })
+        let (length, head) = (bytes.len(), bytes[..header.length].to_vec());
+        Ok(Self { path: path.into(), shown, length, head, header, described, special })
     }
 
     /// The model's configuration, in this crate's terms.
@@ -108,7 +104,7 @@ impl Gguf {
     /// no such key, or if its value is no text.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
-        match self.header.get(&self.bytes, key) {
+        match self.header.get(&self.head, key) {
             Some(super::value::Value::Text(text)) => Some(text),
             _ => None,
         }
@@ -120,7 +116,7 @@ impl Gguf {
         self.text("tokenizer.chat_template")
     }
 
-    /// Loads the tensors to `device`.
+    /// Loads the tensors to `device`. The file is mapped meanwhile: another program must not cut it off.
     ///
     /// # Errors
     ///
@@ -136,22 +132,45 @@ impl Gguf {
                 .any(|end| name.ends_with(end));
             (*pairwise && is_turned).then_some(head_dim)
         };
-        let source = source::tensors(&self.path, &self.bytes, &self.header.tensors, in_pairs);
+        let bytes = map(&self.path)?;
+        if bytes.len() != self.length {
+            return Err(Error::File {
+                path: self.shown,
+                expected: format!("{} bytes, as when it was opened", self.length),
+                got: bytes.len().to_string(),
+            });
+        }
+        let source = source::tensors(&self.shown, &Arc::new(bytes), &self.header.tensors, in_pairs);
         let (model, _) = load::load(model, &source, table.clone(), options)?;
         let SpecialTokens { bos, eos, pad } = self.special.clone();
         Ok(Loaded { model, bos_token: bos, eos_tokens: eos, pad_token: pad, file: self })
     }
 
     fn keys(&self) -> Keys<'_> {
-        Keys::new(&self.path, &self.header, &self.bytes)
+        Keys::new(&self.shown, &self.header, &self.head)
     }
+}
+
+/// The bytes of a file that begins as one of the format does.
+fn map(path: &Path) -> Result<MappedFile> {
+    let unread = |got: String| not_this_file(path, "a GGUF file", got);
+    let file = File::open(path).map_err(|error| unread(error.to_string()))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(unread("a folder".into()));
+    }
+    let bytes = MappedFile::open(&file).map_err(|error| unread(error.to_string()))?;
+    if !bytes.starts_with(MAGIC) {
+        let beginning: Vec<String> = bytes.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        return Err(unread(format!("{} bytes that begin with {beginning:?}", bytes.len())));
+    }
+    Ok(bytes)
 }
 
 impl std::fmt::Debug for Gguf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gguf")
             .field("path", &self.path)
-            .field("bytes", &self.bytes.len())
+            .field("bytes", &self.length)
             .field("tensors", &self.header.tensors.len())
             .finish_non_exhaustive()
     }

@@ -41,6 +41,8 @@ pub struct Header {
     values: BTreeMap<String, usize>,
     /// The tensors, by their names.
     pub tensors: BTreeMap<String, TensorInfo>,
+    /// Bytes of the head, in which all values are.
+    pub length: usize,
 }
 
 /// A tensor of the file.
@@ -68,13 +70,14 @@ impl Header {
         let tensors = count(cursor, "tensors", LEAST_TENSOR)?;
         let values = count(cursor, "values", LEAST_VALUE)?;
         let values = read_values(cursor, values)?;
-        let mut header = Self { values, tensors: BTreeMap::new() };
+        let mut header = Self { values, tensors: BTreeMap::new(), length: 0 };
         let alignment = header.alignment(bytes)?;
         header.tensors = read_tensors(cursor, tensors, alignment)?;
+        header.length = cursor.at();
         Ok(header)
     }
 
-    /// The value of `key`, in the same bytes.
+    /// The value of `key`, in the same bytes or those of the head alone.
     pub fn get<'a>(&self, bytes: &'a [u8], key: &str) -> Option<Value<'a>> {
         let at = *self.values.get(key)?;
         Some(

@@ -1,5 +1,6 @@
 //! The tensors of a file, each read from the mapped file when it is asked for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use burn::tensor::{Bytes, DType};
 
 use super::header::TensorInfo;
 use crate::import::source::Source;
+use crate::import::stored::Stored;
 use crate::kernels::MappedFile;
+use crate::weights::Format;
 
 /// The tensors of `file`, those of the head `tensors`, none of them read yet.
 ///
@@ -21,17 +24,15 @@ pub fn tensors(
 ) -> Source {
     let mut source = Source { path: path.into(), ..Source::default() };
     for (name, info) in tensors {
-        let Some(dtype) = dtype(info) else {
-            source.foreign.insert(name.clone(), info.kind.name.into());
-            continue;
-        };
-        let values: usize = info.shape.iter().product();
-        let (file, wanted, heads) = (file.clone(), info.clone(), pair_rows(name));
-        let read = move || Ok(read(&file, &wanted, heads));
-        let shape = info.shape.clone();
-        let length = values * dtype.size();
-        let tensor = burn_pack::Tensor::deferred(name.clone(), dtype, shape, None, length, read);
-        source.tensors.insert(name.clone(), tensor);
+        let rows = Rows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
+        match (rows.numbers(name), rows.matrix()) {
+            (Some(numbers), matrix) => {
+                source.tensors.insert(name.clone(), numbers);
+                source.stored.extend(matrix.map(|matrix| (name.clone(), matrix)));
+            }
+            (None, Some(matrix)) => source.insert_stored(name.clone(), matrix),
+            (None, None) => _ = source.foreign.insert(name.clone(), info.kind.name.into()),
+        }
     }
     source
 }
@@ -43,25 +44,48 @@ pub fn f32s(file: &MappedFile, info: &TensorInfo) -> Option<Vec<f32>> {
     (info.kind.name == "F32").then(|| numbers.collect())
 }
 
-/// The type in which a tensor's values are handed on, if it can be read.
-fn dtype(info: &TensorInfo) -> Option<DType> {
-    Some(match info.kind.name {
-        "F64" => DType::F64,
-        "F32" => DType::F32,
-        "F16" => DType::F16,
-        "BF16" => DType::BF16,
-        _ => return None,
-    })
+/// The rows of one tensor.
+#[derive(Clone)]
+struct Rows {
+    file: Arc<MappedFile>,
+    info: TensorInfo,
+    /// How wide the heads are whose rows stand pair by pair, if they do.
+    head_dim: Option<usize>,
 }
 
-/// The values of one tensor, with the rows of each head of so many channels in halves.
-fn read(file: &MappedFile, info: &TensorInfo, head_dim: Option<usize>) -> Bytes {
-    let bytes = &file[info.bytes.clone()];
-    let bytes = match head_dim {
-        None => bytes.to_vec(),
-        Some(head_dim) => in_halves(bytes, head_dim, info.shape[0]),
-    };
-    floats(&bytes, info.kind.bytes)
+impl Rows {
+    /// As a tensor of Burn's, if each value stands by itself.
+    fn numbers(&self, name: &str) -> Option<burn_pack::Tensor> {
+        let dtype = match self.info.kind.name {
+            "F64" => DType::F64,
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            _ => return None,
+        };
+        let rows = self.clone();
+        let read = move || Ok(floats(&rows.bytes(), dtype.size()));
+        let (shape, length) = (self.info.shape.clone(), self.info.bytes.len());
+        Some(burn_pack::Tensor::deferred(name.into(), dtype, shape, None, length, read))
+    }
+
+    /// As a matrix that may stay as it is, if it is one: in blocks or in half precision.
+    fn matrix(&self) -> Option<Stored> {
+        let format = Format::from_ggml(self.info.kind.number)?;
+        let &[outputs, inputs] = &self.info.shape[..] else { return None };
+        let rows = self.clone();
+        let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
+        (format != Format::F32).then(|| Stored::new(format, [outputs, inputs], read))
+    }
+
+    /// Their bytes, those of each head in halves.
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        let bytes = &self.file[self.info.bytes.clone()];
+        match self.head_dim {
+            None => Cow::Borrowed(bytes),
+            Some(head_dim) => Cow::Owned(in_halves(bytes, head_dim, self.info.shape[0])),
+        }
+    }
 }
 
 /// Rows that stand pair by pair within each head, in the order of halves: first the first of each

@@ -3,6 +3,8 @@
 /// A type of ggml's: values stand in blocks of so many, of so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorType {
+    /// Its number.
+    pub number: u32,
     /// As ggml spells it.
     pub name: &'static str,
     /// Values in a block; a row is a whole number of blocks.
@@ -53,11 +55,29 @@ impl TensorType {
     /// The type of this number.
     pub fn find(number: u32) -> Option<Self> {
         let (_, name, block, bytes) = TYPES.into_iter().find(|(known, ..)| *known == number)?;
-        Some(Self { name, block, bytes })
+        Some(Self { number, name, block, bytes })
     }
 
     /// The bytes of `values` values, if they are whole blocks and so many that a file can hold them.
     pub fn byte_len(&self, values: usize) -> Option<usize> {
         values.is_multiple_of(self.block).then(|| (values / self.block).checked_mul(self.bytes))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Format;
+
+    #[test]
+    fn the_formats_that_are_read_are_among_them() {
+        for format in Format::ALL {
+            let found = TensorType::find(format.ggml()).unwrap();
+            assert_eq!((found.name, found.block), (format.name(), format.block_length()));
+            assert_eq!(found.byte_len(512), format.row_bytes(512));
+        }
+        assert!(TensorType::find(4).is_none() && TensorType::find(1000).is_none());
+        let q8_0 = TensorType::find(8).unwrap();
+        assert_eq!((q8_0.byte_len(33), q8_0.byte_len(usize::MAX / 32 * 32)), (None, None));
     }
 }
