@@ -67,10 +67,21 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     #[arg(value_parser = parsed(number::tolerance))]
     pub tolerance: f64,
-    /// Measures how fast the model is, as llama-bench does: tokens a second of a prompt of 512 tokens
-    /// (pp512), and of 128 tokens written one after the other (tg128), mean and standard deviation.
+    /// Measures how fast the model is, as llama-bench does: tokens a second of a prompt (pp512), and
+    /// of tokens written one after the other (tg128), mean and standard deviation.
     #[arg(long)]
     pub bench: bool,
+    /// Tokens of the prompt that --bench reads.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, requires = "bench")]
+    #[arg(value_parser = number::at_least_one)]
+    pub bench_prompt: usize,
+    /// Tokens that --bench writes.
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, requires = "bench")]
+    #[arg(value_parser = number::at_least_one)]
+    pub bench_new: usize,
+    /// Tokens that stand before those that --bench writes; llama-bench calls it depth.
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, requires = "bench")]
+    pub bench_depth: usize,
     /// How often --bench runs each of the two, behind one run to warm up.
     #[arg(long, default_value_t = 5, requires = "bench", value_parser = number::at_least_one)]
     pub repetitions: usize,

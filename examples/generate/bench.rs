@@ -11,10 +11,6 @@ use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::{Output, tell};
 
-/// Tokens of the prompt, and tokens that are written.
-const PROMPT: usize = 512;
-const WRITTEN: usize = 128;
-
 /// A test's name, and its runs in tokens a second.
 struct Test {
     name: String,
@@ -23,9 +19,14 @@ struct Test {
 
 /// Measures both, and prints a table, or JSON if the arguments say so.
 pub fn run(model: &LanguageModel, args: &Args, out: &mut Output) -> Result<(), Failure> {
+    let (prompt, new, depth) = (args.bench_prompt, args.bench_new, args.bench_depth);
+    let written = match depth {
+        0 => format!("tg{new}"),
+        _ => format!("tg{new} @ d{depth}"),
+    };
     let tests = [
-        Test::run(format!("pp{PROMPT}"), args.repetitions, || read(model))?,
-        Test::run(format!("tg{WRITTEN}"), args.repetitions, || write(model))?,
+        Test::run(format!("pp{prompt}"), args.repetitions, || read(model, prompt))?,
+        Test::run(written, args.repetitions, || write(model, depth, new))?,
     ];
     if args.json {
         let tests: Vec<Value> = tests.iter().map(Test::json).collect();
@@ -51,24 +52,24 @@ fn prompt(model: &LanguageModel, length: usize) -> Vec<u32> {
 }
 
 /// Tokens a second of a prompt, up to its scores.
-fn read(model: &LanguageModel) -> Result<f64, Failure> {
+fn read(model: &LanguageModel, prompt: usize) -> Result<f64, Failure> {
     let begin = Instant::now();
-    for token in generation(model, PROMPT, 1)? {
+    for token in generation(model, prompt, 1)? {
         token?;
     }
-    Ok(PROMPT as f64 / begin.elapsed().as_secs_f64())
+    Ok(prompt as f64 / begin.elapsed().as_secs_f64())
 }
 
-/// Tokens a second behind the first one.
-fn write(model: &LanguageModel) -> Result<f64, Failure> {
+/// Tokens a second of `new` tokens that stand behind `depth` others and one more.
+fn write(model: &LanguageModel, depth: usize, new: usize) -> Result<f64, Failure> {
     let mut begin = Instant::now();
-    for (index, token) in generation(model, 1, WRITTEN + 1)?.enumerate() {
+    for (index, token) in generation(model, depth + 1, new + 1)?.enumerate() {
         token?;
         if index == 0 {
             begin = Instant::now();
         }
     }
-    Ok(WRITTEN as f64 / begin.elapsed().as_secs_f64())
+    Ok(new as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// `new` tokens behind so many.
@@ -125,10 +126,11 @@ mod tests {
         let file = file("llama_tied");
         let (_, table) = generate(&file, &["--bench", "--repetitions", "1"]).unwrap();
         assert!(table.contains("| pp512 | ") && table.contains("| tg128 | "), "{table}");
-        let options = ["--bench", "--repetitions", "2", "--json"];
+        let sizes = ["--bench-prompt", "7", "--bench-new", "5", "--bench-depth", "3"];
+        let options = [&["--bench", "--repetitions", "2", "--json"], &sizes[..]].concat();
         let (_, report) = generate(&file, &options).unwrap();
         let report: Value = serde_json::from_str(&report).unwrap();
-        for (test, name) in report["tests"].as_array().unwrap().iter().zip(["pp512", "tg128"]) {
+        for (test, name) in report["tests"].as_array().unwrap().iter().zip(["pp7", "tg5 @ d3"]) {
             assert_eq!(test["test"], name);
             assert_eq!(test["samples"].as_array().unwrap().len(), 2);
             assert!(test["tokens_per_second"].as_f64().unwrap() > 0.0);
