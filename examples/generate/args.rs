@@ -8,9 +8,9 @@ use shared::Backend;
 
 /// Lets a published model speak.
 ///
-/// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi,
-/// gpt_neox, olmo2) or a GGUF file (llama, qwen2, qwen3, gemma2, gemma3, phi2, olmo2) and goes on from
-/// each prompt. How tokens are chosen is taken from
+/// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi, phi3,
+/// gpt_neox, olmo2) or a GGUF file (llama, qwen2, qwen3, gemma2, gemma3, phi2, phi3, olmo2) and goes
+/// on from each prompt. How tokens are chosen is taken from
 /// generation_config.json where the options do not say it. An option given twice takes the last;
 /// --prompt takes all.
 #[derive(Parser, Debug)]

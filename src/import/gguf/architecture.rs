@@ -36,7 +36,7 @@ const RMS: (&str, &str) = ("attention.layer_norm_rms_epsilon", "rms_norm_eps");
 const LAYER: (&str, &str) = ("attention.layer_norm_epsilon", "layer_norm_eps");
 
 /// All that are known.
-const ARCHITECTURES: [Architecture; 7] = [
+const ARCHITECTURES: [Architecture; 8] = [
     Architecture {
         name: "gemma2",
         model_type: "gemma2",
@@ -72,6 +72,7 @@ const ARCHITECTURES: [Architecture; 7] = [
         norms: &names::PRE,
         rest: phi2,
     },
+    Architecture { name: "phi3", model_type: "phi3", epsilon: RMS, norms: &names::PRE, rest: phi3 },
     Architecture {
         name: "qwen2",
         model_type: "qwen2",
@@ -293,6 +294,24 @@ fn phi2(reading: &Reading) -> Result<Map<String, Json>> {
     let part = (reading.rotated()? as f64 + 0.25) / reading.head_dim as f64;
     let part = if part > 1.0 { 1.0 } else { part };
     Ok(object(json!({ "partial_rotary_factor": part })))
+}
+
+fn phi3(reading: &Reading) -> Result<Map<String, Json>> {
+    for factors in ["rope_factors_long.weight", "rope_factors_short.weight"] {
+        if reading.has(factors) {
+            return Err(Error::File {
+                path: reading.keys.path().into(),
+                expected: "rotary positions that this crate has: plain, linear, yarn".into(),
+                got: format!("longrope, with the tensor {factors}"),
+            });
+        }
+    }
+    let mut values = phi2(reading)?;
+    let window = reading.key("attention.sliding_window");
+    if !matches!(reading.keys.get(&window), None | Some(Value::Unsigned(0))) {
+        values.insert("sliding_window".into(), reading.keys.size(&window)?.into());
+    }
+    Ok(values)
 }
 
 fn gemma2(reading: &Reading) -> Result<Map<String, Json>> {

@@ -19,7 +19,7 @@
 //! | `qwen2`, `qwen3` | Qwen2, Qwen2.5, Qwen3 |
 //! | `gemma2`, `gemma3` | Gemma 2, Gemma 3's text models |
 //! | `olmo2` | OLMo 2 |
-//! | `phi2` | Phi 1, 1.5, 2 |
+//! | `phi2`, `phi3` | Phi 1, 1.5, 2; Phi 3 and 4 without longrope |
 //!
 //! Versions 2 and 3 of the format are read, little-endian. What a file says is put in the words of
 //! [`hugging_face`](super::hugging_face), so that one place knows each family. A key of the model's

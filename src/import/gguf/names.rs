@@ -11,15 +11,17 @@ const OUTSIDE: [(&str, &str); 4] = [
 ];
 
 /// In the layers, but for their norms.
-const INSIDE: [(&str, &str); 12] = [
+const INSIDE: [(&str, &str); 14] = [
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
+    ("self_attn.qkv_proj", "attn_qkv"),
     ("self_attn.o_proj", "attn_output"),
     ("self_attn.dense", "attn_output"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
     ("mlp.fc1", "ffn_up"),

@@ -5,14 +5,17 @@ mod mutations;
 mod tokens;
 mod wrong;
 
-use burn_decoder::generation::{Generation, GenerationConfig};
-use burn_decoder::import::{LoadOptions, gguf, parity};
+use std::path::Path;
 
-use super::fixture;
+use burn_decoder::generation::{Generation, GenerationConfig};
+use burn_decoder::import::{LoadOptions, gguf, hugging_face, parity};
+
+use super::{fixture, round_trip};
+use crate::backends::any_device;
 use crate::fixtures::Fixtures;
 
 /// Every file of tests/fixtures/gguf. Between them they have all types of tensors that are read.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "gemma2",
     "gemma3",
     "llama",
@@ -21,6 +24,7 @@ const FILES: [&str; 10] = [
     "llama_tied",
     "olmo2",
     "phi2",
+    "phi3",
     "qwen2",
     "qwen3",
 ];
@@ -37,6 +41,23 @@ fn rows(reference: &Fixtures, name: &str) -> Vec<Vec<u32>> {
     let data = reference.data(name);
     let ids: Vec<u32> = data.iter::<u32>().collect();
     ids.chunks(data.shape()[1]).map(<[u32]>::to_vec).collect()
+}
+
+/// Phi 3 as a folder of Hugging Face's, whose reader the file's architecture uses: its numbers, and
+/// the way back, bit for bit.
+#[test]
+fn phi_3_in_a_folder() {
+    let folder = fixture("gguf").join("phi3_tiny");
+    let device = any_device();
+    let loaded = hugging_face::load(&folder, &device, LoadOptions::new()).unwrap();
+    for case in parity::read(folder.join("reference.safetensors"), &device).unwrap() {
+        let parity = case.check(&loaded.model, TOLERANCE).unwrap();
+        assert!(parity.agrees(), "{parity}");
+    }
+    let again = tempfile::tempdir().unwrap();
+    loaded.checkpoint.save(&loaded.model, again.path()).unwrap();
+    let tensors = |folder: &Path| round_trip::tensors(&folder.join("model.safetensors"));
+    assert_eq!(tensors(again.path()), tensors(&folder));
 }
 
 on_each_backend! {
