@@ -11,7 +11,7 @@ use super::names;
 use super::rotary;
 use super::value::Value;
 use crate::decoder::LanguageModelConfig;
-use crate::import::hugging_face::{Description, Fields, read_family};
+use crate::import::hugging_face::{Description, Fields, packed_attention, read_family};
 use crate::import::table::Table;
 use crate::norm::NormConfig;
 use crate::{Error, Result};
@@ -130,8 +130,14 @@ pub fn read(
     let reading = Reading::new(architecture.name, keys, tensors, rope_factors)?;
     let values = reading.values(architecture)?;
     keys.refuse_unread(&format!("{}.", architecture.name))?;
-    let Description { config, table } =
+    let Description { config, mut table } =
         read_family(&Fields::new(keys.path(), &values)).map_err(|error| reading.by_key(error))?;
+    if reading.has("blk.0.attn_qkv.weight") {
+        // The first files of Phi 2 have the three in one; those of Phi 3 have no others.
+        let kv_heads = config.decoder.layer.self_attention.kv_heads.unwrap_or(reading.heads);
+        let (query, key) = (reading.heads * reading.head_dim, kv_heads * reading.head_dim);
+        table = table.with_rows_first(packed_attention(query, key));
+    }
     Ok(Described {
         config: with_whole_scales(config),
         table: names::renamed(table, architecture.norms),

@@ -64,3 +64,4 @@ pub use checkpoint::{Checkpoint, Loaded, load};
 pub(super) use description::Description;
 pub(super) use family::read as read_family;
 pub(super) use fields::Fields;
+pub(super) use phi::packed_attention;

@@ -84,30 +84,32 @@ pub fn read_3(fields: &Fields) -> Result<Description> {
 }
 
 fn table_3(sizes: &Sizes, head_dim: usize, tied: bool) -> Table {
-    let (own, shared) = (sizes.heads * head_dim, sizes.kv_heads * head_dim);
-    let total = own + 2 * shared;
-    let packed = |part, parts, widths| Packed { part, parts, groups: 1, transposed: true, widths };
-    let mut rows = Vec::new();
-    for (part, (name, before, own)) in
-        [("query", 0, own), ("key", own, shared), ("value", own + shared, shared)]
-            .into_iter()
-            .enumerate()
-    {
-        let form = packed(part, 3, Some(Widths { before, own, total }));
-        rows.push(Row::packed(&format!("self_attention.{name}"), "self_attn.qkv_proj", form));
-    }
+    let mut rows = packed_attention(sizes.heads * head_dim, sizes.kv_heads * head_dim);
     for (part, name) in ["gate", "up"].into_iter().enumerate() {
-        let form = packed(part, 2, None);
-        rows.push(Row::packed(&format!("feed_forward.{name}"), "mlp.gate_up_proj", form));
+        let form = Packed { part, parts: 2, groups: 1, transposed: true, widths: None };
+        let row = Row::packed(&format!("feed_forward.{name}"), "mlp.gate_up_proj", form);
+        rows.push(row.inside("decoder.layers.*.", "model.layers.*."));
     }
-    let in_layer = |row: Row| row.inside("decoder.layers.*.", "model.layers.*.");
     // Before Llama's names of the same parts: the first that fits counts.
-    let mut rows: Vec<Row> = rows.into_iter().map(in_layer).collect();
     rows.extend(common::rows_with_norms(&[
         ("self_attention_norm", "input_layernorm"),
         ("feed_forward_norm", "post_attention_layernorm"),
     ]));
     common::table(rows, tied)
+}
+
+/// The rows of query, key and value in one tensor, one behind the other: so many outputs of the query,
+/// and of key and value each.
+pub fn packed_attention(query: usize, key: usize) -> Vec<Row> {
+    let total = query + 2 * key;
+    let parts = [("query", 0, query), ("key", query, key), ("value", query + key, key)];
+    let row = |(part, (name, before, own)): (usize, (&str, usize, usize))| {
+        let widths = Some(Widths { before, own, total });
+        let form = Packed { part, parts: 3, groups: 1, transposed: true, widths };
+        Row::packed(&format!("self_attention.{name}"), "self_attn.qkv_proj", form)
+            .inside("decoder.layers.*.", "model.layers.*.")
+    };
+    parts.into_iter().enumerate().map(row).collect()
 }
 
 fn table(tied: bool) -> Table {

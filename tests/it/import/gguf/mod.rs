@@ -15,7 +15,7 @@ use crate::backends::any_device;
 use crate::fixtures::Fixtures;
 
 /// Every file of tests/fixtures/gguf. Between them they have all types of tensors that are read.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "gemma2",
     "gemma3",
     "llama",
@@ -24,6 +24,7 @@ const FILES: [&str; 11] = [
     "llama_tied",
     "olmo2",
     "phi2",
+    "phi2_packed",
     "phi3",
     "qwen2",
     "qwen3",
