@@ -132,7 +132,7 @@ pub fn read(
     keys.refuse_unread(&format!("{}.", architecture.name))?;
     let Description { config, mut table } =
         read_family(&Fields::new(keys.path(), &values)).map_err(|error| reading.by_key(error))?;
-    if reading.has("blk.0.attn_qkv.weight") {
+    if architecture.name.starts_with("phi") && reading.has("blk.0.attn_qkv.weight") {
         // The first files of Phi 2 have the three in one; those of Phi 3 have no others.
         let kv_heads = config.decoder.layer.self_attention.kv_heads.unwrap_or(reading.heads);
         let (query, key) = (reading.heads * reading.head_dim, kv_heads * reading.head_dim);
