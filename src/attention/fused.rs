@@ -1,15 +1,20 @@
-//! The crate's own attention for the CPU: one pass over the visible tiles, forward and backward.
+//! The crate's own attention: one pass over the visible tiles, forward and backward.
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{AttentionOutput, Score, dropout::Dropout};
-use crate::kernels::{self, Extra, FusedAttention, Optional, Plan, Scoring, Slopes};
+use crate::kernels::{self, Extra, FusedAttention, Optional, OptionalInts, Plan, Scoring, Slopes};
 use crate::mask::LoweredMask;
 
 /// Whether [`attention`] runs on `device` for elements of `dtype`.
 pub(super) fn supports(device: &Device, dtype: DType) -> bool {
-    kernels::supports(device, dtype)
+    kernels::supports_attention(device, dtype)
+}
+
+/// Whether it is what `Kernel::Auto` takes there.
+pub(super) fn is_preferred(device: &Device) -> bool {
+    kernels::prefers_fused(device)
 }
 
 /// Attention without its weights, for what [`supports`] says and `attend` has checked.
@@ -42,8 +47,12 @@ pub(super) fn attention(
         scoring: Scoring { scale: score.scale_for(head_dim), softcap: score.softcap, slopes },
         dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
     };
-    let extra =
-        Extra { bias: Optional::of(score.bias.clone()), sinks: Optional::of(score.sinks.clone()) };
+    let map = mask.kernel_map(&query.device(), &plan);
+    let extra = Extra {
+        bias: Optional::of(score.bias.clone()),
+        sinks: Optional::of(score.sinks.clone()),
+        map: OptionalInts::of(map),
+    };
     let (output, _) = Dispatch::attention_forward(
         query.into_dispatch(),
         key.into_dispatch(),

@@ -105,16 +105,19 @@ fn attend(
     let dropout = Dropout::of(score, &query);
     let fused = !request.weights && fused::supports(&query.device(), query.dtype());
     match request.kernel {
-        Kernel::Auto if fused => fused::attention(query, key, value, mask, score, dropout),
+        Kernel::Auto if fused && fused::is_preferred(&query.device()) => {
+            fused::attention(query, key, value, mask, score, dropout)
+        }
         Kernel::Auto | Kernel::Reference => {
             reference::attention(query, key, value, mask, score, request.weights, dropout)
         }
         Kernel::Fused => {
             assert!(
                 fused,
-                "Kernel::Fused: expected a CPU device and no weights asked for, got {:?}, \
-                 weights {}",
+                "Kernel::Fused: expected a device and elements that it runs on and no weights asked \
+                 for, got {:?}, {:?}, weights {}",
                 query.device(),
+                query.dtype(),
                 request.weights
             );
             fused::attention(query, key, value, mask, score, dropout)

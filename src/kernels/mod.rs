@@ -6,7 +6,7 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
-//! - `cpu`: the kernels for the CPU;
+//! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
 //! All `unsafe` of the crate stands here.
@@ -17,6 +17,8 @@
 mod autodiff;
 mod backends;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 mod dropout;
 #[cfg(test)]
 mod naive;
@@ -27,7 +29,7 @@ mod visibility;
 
 #[cfg(test)]
 pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{first_keys, map, prefers_fused, supports, supports_attention};
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
@@ -35,7 +37,7 @@ pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use op::{Extra, FusedAttention, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};

@@ -1,13 +1,18 @@
 //! What the kernels ask of a device by its backend.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 
+#[cfg(feature = "gpu")]
+use super::cube;
 #[cfg(feature = "flex")]
 #[cfg(test)]
 use super::flex;
 #[cfg(feature = "ndarray")]
 use super::ndarray;
+use crate::kernels::Plan;
+#[cfg(feature = "gpu")]
+use crate::kernels::cube::map::pack;
 
 /// The first `keys` of `[batch, kv_heads, keys, head_dim]`, without a copy where the backend can.
 pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
@@ -50,4 +55,49 @@ pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
             false
         }
     }
+}
+
+/// Whether the crate's attention runs on `device` (tracked by autodiff or not) for `dtype`.
+pub(crate) fn supports_attention(device: &Device, dtype: DType) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(_) = device.as_dispatch() {
+            return match dtype {
+                DType::F32 => true,
+                DType::F16 | DType::BF16 => device.supports_dtype(dtype),
+                _ => false,
+            };
+        }
+    }
+    supports(device, dtype)
+}
+
+/// Whether it is faster there than tensor operations, where it runs. Software that plays a GPU works
+/// through shared memory unit by unit, and is slower by it.
+pub(crate) fn prefers_fused(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(device) = device.as_dispatch() {
+            return cube::is_card(device);
+        }
+    }
+    let _ = device;
+    true
+}
+
+/// What the kernels read of a plan besides its numbers, as a tensor on `device`; nothing on a CPU.
+pub(crate) fn map(plan: &Plan, device: &Device) -> Option<Tensor<1, Int>> {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(_) = device.as_dispatch() {
+            let map = pack(plan);
+            let shape = [map.len()];
+            return Some(Tensor::from_data(TensorData::new(map, shape), (&device, DType::I32)));
+        }
+    }
+    let _ = (plan, device);
+    None
 }

@@ -1,5 +1,7 @@
 //! One small file for each backend that the kernels run on.
 
+#[cfg(feature = "gpu")]
+mod cube;
 mod devices;
 #[cfg(feature = "flex")]
 mod flex;
@@ -8,4 +10,4 @@ mod ndarray;
 
 #[cfg(test)]
 pub(crate) use devices::address;
-pub(crate) use devices::{first_keys, supports};
+pub(crate) use devices::{first_keys, map, prefers_fused, supports, supports_attention};

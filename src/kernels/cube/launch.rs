@@ -1,0 +1,234 @@
+//! Which kernel runs, compiled for what, by how many cubes.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::{CubeCount, CubeDim};
+
+use super::device::{
+    COLUMNS, Config, LINES, UNITS, bias_gradient, forward, key_value_gradients, query_gradient,
+    row_numbers, sinks_gradient,
+};
+use crate::kernels::Plan;
+use crate::kernels::dropout::mix;
+
+/// The inputs of one attention; those of the same kind of numbers, of the same element type.
+pub(super) struct Inputs {
+    pub(super) query: CubeTensor,
+    pub(super) key: CubeTensor,
+    pub(super) value: CubeTensor,
+    pub(super) map: CubeTensor,
+    /// By strides that broadcast, `[batch, heads, queries, keys]`.
+    pub(super) bias: Option<CubeTensor>,
+    pub(super) sinks: Option<CubeTensor>,
+}
+
+impl Inputs {
+    /// A kernel without a bias is compiled not to read it: any tensor takes its place.
+    fn bias(&self) -> &CubeTensor {
+        self.bias.as_ref().unwrap_or(&self.query)
+    }
+
+    fn sinks(&self) -> &CubeTensor {
+        self.sinks.as_ref().unwrap_or(&self.query)
+    }
+}
+
+/// The numbers that every kernel takes.
+struct Scalars {
+    scale: f32,
+    cap: f32,
+    seed: [u32; 2],
+    threshold: u32,
+    kept: f32,
+}
+
+impl Scalars {
+    fn of(plan: &Plan) -> Self {
+        let (seed, threshold, kept) = plan.dropout.map_or((0, 0, 1.0), |dropout| {
+            (mix(dropout.seed), dropout.threshold(), dropout.scale())
+        });
+        Self {
+            scale: plan.scoring.scale as f32,
+            cap: plan.scoring.softcap.unwrap_or(1.0) as f32,
+            seed: [seed as u32, (seed >> 32) as u32],
+            threshold,
+            kept: kept as f32,
+        }
+    }
+}
+
+/// What the kernels are compiled for. `panel` is the length of the axis that panels divide, `widths`
+/// the numbers of each row that a unit's registers hold the sums of.
+fn config(plan: &Plan, inputs: &Inputs, panel: usize, widths: usize) -> Config {
+    Config {
+        // 32 rows where 64 would be mostly padding, or their sums would not fit the registers.
+        rows: if panel <= 32 || widths > 192 { 32 } else { 64 },
+        head_chunks: plan.head_dim.div_ceil(COLUMNS),
+        value_chunks: plan.value_dim.div_ceil(COLUMNS),
+        softcap: plan.scoring.softcap.is_some(),
+        bias: inputs.bias.is_some(),
+        sinks: false,
+        slopes: plan.scoring.slopes.is_some(),
+        dropout: plan.dropout.is_some(),
+    }
+}
+
+fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
+    CubeCount::Static(panels as u32, heads as u32, batch as u32)
+}
+
+/// Launches a kernel of 128 units a cube, given the client, the number of cubes, the tensors, and the
+/// rest of its arguments.
+macro_rules! run {
+    ($kernel:path, $client:expr, $count:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
+        use $kernel as launched;
+        let dim = CubeDim::new_1d(UNITS as u32);
+        let client = $client.clone();
+        // SAFETY: the kernels guard every index that they make of sizes, and the map was packed for
+        // these sizes.
+        unsafe {
+            launched::launch_unchecked(
+                &client,
+                $count,
+                dim,
+                $($tensor.clone().into_tensor_arg(),)*
+                $($rest,)*
+            )
+        };
+    }};
+}
+
+pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let (bias, sinks) = (inputs.bias(), inputs.sinks());
+    let cfg = Config {
+        sinks: inputs.sinks.is_some(),
+        ..config(plan, inputs, plan.queries, plan.value_dim)
+    };
+    let s = Scalars::of(plan);
+    run!(
+        forward::forward,
+        query.client,
+        count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        [query, key, value, map, bias, sinks, output, statistics],
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn row_numbers(
+    plan: &Plan,
+    output: &CubeTensor,
+    d_output: &CubeTensor,
+    statistics: &CubeTensor,
+    numbers: &CubeTensor,
+) {
+    run!(
+        row_numbers::row_numbers,
+        output.client,
+        count(plan.queries.div_ceil(LINES), plan.heads, plan.batch),
+        [output, d_output, statistics, numbers],
+        dtype_to_storage_type(output.dtype),
+    );
+}
+
+pub(super) fn query_gradient(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    d_query: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, inputs, plan.queries, plan.head_dim);
+    let s = Scalars::of(plan);
+    run!(
+        query_gradient::query_gradient,
+        query.client,
+        count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        [query, key, value, d_output, map, inputs.bias(), numbers, d_query],
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn key_value_gradients(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    [d_key, d_value]: [&CubeTensor; 2],
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, inputs, plan.keys, plan.head_dim + plan.value_dim);
+    let s = Scalars::of(plan);
+    run!(
+        key_value_gradients::key_value_gradients,
+        query.client,
+        count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
+        [query, key, value, d_output, map, inputs.bias(), numbers, d_key, d_value],
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn bias_gradient(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    d_bias: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, inputs, plan.queries, 0);
+    let s = Scalars::of(plan);
+    let [batch, heads, queries, keys] = d_bias.meta.shape().dims::<4>();
+    run!(
+        bias_gradient::bias_gradient,
+        query.client,
+        count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
+        [query, key, value, d_output, map, inputs.bias(), numbers, d_bias],
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn sinks_gradient(
+    plan: &Plan,
+    sinks: &CubeTensor,
+    numbers: &CubeTensor,
+    d_sinks: &CubeTensor,
+) {
+    run!(
+        sinks_gradient::sinks_gradient,
+        sinks.client,
+        count(plan.heads, 1, 1),
+        [sinks, numbers, d_sinks],
+        plan.queries as u32,
+        dtype_to_storage_type(sinks.dtype),
+    );
+}
