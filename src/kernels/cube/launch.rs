@@ -5,8 +5,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use super::device::{
-    COLUMNS, Config, LINES, UNITS, bias_gradient, forward, key_value_gradients, query_gradient,
-    row_numbers, sinks_gradient,
+    COLUMNS, Config, LINES, UNITS, bias_gradient, decode, forward, key_value_gradients,
+    query_gradient, row_numbers, sinks_gradient,
 };
 use crate::kernels::Plan;
 use crate::kernels::dropout::mix;
@@ -118,6 +118,61 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         s.threshold,
         s.kept,
         cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+/// Whether few queries share their keys, so that a panel would be mostly padding.
+pub(super) fn is_decoding(plan: &Plan) -> bool {
+    plan.queries * (plan.heads / plan.kv_heads) <= decode::ROWS && plan.dropout.is_none()
+}
+
+/// Parts that the keys are divided into: enough cubes for a large device, of 256 keys at least.
+pub(super) fn parts(plan: &Plan) -> usize {
+    let cubes = 512_usize.div_ceil(plan.batch * plan.kv_heads);
+    plan.keys.div_ceil(256).min(cubes).max(1)
+}
+
+/// [`forward`] for few queries; `partial` holds `parts * (2 + value_dim)` numbers a row.
+pub(super) fn decode(
+    plan: &Plan,
+    inputs: &Inputs,
+    partial: &CubeTensor,
+    output: &CubeTensor,
+    statistics: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let (bias, sinks) = (inputs.bias(), inputs.sinks());
+    let cfg = Config {
+        rows: decode::ROWS,
+        sinks: inputs.sinks.is_some(),
+        ..config(plan, inputs, plan.queries, plan.value_dim)
+    };
+    let s = Scalars::of(plan);
+    run!(
+        decode::decode_parts,
+        query.client,
+        count(parts(plan), plan.kv_heads, plan.batch),
+        [query, key, value, map, bias, partial],
+        s.scale,
+        s.cap,
+        Config { sinks: false, ..cfg },
+        dtype_to_storage_type(query.dtype),
+    );
+    run!(
+        decode::decode_whole,
+        query.client,
+        count(plan.queries, plan.heads, plan.batch),
+        [partial, sinks, output, statistics],
+        // It reads nothing else of what kernels are compiled for.
+        Config {
+            head_chunks: 0,
+            value_chunks: 0,
+            softcap: false,
+            bias: false,
+            slopes: false,
+            ..cfg
+        },
         dtype_to_storage_type(query.dtype),
     );
 }

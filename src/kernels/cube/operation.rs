@@ -26,7 +26,13 @@ impl FusedAttention for CubeBackend {
         let inputs = inputs(query, key, value, extra, &plan);
         let output = heads_first(&inputs.query, [batch, heads, queries, value_dim]);
         let statistics = numbers(&inputs.query, 2 * batch * heads * queries);
-        launch::forward(&plan, &inputs, &output, &statistics);
+        if launch::is_decoding(&plan) {
+            let rows = batch * heads * queries;
+            let partial = numbers(&inputs.query, rows * launch::parts(&plan) * (2 + value_dim));
+            launch::decode(&plan, &inputs, &partial, &output, &statistics);
+        } else {
+            launch::forward(&plan, &inputs, &output, &statistics);
+        }
         (output, statistics)
     }
 

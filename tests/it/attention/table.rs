@@ -79,6 +79,19 @@ fn cases(device: &Device) -> Vec<Case> {
         case("all visible", small, Mask::all_visible()),
         case("causal", [1, 2, 2, 131, 131, 19, 23], causal()),
         case("one query", [2, 2, 1, 1, 131, 19, 23], causal()),
+        case("a few queries", [2, 6, 2, 5, 1031, 19, 23], causal() & visible_keys(1031)),
+        case("a few in a window", [1, 2, 2, 5, 601, 19, 23], window_and_sinks(300)),
+        Case {
+            softcap: Some(0.7),
+            bias: Some([true, true, false, true]),
+            alibi: true,
+            sinks: true,
+            ..case(
+                "a few with everything",
+                [2, 6, 2, 3, 307, 19, 23],
+                causal() & hidden([2, 6, 3, 307]),
+            )
+        },
         case("more queries than keys", [1, 2, 2, 97, 31, 19, 23], causal()),
         case("grouped heads", [2, 6, 2, 71, 71, 13, 17], causal()),
         case("wide heads", [1, 2, 2, 37, 37, 72, 40], causal()),
@@ -244,9 +257,11 @@ on_each_backend! {
         let number = if is_cpu(&device) { 64 } else { 24 };
         let config =
             ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(number) };
-        proptest!(config, |((mask, grid, heads) in random_masks())| {
+        // Few queries take another way, but for those that are dropped from.
+        let dropout = proptest::option::of(any::<u64>());
+        proptest!(config, |((mask, grid, heads) in random_masks(), dropout in dropout)| {
             let sizes = [grid.batch(), heads, 1, grid.queries(), grid.keys(), 5, 3];
-            let random = Case { grid, ..case("a random expression", sizes, mask) };
+            let random = Case { grid, dropout, ..case("a random expression", sizes, mask) };
             random.check(&device, DType::F32, FORWARD * factor, BACKWARD * factor);
         });
     }

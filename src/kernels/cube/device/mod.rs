@@ -12,7 +12,7 @@
 //! Metal, Vulkan and browsers, and the same bits every time.
 //!
 //! In reading order: `header` and `rows` (what a row sees), `score`, `dropout`, `tile` (the two matrix
-//! products); `forward`; `row_numbers`, `score_gradients`, `query_gradient`, `key_value_gradients`,
+//! products); `forward` and `decode`; `row_numbers`, `score_gradients`, `query_gradient`, `key_value_gradients`,
 //! `bias_gradient`, `sinks_gradient`.
 //!
 //! These files import CubeCL's prelude, and nothing of Burn's.
@@ -23,6 +23,7 @@
 #![allow(arithmetic_overflow)]
 
 pub mod bias_gradient;
+pub mod decode;
 mod dropout;
 pub mod forward;
 pub mod header;
@@ -52,7 +53,7 @@ pub const LOWEST: f32 = -3.0e38;
 /// What a kernel is compiled for. Sizes are given when it runs, so that few kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Rows of a panel, 64 or 32.
+    /// Rows of a panel, 64 or 32; where there are few, 16.
     pub rows: usize,
     /// Chunks of 32 columns of queries and keys.
     pub head_chunks: usize,

@@ -7,7 +7,7 @@ use super::{COLUMNS, LANES, LINES, OWN_COLUMNS, UNITS};
 /// Copies 32 columns, from `column` on, of `rows` rows to shared memory, transposed: `[column][row]`.
 /// What lies outside of the tensor is 0.
 #[cube]
-fn stage_transposed<F: Float>(
+pub fn stage_transposed<F: Float>(
     from: &Tensor<F>,
     base: usize,
     first: usize,

@@ -1,0 +1,292 @@
+//! Few queries against many keys, as every step of generation asks.
+//!
+//! A panel of 64 queries would be mostly padding, and one cube a head leaves a GPU idle. Here the rows
+//! of a panel are the queries of all heads that share keys, which are read once for them; and the tiles
+//! that are seen are divided among as many cubes as there are parts. A second kernel puts the parts
+//! together, in order, so that the same inputs give the same bits.
+
+use cubecl::prelude::*;
+
+use super::rows::{bounds, is_full, ranges, word};
+use super::score::{added, capped, slope_of};
+use super::tile::{add_weighted, stage_transposed};
+use super::{COLUMNS, Config, LANES, LOWEST, OWN_COLUMNS, UNITS};
+
+/// Rows of a panel: queries times the heads of a group. A line of units for each.
+pub const ROWS: usize = 16;
+
+/// One cube a part: `CubeCount(parts, kv_heads, batch)`.
+///
+/// Writes `partial`, `[batch * heads * queries * parts * (2 + value_dim)]`: of each row and part the
+/// maximum, the sum of `exp(score - maximum)`, and the sum of the values weighted so. The other
+/// tensors are those of `forward`.
+#[cube(launch_unchecked)]
+pub fn decode_parts<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    map: &Tensor<i32>,
+    bias: &Tensor<F>,
+    partial: &mut Tensor<f32>,
+    scale: f32,
+    cap: f32,
+    #[comptime] cfg: Config,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let row = unit / comptime!(LANES);
+    let column = unit % comptime!(COLUMNS);
+    let line = unit / comptime!(COLUMNS);
+    let key_offset = comptime!(COLUMNS * (ROWS + 1));
+    let chunk_at = comptime!(cfg.chunk_at());
+
+    let batch = CUBE_POS_Z as usize;
+    let kv_head = CUBE_POS_Y as usize;
+    let part = CUBE_POS_X as usize;
+    let parts = CUBE_COUNT_X as usize;
+    let heads = query.shape(1);
+    let queries = query.shape(2);
+    let head_dim = query.shape(3);
+    let keys = key.shape(2);
+    let group = heads / key.shape(1);
+    let key_base = batch * key.stride(0) + kv_head * key.stride(1);
+    let value_base = batch * value.stride(0) + kv_head * value.stride(1);
+
+    // Rows beyond the last one see nothing.
+    let mut head = kv_head * group;
+    let mut own_query = queries;
+    if row < group * queries {
+        head += row / queries;
+        own_query = row % queries;
+    }
+    let mut bias_base = 0usize;
+    if comptime!(cfg.bias) {
+        bias_base = batch * bias.stride(0) + head * bias.stride(1);
+    }
+    let slope = slope_of(map, head, cfg);
+    let own_ranges = ranges(map, batch, own_query, queries, keys);
+
+    let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
+    let mut words = Shared::<[u32]>::new_slice(ROWS);
+
+    // This part's share of the tiles that some query sees.
+    let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
+    let of_first = seen.tile_end - seen.tile;
+    let tiles = of_first + (seen.last - seen.second);
+    let mut index = part * tiles / parts;
+    let end = (part + 1) * tiles / parts;
+
+    let mut maximum = f32::new(LOWEST);
+    let mut sum = 0.0f32;
+    let sums_len = comptime!(OWN_COLUMNS * cfg.value_chunks);
+    let mut sums = Array::<f32>::new(sums_len);
+    #[unroll]
+    for i in 0..sums_len {
+        sums[i] = 0.0f32;
+    }
+    let mut scores = Array::<f32>::new(OWN_COLUMNS);
+
+    while index < end {
+        let mut tile = seen.tile + index;
+        if index >= of_first {
+            tile = seen.second + (index - of_first);
+        }
+        let first_key = tile * comptime!(COLUMNS);
+        #[unroll]
+        for j in 0..comptime!(OWN_COLUMNS) {
+            scores[j] = 0.0f32;
+        }
+        for chunk in 0..comptime!(cfg.head_chunks) {
+            let at = chunk * comptime!(COLUMNS);
+            #[unroll]
+            for n in 0..comptime!(ROWS * COLUMNS / UNITS) {
+                let staged = line + n * comptime!(UNITS / COLUMNS);
+                let mut x = 0.0f32;
+                if staged < group * queries && at + column < head_dim {
+                    let of_head = kv_head * group + staged / queries;
+                    x = f32::cast_from(
+                        query[batch * query.stride(0)
+                            + of_head * query.stride(1)
+                            + (staged % queries) * query.stride(2)
+                            + (at + column) * query.stride(3)],
+                    );
+                }
+                pool[column * comptime!(ROWS + 1) + staged] = x;
+            }
+            stage_transposed::<F>(
+                key, key_base, first_key, keys, at, &mut pool, key_offset, COLUMNS,
+            );
+            sync_cube();
+            for c in 0..comptime!(COLUMNS) {
+                let x = pool[c * comptime!(ROWS + 1) + row];
+                let y_at = key_offset + c * comptime!(COLUMNS + 1) + lane;
+                #[unroll]
+                for j in 0..comptime!(OWN_COLUMNS) {
+                    scores[j] += x * pool[y_at + j * comptime!(LANES)];
+                }
+            }
+            sync_cube();
+        }
+
+        // The row's greatest score so far, by its eight units.
+        let bits = word(map, own_ranges, batch, head, own_query, tile);
+        let mut tile_maximum = f32::new(LOWEST);
+        #[unroll]
+        for j in 0..comptime!(OWN_COLUMNS) {
+            let own = lane + j * comptime!(LANES);
+            if (bits >> (own as u32)) & 1u32 == 1u32 {
+                let score = capped(scores[j], scale, cap, cfg)
+                    + added::<F>(
+                        bias,
+                        bias_base,
+                        map,
+                        slope,
+                        own_query,
+                        first_key + own,
+                        queries,
+                        keys,
+                        cfg,
+                    );
+                scores[j] = score;
+                tile_maximum = max(tile_maximum, score);
+            }
+        }
+        pool[chunk_at + unit] = tile_maximum;
+        sync_cube();
+        let mut next = maximum;
+        #[unroll]
+        for n in 0..comptime!(LANES) {
+            next = max(next, pool[chunk_at + row * comptime!(LANES) + n]);
+        }
+        let mut factor = 0.0f32;
+        if maximum > f32::new(LOWEST) {
+            factor = (maximum - next).exp();
+        }
+        sum *= factor;
+        #[unroll]
+        for j in 0..comptime!(OWN_COLUMNS) {
+            let own = lane + j * comptime!(LANES);
+            let mut weight = 0.0f32;
+            if (bits >> (own as u32)) & 1u32 == 1u32 {
+                weight = (scores[j] - next).exp();
+                sum += weight;
+            }
+            pool[row * comptime!(COLUMNS + 1) + own] = weight;
+        }
+        maximum = next;
+        if lane == 0 {
+            words[row] = bits;
+        }
+        #[unroll]
+        for i in 0..sums_len {
+            sums[i] *= factor;
+        }
+        sync_cube();
+        let full = is_full(map, seen, batch, tile);
+        add_weighted::<F>(
+            &words,
+            full,
+            value,
+            value_base,
+            first_key,
+            keys,
+            &mut pool,
+            &mut sums,
+            ROWS,
+            comptime!(cfg.value_chunks),
+        );
+        index += 1;
+    }
+
+    pool[chunk_at + unit] = sum;
+    sync_cube();
+    if own_query < queries {
+        let width = value.shape(3);
+        let at = (((batch * heads + head) * queries + own_query) * parts + part) * (width + 2);
+        if lane == 0 {
+            let mut total = 0.0f32;
+            #[unroll]
+            for n in 0..comptime!(LANES) {
+                total += pool[chunk_at + unit + n];
+            }
+            partial[at] = maximum;
+            partial[at + 1] = total;
+        }
+        #[unroll]
+        for chunk in 0..comptime!(cfg.value_chunks) {
+            #[unroll]
+            for k in 0..comptime!(OWN_COLUMNS) {
+                let own = chunk * comptime!(COLUMNS) + lane + k * comptime!(LANES);
+                if own < width {
+                    partial[at + 2 + own] = sums[chunk * comptime!(OWN_COLUMNS) + k];
+                }
+            }
+        }
+    }
+}
+
+/// Puts the parts together: `CubeCount(queries, heads, batch)`. Output and statistics are those of
+/// `forward`.
+#[cube(launch_unchecked)]
+pub fn decode_whole<F: Float>(
+    partial: &Tensor<f32>,
+    sinks: &Tensor<F>,
+    out: &mut Tensor<F>,
+    statistics: &mut Tensor<f32>,
+    #[comptime] cfg: Config,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = UNIT_POS as usize;
+    let query = CUBE_POS_X as usize;
+    let head = CUBE_POS_Y as usize;
+    let batch = CUBE_POS_Z as usize;
+    let width = out.shape(3);
+    let step = width + 2;
+    let row = (batch * out.shape(1) + head) * out.shape(2) + query;
+    let rows = statistics.shape(0) / 2;
+    let parts = partial.shape(0) / (rows * step);
+    let base = row * parts * step;
+
+    let mut maximum = f32::new(LOWEST);
+    if comptime!(cfg.sinks) {
+        maximum = f32::cast_from(sinks[head * sinks.stride(0)]);
+    }
+    let sink = maximum;
+    for part in 0..parts {
+        maximum = max(maximum, partial[base + part * step]);
+    }
+    let mut total = 0.0f32;
+    for part in 0..parts {
+        let of_part = partial[base + part * step];
+        if of_part > f32::new(LOWEST) {
+            total += partial[base + part * step + 1] * (of_part - maximum).exp();
+        }
+    }
+    // Dead is who sees no key, whatever a sink adds.
+    let mut inverse = 0.0f32;
+    if total != 0.0f32 {
+        if comptime!(cfg.sinks) {
+            total += (sink - maximum).exp();
+        }
+        inverse = 1.0f32 / total;
+    }
+    if unit == 0 {
+        statistics[row] = maximum;
+        statistics[rows + row] = total;
+    }
+    let to = batch * out.stride(0) + head * out.stride(1) + query * out.stride(2);
+    let column_stride = out.stride(3);
+    let mut column = unit;
+    while column < width {
+        let mut sum = 0.0f32;
+        for part in 0..parts {
+            let of_part = partial[base + part * step];
+            if of_part > f32::new(LOWEST) {
+                sum += partial[base + part * step + 2 + column] * (of_part - maximum).exp();
+            }
+        }
+        out[to + column * column_stride] = F::cast_from(sum * inverse);
+        column += comptime!(UNITS);
+    }
+}
