@@ -2,7 +2,7 @@
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::{CubeCount, CubeDim};
+use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
 
 use super::device::{
     COLUMNS, Config, LINES, UNITS, bias_gradient, decode, forward, key_value_gradients,
@@ -20,17 +20,6 @@ pub(super) struct Inputs {
     /// By strides that broadcast, `[batch, heads, queries, keys]`.
     pub(super) bias: Option<CubeTensor>,
     pub(super) sinks: Option<CubeTensor>,
-}
-
-impl Inputs {
-    /// A kernel without a bias is compiled not to read it: any tensor takes its place.
-    fn bias(&self) -> &CubeTensor {
-        self.bias.as_ref().unwrap_or(&self.query)
-    }
-
-    fn sinks(&self) -> &CubeTensor {
-        self.sinks.as_ref().unwrap_or(&self.query)
-    }
 }
 
 /// The numbers that every kernel takes.
@@ -59,15 +48,13 @@ impl Scalars {
 
 /// What the kernels are compiled for. `panel` is the length of the axis that panels divide, `widths`
 /// the numbers of each row that a unit's registers hold the sums of.
-fn config(plan: &Plan, inputs: &Inputs, panel: usize, widths: usize) -> Config {
+fn config(plan: &Plan, panel: usize, widths: usize) -> Config {
     Config {
         // 32 rows where 64 would be mostly padding, or their sums would not fit the registers.
         rows: if panel <= 32 || widths > 192 { 32 } else { 64 },
         head_chunks: plan.head_dim.div_ceil(COLUMNS),
         value_chunks: plan.value_dim.div_ceil(COLUMNS),
         softcap: plan.scoring.softcap.is_some(),
-        bias: inputs.bias.is_some(),
-        sinks: false,
         slopes: plan.scoring.slopes.is_some(),
         dropout: plan.dropout.is_some(),
     }
@@ -75,6 +62,11 @@ fn config(plan: &Plan, inputs: &Inputs, panel: usize, widths: usize) -> Config {
 
 fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
     CubeCount::Static(panels as u32, heads as u32, batch as u32)
+}
+
+/// A tensor that may be missing, as the argument of a kernel.
+fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs<OwnedTensor<C>> {
+    tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
 }
 
 /// Launches a kernel of 128 units a cube, given the client, the number of cubes, the tensors, and the
@@ -100,17 +92,15 @@ macro_rules! run {
 
 pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let (bias, sinks) = (inputs.bias(), inputs.sinks());
-    let cfg = Config {
-        sinks: inputs.sinks.is_some(),
-        ..config(plan, inputs, plan.queries, plan.value_dim)
-    };
+    let cfg = config(plan, plan.queries, plan.value_dim);
     let s = Scalars::of(plan);
     run!(
         forward::forward,
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
-        [query, key, value, map, bias, sinks, output, statistics],
+        [query, key, value, map, output, statistics],
+        optional(inputs.bias.as_ref()),
+        optional(inputs.sinks.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -142,37 +132,25 @@ pub(super) fn decode(
     statistics: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let (bias, sinks) = (inputs.bias(), inputs.sinks());
-    let cfg = Config {
-        rows: decode::ROWS,
-        sinks: inputs.sinks.is_some(),
-        ..config(plan, inputs, plan.queries, plan.value_dim)
-    };
+    let cfg = Config { rows: decode::ROWS, ..config(plan, plan.queries, plan.value_dim) };
     let s = Scalars::of(plan);
     run!(
         decode::decode_parts,
         query.client,
         count(parts(plan), plan.kv_heads, plan.batch),
-        [query, key, value, map, bias, partial],
+        [query, key, value, map, partial],
+        optional(inputs.bias.as_ref()),
         s.scale,
         s.cap,
-        Config { sinks: false, ..cfg },
+        cfg,
         dtype_to_storage_type(query.dtype),
     );
     run!(
         decode::decode_whole,
         query.client,
         count(plan.queries, plan.heads, plan.batch),
-        [partial, sinks, output, statistics],
-        // It reads nothing else of what kernels are compiled for.
-        Config {
-            head_chunks: 0,
-            value_chunks: 0,
-            softcap: false,
-            bias: false,
-            slopes: false,
-            ..cfg
-        },
+        [partial, output, statistics],
+        optional(inputs.sinks.as_ref()),
         dtype_to_storage_type(query.dtype),
     );
 }
@@ -201,13 +179,14 @@ pub(super) fn query_gradient(
     d_query: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, inputs, plan.queries, plan.head_dim);
+    let cfg = config(plan, plan.queries, plan.head_dim);
     let s = Scalars::of(plan);
     run!(
         query_gradient::query_gradient,
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
-        [query, key, value, d_output, map, inputs.bias(), numbers, d_query],
+        [query, key, value, d_output, map, numbers, d_query],
+        optional(inputs.bias.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -224,16 +203,26 @@ pub(super) fn key_value_gradients(
     inputs: &Inputs,
     d_output: &CubeTensor,
     numbers: &CubeTensor,
-    [d_key, d_value]: [&CubeTensor; 2],
+    [d_key, d_value]: [Option<&CubeTensor>; 2],
 ) {
+    // Each tensor is a binding, and what the kernel is told of their sizes is one more.
+    let bindings = 9 + usize::from(inputs.bias.is_some());
+    let most = inputs.query.client.properties().hardware.max_bindings as usize;
+    if d_key.is_some() && d_value.is_some() && bindings > most {
+        key_value_gradients(plan, inputs, d_output, numbers, [d_key, None]);
+        return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
+    }
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, inputs, plan.keys, plan.head_dim + plan.value_dim);
+    let cfg = config(plan, plan.keys, plan.head_dim + plan.value_dim);
     let s = Scalars::of(plan);
     run!(
         key_value_gradients::key_value_gradients,
         query.client,
         count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
-        [query, key, value, d_output, map, inputs.bias(), numbers, d_key, d_value],
+        [query, key, value, d_output, map, numbers],
+        optional(d_key),
+        optional(d_value),
+        optional(inputs.bias.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -253,14 +242,15 @@ pub(super) fn bias_gradient(
     d_bias: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, inputs, plan.queries, 0);
+    let cfg = config(plan, plan.queries, 0);
     let s = Scalars::of(plan);
     let [batch, heads, queries, keys] = d_bias.meta.shape().dims::<4>();
     run!(
         bias_gradient::bias_gradient,
         query.client,
         count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
-        [query, key, value, d_output, map, inputs.bias(), numbers, d_bias],
+        [query, key, value, d_output, map, numbers, d_bias],
+        optional(inputs.bias.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],

@@ -66,13 +66,13 @@ impl FusedAttention for CubeBackend {
             launch::query_gradient(&plan, &inputs, &d_output, &rows, &gradient);
             gradient
         });
-        let both = (wanted.key || wanted.value).then(|| {
-            let d_key = heads_first(&inputs.key, [batch, kv_heads, keys, head_dim]);
-            let d_value = heads_first(&inputs.value, [batch, kv_heads, keys, value_dim]);
-            launch::key_value_gradients(&plan, &inputs, &d_output, &rows, [&d_key, &d_value]);
-            (d_key, d_value)
-        });
-        let (d_key, d_value) = both.unzip();
+        let keys_like = |like, width| heads_first(like, [batch, kv_heads, keys, width]);
+        let d_key = wanted.key.then(|| keys_like(&inputs.key, head_dim));
+        let d_value = wanted.value.then(|| keys_like(&inputs.value, value_dim));
+        if wanted.key || wanted.value {
+            let gradients = [d_key.as_ref(), d_value.as_ref()];
+            launch::key_value_gradients(&plan, &inputs, &d_output, &rows, gradients);
+        }
         let d_bias = (wanted.bias && inputs.bias.is_some()).then(|| {
             let gradient = empty(&inputs.query, Shape::from(bias_shape), inputs.query.dtype);
             launch::bias_gradient(&plan, &inputs, &d_output, &rows, &gradient);
@@ -85,8 +85,8 @@ impl FusedAttention for CubeBackend {
         });
         AttentionGradients {
             query: Optional::new(d_query),
-            key: Optional::new(d_key.filter(|_| wanted.key)),
-            value: Optional::new(d_value.filter(|_| wanted.value)),
+            key: Optional::new(d_key),
+            value: Optional::new(d_value),
             bias: Optional::new(d_bias),
             sinks: Optional::new(d_sinks),
         }

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::dropout::{Wide, mix};
 use super::rows::block_visits;
+use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
 
@@ -17,9 +18,9 @@ pub fn bias_gradient<F: Float>(
     value: &Tensor<F>,
     d_out: &Tensor<F>,
     map: &Tensor<i32>,
-    bias: &Tensor<F>,
     numbers: &Tensor<f32>,
     d_bias: &mut Tensor<F>,
+    bias: &Bias<F>,
     scale: f32,
     cap: f32,
     seed_low: u32,

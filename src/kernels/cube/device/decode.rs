@@ -8,7 +8,7 @@
 use cubecl::prelude::*;
 
 use super::rows::{bounds, is_full, ranges, word};
-use super::score::{added, capped, slope_of};
+use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_weighted, stage_transposed};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN_COLUMNS, UNITS};
 
@@ -26,8 +26,8 @@ pub fn decode_parts<F: Float>(
     key: &Tensor<F>,
     value: &Tensor<F>,
     map: &Tensor<i32>,
-    bias: &Tensor<F>,
     partial: &mut Tensor<f32>,
+    bias: &Bias<F>,
     scale: f32,
     cap: f32,
     #[comptime] cfg: Config,
@@ -60,10 +60,7 @@ pub fn decode_parts<F: Float>(
         head += row / queries;
         own_query = row % queries;
     }
-    let mut bias_base = 0usize;
-    if comptime!(cfg.bias) {
-        bias_base = batch * bias.stride(0) + head * bias.stride(1);
-    }
+    let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
     let own_ranges = ranges(map, batch, own_query, queries, keys);
 
@@ -139,7 +136,7 @@ pub fn decode_parts<F: Float>(
                 let score = capped(scores[j], scale, cap, cfg)
                     + added::<F>(
                         bias,
-                        bias_base,
+                        bias_at,
                         map,
                         slope,
                         own_query,
@@ -231,10 +228,9 @@ pub fn decode_parts<F: Float>(
 #[cube(launch_unchecked)]
 pub fn decode_whole<F: Float>(
     partial: &Tensor<f32>,
-    sinks: &Tensor<F>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
-    #[comptime] cfg: Config,
+    sinks: &ComptimeOption<OwnedTensor<F>>,
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS as usize;
@@ -249,8 +245,12 @@ pub fn decode_whole<F: Float>(
     let base = row * parts * step;
 
     let mut maximum = f32::new(LOWEST);
-    if comptime!(cfg.sinks) {
-        maximum = f32::cast_from(sinks[head * sinks.stride(0)]);
+    #[comptime]
+    match sinks {
+        ComptimeOption::Some(sinks) => {
+            maximum = f32::cast_from(sinks[head * sinks.stride(0)]);
+        }
+        ComptimeOption::None => {}
     }
     let sink = maximum;
     for part in 0..parts {
@@ -266,7 +266,7 @@ pub fn decode_whole<F: Float>(
     // Dead is who sees no key, whatever a sink adds.
     let mut inverse = 0.0f32;
     if total != 0.0f32 {
-        if comptime!(cfg.sinks) {
+        if sink > f32::new(LOWEST) {
             total += (sink - maximum).exp();
         }
         inverse = 1.0f32 / total;

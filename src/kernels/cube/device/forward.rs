@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
 use super::rows::{bounds, first_tile, is_full, next_tile, ranges, word};
-use super::score::{added, capped, slope_of};
+use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, write};
 use super::{COLUMNS, Config, LANES, LINES, LOWEST, OWN_COLUMNS, UNITS};
 
@@ -15,18 +15,16 @@ use super::{COLUMNS, Config, LANES, LINES, LOWEST, OWN_COLUMNS, UNITS};
 /// - `sinks` `[heads]`
 /// - `out` `[batch, heads, queries, value_dim]`, by any strides
 /// - `statistics` `[2 * batch * heads * queries]`: maxima, then sums; a dead row's sum is 0
-///
-/// Without a bias or sinks any tensor takes the place.
 #[cube(launch_unchecked)]
 pub fn forward<F: Float>(
     query: &Tensor<F>,
     key: &Tensor<F>,
     value: &Tensor<F>,
     map: &Tensor<i32>,
-    bias: &Tensor<F>,
-    sinks: &Tensor<F>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
+    bias: &Bias<F>,
+    sinks: &ComptimeOption<OwnedTensor<F>>,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -60,10 +58,7 @@ pub fn forward<F: Float>(
     let query_base = batch * query.stride(0) + head * query.stride(1);
     let key_base = batch * key.stride(0) + kv_head * key.stride(1);
     let value_base = batch * value.stride(0) + kv_head * value.stride(1);
-    let mut bias_base = 0usize;
-    if comptime!(cfg.bias) {
-        bias_base = batch * bias.stride(0) + head * bias.stride(1);
-    }
+    let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
 
     let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
@@ -78,11 +73,15 @@ pub fn forward<F: Float>(
     // A sink is a key that everyone sees and whose value is 0.
     let mut maximum = f32::new(LOWEST);
     let mut sum = 0.0f32;
-    if comptime!(cfg.sinks) {
-        maximum = f32::cast_from(sinks[head * sinks.stride(0)]);
-        if part == 0 {
-            sum = 1.0f32;
+    #[comptime]
+    match sinks {
+        ComptimeOption::Some(sinks) => {
+            maximum = f32::cast_from(sinks[head * sinks.stride(0)]);
+            if part == 0 {
+                sum = 1.0f32;
+            }
         }
+        ComptimeOption::None => {}
     }
     let mut any = 0u32;
     let sums_len = comptime!(OWN_COLUMNS * own_rows * cfg.value_chunks);
@@ -124,7 +123,7 @@ pub fn forward<F: Float>(
                 pool[own * comptime!(COLUMNS + 1) + column] = score
                     + added::<F>(
                         bias,
-                        bias_base,
+                        bias_at,
                         map,
                         slope,
                         first + own,

@@ -4,12 +4,13 @@ use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
 use super::rows::{block_is_full, block_visits, low_bits, ranges, sees};
-use super::score::{added, cap_slope, capped, slope_of};
+use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, add_weighted, write};
 use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
 
 /// One cube a panel of keys: `CubeCount(panels, kv_heads, batch)`. It walks over the queries of all
-/// heads that share the keys, in order: nobody else adds to what it writes.
+/// heads that share the keys, in order: nobody else adds to what it writes. Either gradient may be
+/// left out.
 #[cube(launch_unchecked)]
 pub fn key_value_gradients<F: Float>(
     query: &Tensor<F>,
@@ -17,10 +18,10 @@ pub fn key_value_gradients<F: Float>(
     value: &Tensor<F>,
     d_out: &Tensor<F>,
     map: &Tensor<i32>,
-    bias: &Tensor<F>,
     numbers: &Tensor<f32>,
-    d_key: &mut Tensor<F>,
-    d_value: &mut Tensor<F>,
+    d_key: &mut ComptimeOption<OwnedTensor<F>>,
+    d_value: &mut ComptimeOption<OwnedTensor<F>>,
+    bias: &Bias<F>,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -78,10 +79,7 @@ pub fn key_value_gradients<F: Float>(
         let query_base = batch * query.stride(0) + head * query.stride(1);
         let d_out_base = batch * d_out.stride(0) + head * d_out.stride(1);
         let row_base = (batch * heads + head) * queries;
-        let mut bias_base = 0usize;
-        if comptime!(cfg.bias) {
-            bias_base = batch * bias.stride(0) + head * bias.stride(1);
-        }
+        let bias_at = bias_base::<F>(bias, batch, head);
         let slope = slope_of(map, head, cfg);
         let seed = mix(of_batch, head);
         let mut block = 0usize;
@@ -169,7 +167,7 @@ pub fn key_value_gradients<F: Float>(
                             let sum = score
                                 + added::<F>(
                                     bias,
-                                    bias_base,
+                                    bias_at,
                                     map,
                                     slope,
                                     index,
@@ -196,65 +194,90 @@ pub fn key_value_gradients<F: Float>(
                     }
                 }
                 sync_cube();
-                add_weighted::<F>(
-                    &words,
-                    full,
-                    d_out,
-                    d_out_base,
-                    first_query,
-                    queries,
-                    &mut pool,
-                    &mut value_sums,
-                    rows,
-                    comptime!(cfg.value_chunks),
-                );
-                #[unroll]
-                for i in 0..own_rows {
-                    #[unroll]
-                    for j in 0..comptime!(OWN_COLUMNS) {
-                        let own = (line * own_rows + i) * comptime!(COLUMNS + 1) + lane;
-                        pool[own + j * comptime!(LANES)] =
-                            gradients[i * comptime!(OWN_COLUMNS) + j];
-                    }
+                if comptime!(d_value.is_some()) {
+                    add_weighted::<F>(
+                        &words,
+                        full,
+                        d_out,
+                        d_out_base,
+                        first_query,
+                        queries,
+                        &mut pool,
+                        &mut value_sums,
+                        rows,
+                        comptime!(cfg.value_chunks),
+                    );
                 }
-                sync_cube();
-                add_weighted::<F>(
-                    &words,
-                    full,
-                    query,
-                    query_base,
-                    first_query,
-                    queries,
-                    &mut pool,
-                    &mut key_sums,
-                    rows,
-                    comptime!(cfg.head_chunks),
-                );
+                if comptime!(d_key.is_some()) {
+                    #[unroll]
+                    for i in 0..own_rows {
+                        #[unroll]
+                        for j in 0..comptime!(OWN_COLUMNS) {
+                            let own = (line * own_rows + i) * comptime!(COLUMNS + 1) + lane;
+                            pool[own + j * comptime!(LANES)] =
+                                gradients[i * comptime!(OWN_COLUMNS) + j];
+                        }
+                    }
+                    sync_cube();
+                    add_weighted::<F>(
+                        &words,
+                        full,
+                        query,
+                        query_base,
+                        first_query,
+                        queries,
+                        &mut pool,
+                        &mut key_sums,
+                        rows,
+                        comptime!(cfg.head_chunks),
+                    );
+                }
             }
             block += 1;
         }
     }
 
     let mut factors = Array::<f32>::new(own_rows);
-    #[unroll]
-    for i in 0..own_rows {
-        factors[i] = scale;
+    #[comptime]
+    match d_key {
+        ComptimeOption::Some(d_key) => {
+            #[unroll]
+            for i in 0..own_rows {
+                factors[i] = scale;
+            }
+            let base = batch * d_key.stride(0) + kv_head * d_key.stride(1);
+            write::<F>(
+                &key_sums,
+                &factors,
+                d_key,
+                base,
+                first,
+                keys,
+                rows,
+                comptime!(cfg.head_chunks),
+            );
+        }
+        ComptimeOption::None => {}
     }
-    let base = batch * d_key.stride(0) + kv_head * d_key.stride(1);
-    write::<F>(&key_sums, &factors, d_key, base, first, keys, rows, comptime!(cfg.head_chunks));
-    #[unroll]
-    for i in 0..own_rows {
-        factors[i] = 1.0f32;
+    #[comptime]
+    match d_value {
+        ComptimeOption::Some(d_value) => {
+            #[unroll]
+            for i in 0..own_rows {
+                factors[i] = 1.0f32;
+            }
+            let base = batch * d_value.stride(0) + kv_head * d_value.stride(1);
+            write::<F>(
+                &value_sums,
+                &factors,
+                d_value,
+                base,
+                first,
+                keys,
+                rows,
+                comptime!(cfg.value_chunks),
+            );
+        }
+        ComptimeOption::None => {}
     }
-    let base = batch * d_value.stride(0) + kv_head * d_value.stride(1);
-    write::<F>(
-        &value_sums,
-        &factors,
-        d_value,
-        base,
-        first,
-        keys,
-        rows,
-        comptime!(cfg.value_chunks),
-    );
 }

@@ -61,10 +61,6 @@ pub struct Config {
     pub value_chunks: usize,
     /// Whether scores are capped.
     pub softcap: bool,
-    /// Whether there is an additive bias.
-    pub bias: bool,
-    /// Whether there are sinks.
-    pub sinks: bool,
     /// Whether distances are subtracted (ALiBi).
     pub slopes: bool,
     /// Whether weights are dropped.

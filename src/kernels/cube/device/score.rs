@@ -35,12 +35,29 @@ pub fn slope_of(map: &Tensor<i32>, head: usize, #[comptime] cfg: Config) -> f32 
     slope
 }
 
-/// What is added to the capped score of a cell; 0 outside of the grid. Axes that the bias broadcasts
-/// over have a stride of 0.
+/// An additive bias, `[batch, heads, queries, keys]`, with strides of 0 where it broadcasts; read if it
+/// is there.
+pub type Bias<F> = ComptimeOption<OwnedTensor<F>>;
+
+/// Where a head's biases begin.
+#[cube]
+pub fn bias_base<F: Float>(bias: &Bias<F>, batch: usize, head: usize) -> usize {
+    let mut base = 0usize;
+    #[comptime]
+    match bias {
+        ComptimeOption::Some(bias) => {
+            base = batch * bias.stride(0) + head * bias.stride(1);
+        }
+        ComptimeOption::None => {}
+    }
+    base
+}
+
+/// What is added to the capped score of a cell; 0 outside of the grid.
 #[cube]
 pub fn added<F: Float>(
-    bias: &Tensor<F>,
-    bias_base: usize,
+    bias: &Bias<F>,
+    base: usize,
     map: &Tensor<i32>,
     slope: f32,
     query: usize,
@@ -50,21 +67,24 @@ pub fn added<F: Float>(
     #[comptime] cfg: Config,
 ) -> f32 {
     let mut sum = 0.0f32;
-    if comptime!(cfg.bias || cfg.slopes) {
+    #[comptime]
+    match bias {
+        ComptimeOption::Some(bias) => {
+            if query < queries && key < keys {
+                sum = f32::cast_from(bias[base + query * bias.stride(2) + key * bias.stride(3)]);
+            }
+        }
+        ComptimeOption::None => {}
+    }
+    if comptime!(cfg.slopes) {
         if query < queries && key < keys {
-            if comptime!(cfg.bias) {
-                let at = bias_base + query * bias.stride(2) + key * bias.stride(3);
-                sum = f32::cast_from(bias[at]);
+            let positions = from_header(map, header::POSITIONS);
+            let mut position = map[comptime!(header::FIRST_KEY)] + key as i32;
+            if positions != 0 {
+                position = map[positions + key];
             }
-            if comptime!(cfg.slopes) {
-                let positions = from_header(map, header::POSITIONS);
-                let mut position = map[comptime!(header::FIRST_KEY)] + key as i32;
-                if positions != 0 {
-                    position = map[positions + key];
-                }
-                let index = query as i32;
-                sum -= slope * f32::cast_from(max(index - position, position - index));
-            }
+            let index = query as i32;
+            sum -= slope * f32::cast_from(max(index - position, position - index));
         }
     }
     sum

@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
 use super::rows::{ranges, word};
-use super::score::{added, cap_slope, capped, slope_of};
+use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::add_dots;
 use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
 
@@ -46,7 +46,7 @@ pub fn score_gradients<F: Float>(
     value: &Tensor<F>,
     d_out: &Tensor<F>,
     map: &Tensor<i32>,
-    bias: &Tensor<F>,
+    bias: &Bias<F>,
     batch: usize,
     head: usize,
     first: usize,
@@ -74,10 +74,7 @@ pub fn score_gradients<F: Float>(
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
     let first_key = tile * comptime!(COLUMNS);
-    let mut bias_base = 0usize;
-    if comptime!(cfg.bias) {
-        bias_base = batch * bias.stride(0) + head * bias.stride(1);
-    }
+    let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
 
     if unit % sharers == 0 {
@@ -133,7 +130,7 @@ pub fn score_gradients<F: Float>(
                 let sum = score
                     + added::<F>(
                         bias,
-                        bias_base,
+                        bias_at,
                         map,
                         slope,
                         first + row,
