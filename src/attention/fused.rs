@@ -35,6 +35,7 @@ pub(super) fn attention(
         first_query: grid.query_position(0),
         key_positions: grid.listed_key_positions(),
     });
+    let (dropout, draws) = dropout.map(|dropout| dropout.for_kernel(&query.device())).unzip();
     let plan = Plan {
         batch,
         heads,
@@ -45,13 +46,14 @@ pub(super) fn attention(
         value_dim: value.dims()[3],
         visibility: mask.visibility.clone(),
         scoring: Scoring { scale: score.scale_for(head_dim), softcap: score.softcap, slopes },
-        dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
+        dropout,
     };
     let map = mask.kernel_map(&query.device(), &plan);
     let extra = Extra {
         bias: Optional::of(score.bias.clone()),
         sinks: Optional::of(score.sinks.clone()),
         map: OptionalInts::of(map),
+        draws: OptionalInts::of(draws.flatten()),
     };
     let (output, _) = Dispatch::attention_forward(
         query.into_dispatch(),

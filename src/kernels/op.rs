@@ -55,6 +55,16 @@ pub(crate) enum OptionalInts<B: Backend> {
     Some(IntTensor<B>),
 }
 
+#[cfg(feature = "gpu")]
+impl<B: Backend> OptionalInts<B> {
+    pub(crate) fn into_option(self) -> Option<IntTensor<B>> {
+        match self {
+            Self::None => None,
+            Self::Some(tensor) => Some(tensor),
+        }
+    }
+}
+
 impl OptionalInts<Dispatch> {
     pub(crate) fn of(tensor: Option<Tensor<1, Int>>) -> Self {
         tensor.map_or(Self::None, |tensor| Self::Some(tensor.into_dispatch()))
@@ -74,6 +84,10 @@ pub(crate) struct Extra<B: Backend> {
     /// The plan's visibility and positions as a GPU reads them; CPUs read the plan itself.
     #[extension_type]
     pub(crate) map: OptionalInts<B>,
+    /// The seed of dropout as four numbers of 16 bits, the highest first, where a GPU drew it; else it
+    /// is the plan's.
+    #[extension_type]
+    pub(crate) draws: OptionalInts<B>,
 }
 
 /// Which gradients are asked for.
@@ -163,8 +177,8 @@ impl<B: FusedAttention, C: CheckpointStrategy> FusedAttention for Autodiff<B, C>
             extra.bias.into_option(),
             extra.sinks.into_option(),
         ];
-        let map = extra.map.into_inner();
-        let (output, saved) = record::<B, C, _, 5>(Attention { plan, map }, inputs);
+        let ints = [extra.map, extra.draws].map(OptionalInts::into_inner);
+        let (output, saved) = record::<B, C, _, 5>(Attention { plan, ints }, inputs);
         let [_, statistics] = saved.try_into().expect("what forward saved");
         (output, Self::from_inner(statistics))
     }
@@ -187,6 +201,7 @@ impl<B: FusedAttention, C: CheckpointStrategy> FusedAttention for Autodiff<B, C>
             bias: Optional::new(extra.bias.into_option().map(inner)),
             sinks: Optional::new(extra.sinks.into_option().map(inner)),
             map: extra.map.into_inner(),
+            draws: extra.draws.into_inner(),
         };
         let [query, key, value, output, statistics, d_output] =
             [query, key, value, output, statistics, d_output].map(inner);
@@ -218,7 +233,8 @@ impl<B: Backend, C: CheckpointStrategy> OptionalInts<Autodiff<B, C>> {
 #[derive(Clone, Debug)]
 struct Attention<B: Backend> {
     plan: Plan,
-    map: OptionalInts<B>,
+    /// The map and the draws.
+    ints: [OptionalInts<B>; 2],
 }
 
 /// Query, key, value, bias and sinks.
@@ -267,6 +283,7 @@ impl<B: Backend> Attention<B> {
             unreachable!("attention without query, key or value")
         };
         let [bias, sinks] = [bias, sinks].map(Optional::new);
-        ([query, key, value], Extra { bias, sinks, map: self.map.clone() })
+        let [map, draws] = self.ints.clone();
+        ([query, key, value], Extra { bias, sinks, map, draws })
     }
 }

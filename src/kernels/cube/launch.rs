@@ -20,6 +20,8 @@ pub(super) struct Inputs {
     /// By strides that broadcast, `[batch, heads, queries, keys]`.
     pub(super) bias: Option<CubeTensor>,
     pub(super) sinks: Option<CubeTensor>,
+    /// The seed of dropout, where the device drew it.
+    pub(super) draws: Option<CubeTensor>,
 }
 
 /// The numbers that every kernel takes.
@@ -101,6 +103,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         [query, key, value, map, output, statistics],
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
+        optional(inputs.draws.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -187,6 +190,7 @@ pub(super) fn query_gradient(
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -206,7 +210,7 @@ pub(super) fn key_value_gradients(
     [d_key, d_value]: [Option<&CubeTensor>; 2],
 ) {
     // Each tensor is a binding, and what the kernel is told of their sizes is one more.
-    let bindings = 9 + usize::from(inputs.bias.is_some());
+    let bindings = 9 + [&inputs.bias, &inputs.draws].into_iter().flatten().count();
     let most = inputs.query.client.properties().hardware.max_bindings as usize;
     if d_key.is_some() && d_value.is_some() && bindings > most {
         key_value_gradients(plan, inputs, d_output, numbers, [d_key, None]);
@@ -223,6 +227,7 @@ pub(super) fn key_value_gradients(
         optional(d_key),
         optional(d_value),
         optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],
@@ -251,6 +256,7 @@ pub(super) fn bias_gradient(
         count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
         s.scale,
         s.cap,
         s.seed[0],

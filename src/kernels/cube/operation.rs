@@ -10,9 +10,7 @@ use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tens
 
 use super::launch::{self, Inputs};
 use crate::kernels::Plan;
-use crate::kernels::op::{
-    AttentionGradients, Extra, FusedAttention, Optional, OptionalInts, Wanted,
-};
+use crate::kernels::op::{AttentionGradients, Extra, FusedAttention, Optional, Wanted};
 
 impl FusedAttention for CubeBackend {
     fn attention_forward(
@@ -102,8 +100,8 @@ fn inputs(
     extra: Extra<CubeBackend>,
     plan: &Plan,
 ) -> Inputs {
-    let Extra { bias, sinks, map } = extra;
-    let OptionalInts::Some(map) = map else { panic!("attention on a GPU without its map") };
+    let Extra { bias, sinks, map, draws } = extra;
+    let map = map.into_option().expect("a GPU gets a map");
     let dtype = query.dtype;
     let full = [plan.batch, plan.heads, plan.queries, plan.keys];
     Inputs {
@@ -115,6 +113,7 @@ fn inputs(
             .into_option()
             .map(|bias| CubeBackend::float_expand(cast(bias, dtype), Shape::from(full))),
         sinks: sinks.into_option().map(|sinks| cast(sinks, dtype)),
+        draws: draws.into_option(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::dropout::{Wide, mix};
+use super::dropout::{Draws, mix, state};
 use super::rows::block_visits;
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
@@ -21,6 +21,7 @@ pub fn bias_gradient<F: Float>(
     numbers: &Tensor<f32>,
     d_bias: &mut Tensor<F>,
     bias: &Bias<F>,
+    draws: &Draws,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -83,7 +84,7 @@ pub fn bias_gradient<F: Float>(
     while batch < batch_end {
         let mut head = head_start;
         while head < head_end {
-            let seed = mix(mix(Wide { low: seed_low, high: seed_high }, batch), head);
+            let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
             let mut panel = panel_start;
             while panel < panel_end {
                 let first = panel * rows;

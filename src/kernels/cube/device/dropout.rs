@@ -53,6 +53,30 @@ pub fn mix(state: Wide, index: usize) -> Wide {
     fold(value, 31u32)
 }
 
+/// Four numbers of 16 bits, the highest first, that are the seed; where the device drew them itself.
+pub type Draws = ComptimeOption<OwnedTensor<i32>>;
+
+/// The state that rows are mixed into: as the host made it of a seed, or made of what was drawn.
+#[cube]
+pub fn state(draws: &Draws, low: u32, high: u32) -> Wide {
+    let mut state_low = low;
+    let mut state_high = high;
+    #[comptime]
+    match draws {
+        ComptimeOption::Some(draws) => {
+            let seed = Wide {
+                low: (u32::cast_from(draws[2]) << 16u32) | u32::cast_from(draws[3]),
+                high: (u32::cast_from(draws[0]) << 16u32) | u32::cast_from(draws[1]),
+            };
+            let mixed = mix(seed, 0usize);
+            state_low = mixed.low;
+            state_high = mixed.high;
+        }
+        ComptimeOption::None => {}
+    }
+    Wide { low: state_low, high: state_high }
+}
+
 /// Whether the weight of a key is dropped, from the numbers of its row.
 #[cube]
 pub fn drops(row: Wide, key: usize, threshold: u32) -> bool {

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::dropout::{Wide, drops, mix};
+use super::dropout::{Draws, drops, mix, state};
 use super::rows::{bounds, first_tile, is_full, next_tile, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, write};
@@ -25,6 +25,7 @@ pub fn forward<F: Float>(
     statistics: &mut Tensor<f32>,
     bias: &Bias<F>,
     sinks: &ComptimeOption<OwnedTensor<F>>,
+    draws: &Draws,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -66,7 +67,7 @@ pub fn forward<F: Float>(
     let mut factors = Shared::<[f32]>::new_slice(rows);
 
     let own_ranges = ranges(map, batch, first + row, queries, keys);
-    let seed = Wide { low: seed_low, high: seed_high };
+    let seed = state(draws, seed_low, seed_high);
     let random = mix(mix(mix(seed, batch), head), first + row);
     let seen = bounds(map, batch, panel, queries, keys, rows);
 

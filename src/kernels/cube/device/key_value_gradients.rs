@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::dropout::{Wide, drops, mix};
+use super::dropout::{Draws, drops, mix, state};
 use super::rows::{block_is_full, block_visits, low_bits, ranges, sees};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, add_weighted, write};
@@ -22,6 +22,7 @@ pub fn key_value_gradients<F: Float>(
     d_key: &mut ComptimeOption<OwnedTensor<F>>,
     d_value: &mut ComptimeOption<OwnedTensor<F>>,
     bias: &Bias<F>,
+    draws: &Draws,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -72,7 +73,7 @@ pub fn key_value_gradients<F: Float>(
     let mut gradients = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
     let mut d_weights = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
 
-    let of_batch = mix(Wide { low: seed_low, high: seed_high }, batch);
+    let of_batch = mix(state(draws, seed_low, seed_high), batch);
     let own_key = first + row;
     for member in 0..group {
         let head = kv_head * group + member;

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::dropout::{Wide, mix};
+use super::dropout::{Draws, mix, state};
 use super::rows::{bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
@@ -20,6 +20,7 @@ pub fn query_gradient<F: Float>(
     numbers: &Tensor<f32>,
     d_query: &mut Tensor<F>,
     bias: &Bias<F>,
+    draws: &Draws,
     scale: f32,
     cap: f32,
     seed_low: u32,
@@ -49,7 +50,7 @@ pub fn query_gradient<F: Float>(
     let mut own = Array::<f32>::new(comptime!(3 * own_rows));
     let row_base = (batch * query.shape(1) + head) * queries;
     load_numbers(numbers, row_base, first, queries, &mut own, rows);
-    let seed = mix(mix(Wide { low: seed_low, high: seed_high }, batch), head);
+    let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let seen = bounds(map, batch, panel, queries, keys, rows);
 
     let sums_len = comptime!(OWN_COLUMNS * own_rows * cfg.head_chunks);
