@@ -5,8 +5,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
 
 use super::device::{
-    COLUMNS, Config, LINES, UNITS, bias_gradient, decode, forward, key_value_gradients,
-    query_gradient, row_numbers, sinks_gradient,
+    COLUMNS, Config, UNITS, bias_gradient, decode, forward, key_value_gradients, query_gradient,
+    row_numbers, sinks_gradient,
 };
 use crate::kernels::Plan;
 use crate::kernels::dropout::mix;
@@ -48,12 +48,11 @@ impl Scalars {
     }
 }
 
-/// What the kernels are compiled for. `panel` is the length of the axis that panels divide, `widths`
-/// the numbers of each row that a unit's registers hold the sums of.
-fn config(plan: &Plan, panel: usize, widths: usize) -> Config {
+/// What the kernels are compiled for; `panel` is the length of the axis that panels divide.
+fn config(plan: &Plan, panel: usize) -> Config {
     Config {
-        // 32 rows where 64 would be mostly padding, or their sums would not fit the registers.
-        rows: if panel <= 32 || widths > 192 { 32 } else { 64 },
+        // Where 64 rows would be mostly padding.
+        rows: if panel <= 32 { 32 } else { 64 },
         head_chunks: plan.head_dim.div_ceil(COLUMNS),
         value_chunks: plan.value_dim.div_ceil(COLUMNS),
         softcap: plan.scoring.softcap.is_some(),
@@ -71,12 +70,12 @@ fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs
     tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
 }
 
-/// Launches a kernel of 128 units a cube, given the client, the number of cubes, the tensors, and the
+/// Launches a kernel, given the client, the numbers of cubes and of their units, the tensors, and the
 /// rest of its arguments.
 macro_rules! run {
-    ($kernel:path, $client:expr, $count:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
+    ($kernel:path, $client:expr, $count:expr, $units:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
         use $kernel as launched;
-        let dim = CubeDim::new_1d(UNITS as u32);
+        let dim = CubeDim::new_1d($units as u32);
         let client = $client.clone();
         // SAFETY: the kernels guard every index that they make of sizes, and the map was packed for
         // these sizes.
@@ -94,12 +93,13 @@ macro_rules! run {
 
 pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries, plan.value_dim);
+    let cfg = config(plan, plan.queries);
     let s = Scalars::of(plan);
     run!(
         forward::forward,
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        cfg.units(),
         [query, key, value, map, output, statistics],
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
@@ -135,12 +135,13 @@ pub(super) fn decode(
     statistics: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = Config { rows: decode::ROWS, ..config(plan, plan.queries, plan.value_dim) };
+    let cfg = config(plan, plan.queries);
     let s = Scalars::of(plan);
     run!(
         decode::decode_parts,
         query.client,
         count(parts(plan), plan.kv_heads, plan.batch),
+        UNITS,
         [query, key, value, map, partial],
         optional(inputs.bias.as_ref()),
         s.scale,
@@ -152,6 +153,7 @@ pub(super) fn decode(
         decode::decode_whole,
         query.client,
         count(plan.queries, plan.heads, plan.batch),
+        UNITS,
         [partial, output, statistics],
         optional(inputs.sinks.as_ref()),
         dtype_to_storage_type(query.dtype),
@@ -168,7 +170,8 @@ pub(super) fn row_numbers(
     run!(
         row_numbers::row_numbers,
         output.client,
-        count(plan.queries.div_ceil(LINES), plan.heads, plan.batch),
+        count(plan.queries.div_ceil(row_numbers::ROWS), plan.heads, plan.batch),
+        UNITS,
         [output, d_output, statistics, numbers],
         dtype_to_storage_type(output.dtype),
     );
@@ -182,12 +185,13 @@ pub(super) fn query_gradient(
     d_query: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries, plan.head_dim);
+    let cfg = config(plan, plan.queries);
     let s = Scalars::of(plan);
     run!(
         query_gradient::query_gradient,
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        cfg.units(),
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
@@ -209,20 +213,23 @@ pub(super) fn key_value_gradients(
     numbers: &CubeTensor,
     [d_key, d_value]: [Option<&CubeTensor>; 2],
 ) {
-    // Each tensor is a binding, and what the kernel is told of their sizes is one more.
+    // Each tensor is a binding, and what the kernel is told of their sizes is one more. And the sums of
+    // both gradients, where they are wide, fit no registers.
     let bindings = 9 + [&inputs.bias, &inputs.draws].into_iter().flatten().count();
     let most = inputs.query.client.properties().hardware.max_bindings as usize;
-    if d_key.is_some() && d_value.is_some() && bindings > most {
+    let wide = plan.head_dim + plan.value_dim > 384;
+    if d_key.is_some() && d_value.is_some() && (bindings > most || wide) {
         key_value_gradients(plan, inputs, d_output, numbers, [d_key, None]);
         return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
     }
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.keys, plan.head_dim + plan.value_dim);
+    let cfg = config(plan, plan.keys);
     let s = Scalars::of(plan);
     run!(
         key_value_gradients::key_value_gradients,
         query.client,
         count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
+        cfg.units(),
         [query, key, value, d_output, map, numbers],
         optional(d_key),
         optional(d_value),
@@ -247,13 +254,14 @@ pub(super) fn bias_gradient(
     d_bias: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries, 0);
+    let cfg = config(plan, plan.queries);
     let s = Scalars::of(plan);
     let [batch, heads, queries, keys] = d_bias.meta.shape().dims::<4>();
     run!(
         bias_gradient::bias_gradient,
         query.client,
         count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
+        cfg.units(),
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
@@ -278,6 +286,7 @@ pub(super) fn sinks_gradient(
         sinks_gradient::sinks_gradient,
         sinks.client,
         count(plan.heads, 1, 1),
+        UNITS,
         [sinks, numbers, d_sinks],
         plan.queries as u32,
         dtype_to_storage_type(sinks.dtype),

@@ -1,5 +1,6 @@
 //! Scaled dot-product attention: against PyTorch, against plain loops, and its promises.
 
+mod decoding;
 mod dropout;
 mod loops;
 mod promises;

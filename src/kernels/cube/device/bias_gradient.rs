@@ -6,7 +6,8 @@ use super::dropout::{Draws, mix, state};
 use super::rows::block_visits;
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
-use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
+use super::tile::clear;
+use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// One cube a tile of the *bias*, which may broadcast: it walks over all that reads the tile, in order,
 /// and nobody else adds to it. `CubeCount(tiles, panels, batch * heads)` of `d_bias`, contiguous
@@ -32,7 +33,6 @@ pub fn bias_gradient<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     let rows = comptime!(cfg.rows);
-    let own_rows = comptime!(rows / LINES);
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
@@ -70,16 +70,14 @@ pub fn bias_gradient<F: Float>(
         tile_end = (keys + comptime!(COLUMNS - 1)) / comptime!(COLUMNS);
     }
 
-    let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
+    let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(rows);
-    let mut own = Array::<f32>::new(comptime!(3 * own_rows));
-    let mut gradients = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
-    let mut d_weights = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
-    let mut sums = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
-    #[unroll]
-    for i in 0..comptime!(OWN_COLUMNS * own_rows) {
-        sums[i] = 0.0f32;
-    }
+    let mut own_numbers = Array::<Quad>::new(3usize);
+    let mut own_words = Array::<u32>::new(OWN);
+    let mut gradients = Array::<Quad>::new(OWN);
+    let mut d_weights = Array::<Quad>::new(OWN);
+    let mut sums = Array::<Quad>::new(OWN);
+    clear(&mut sums, OWN);
 
     while batch < batch_end {
         let mut head = head_start;
@@ -89,7 +87,7 @@ pub fn bias_gradient<F: Float>(
             while panel < panel_end {
                 let first = panel * rows;
                 let row_base = (batch * heads + head) * queries;
-                load_numbers(numbers, row_base, first, queries, &mut own, rows);
+                load_numbers(numbers, row_base, first, queries, &mut own_numbers);
                 let mut tile = tile_start;
                 while tile < tile_end {
                     let first_key = tile * comptime!(COLUMNS);
@@ -120,9 +118,10 @@ pub fn bias_gradient<F: Float>(
                             head,
                             first,
                             tile,
-                            &own,
+                            &own_numbers,
                             &mut pool,
                             &mut words,
+                            &mut own_words,
                             &mut gradients,
                             &mut d_weights,
                             scale,
@@ -134,7 +133,7 @@ pub fn bias_gradient<F: Float>(
                             cfg,
                         );
                         #[unroll]
-                        for i in 0..comptime!(OWN_COLUMNS * own_rows) {
+                        for i in 0..OWN {
                             sums[i] += gradients[i];
                         }
                         // The next tile's words.
@@ -150,12 +149,8 @@ pub fn bias_gradient<F: Float>(
     }
 
     #[unroll]
-    for i in 0..own_rows {
-        #[unroll]
-        for j in 0..comptime!(OWN_COLUMNS) {
-            let own_row = (line * own_rows + i) * comptime!(COLUMNS + 1) + lane;
-            pool[own_row + j * comptime!(LANES)] = sums[i * comptime!(OWN_COLUMNS) + j];
-        }
+    for i in 0..OWN {
+        pool[(line * comptime!(OWN) + i) * comptime!(LANES) + lane] = sums[i];
     }
     sync_cube();
     // What is broadcast over rows or columns is summed over them, by the first of each.
@@ -186,11 +181,12 @@ pub fn bias_gradient<F: Float>(
             let mut sum = 0.0f32;
             for r in row..row_end {
                 for c in column..column_end {
-                    sum += pool[r * comptime!(COLUMNS + 1) + c];
+                    let quad = pool[r * comptime!(LANES) + c / comptime!(OWN)];
+                    sum += quad.extract_dynamic(c % comptime!(OWN));
                 }
             }
             d_bias[(base + first + row) * bias_keys + first_key + column] = F::cast_from(sum);
         }
-        cell += comptime!(UNITS);
+        cell += comptime!(cfg.units());
     }
 }

@@ -9,11 +9,11 @@ use cubecl::prelude::*;
 
 use super::rows::{bounds, is_full, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::tile::{add_weighted, stage_transposed};
-use super::{COLUMNS, Config, LANES, LOWEST, OWN_COLUMNS, UNITS};
+use super::tile::{clear, stage_columns, stage_rows};
+use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad, UNITS};
 
-/// Rows of a panel: queries times the heads of a group. A line of units for each.
-pub const ROWS: usize = 16;
+/// Rows of a panel: queries times the heads of a group. A line of 8 units for each.
+pub const ROWS: usize = UNITS / LANES;
 
 /// One cube a part: `CubeCount(parts, kv_heads, batch)`.
 ///
@@ -38,8 +38,6 @@ pub fn decode_parts<F: Float>(
     let row = unit / comptime!(LANES);
     let column = unit % comptime!(COLUMNS);
     let line = unit / comptime!(COLUMNS);
-    let key_offset = comptime!(COLUMNS * (ROWS + 1));
-    let chunk_at = comptime!(cfg.chunk_at());
 
     let batch = CUBE_POS_Z as usize;
     let kv_head = CUBE_POS_Y as usize;
@@ -64,8 +62,11 @@ pub fn decode_parts<F: Float>(
     let slope = slope_of(map, head, cfg);
     let own_ranges = ranges(map, batch, own_query, queries, keys);
 
-    let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
-    let mut words = Shared::<[u32]>::new_slice(ROWS);
+    // A chunk of keys or values; a chunk of the rows, `[column][row]`, or their weights, `[row][key]`;
+    // one number a unit.
+    let mut pool = Shared::<[Quad]>::new_slice(comptime!(COLUMNS * (LANES + 1)));
+    let mut rows = Shared::<[f32]>::new_slice(comptime!(COLUMNS * (ROWS + 1)));
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
 
     // This part's share of the tiles that some query sees.
     let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
@@ -76,13 +77,8 @@ pub fn decode_parts<F: Float>(
 
     let mut maximum = f32::new(LOWEST);
     let mut sum = 0.0f32;
-    let sums_len = comptime!(OWN_COLUMNS * cfg.value_chunks);
-    let mut sums = Array::<f32>::new(sums_len);
-    #[unroll]
-    for i in 0..sums_len {
-        sums[i] = 0.0f32;
-    }
-    let mut scores = Array::<f32>::new(OWN_COLUMNS);
+    let mut sums = Array::<Quad>::new(comptime!(cfg.value_chunks));
+    clear(&mut sums, comptime!(cfg.value_chunks));
 
     while index < end {
         let mut tile = seen.tile + index;
@@ -90,10 +86,7 @@ pub fn decode_parts<F: Float>(
             tile = seen.second + (index - of_first);
         }
         let first_key = tile * comptime!(COLUMNS);
-        #[unroll]
-        for j in 0..comptime!(OWN_COLUMNS) {
-            scores[j] = 0.0f32;
-        }
+        let mut dots = Quad::new(0.0f32);
         for chunk in 0..comptime!(cfg.head_chunks) {
             let at = chunk * comptime!(COLUMNS);
             #[unroll]
@@ -109,52 +102,48 @@ pub fn decode_parts<F: Float>(
                             + (at + column) * query.stride(3)],
                     );
                 }
-                pool[column * comptime!(ROWS + 1) + staged] = x;
+                rows[column * comptime!(ROWS + 1) + staged] = x;
             }
-            stage_transposed::<F>(
-                key, key_base, first_key, keys, at, &mut pool, key_offset, COLUMNS,
+            stage_columns::<F>(
+                key,
+                key_base,
+                first_key,
+                keys,
+                at,
+                &mut pool,
+                0usize,
+                comptime!(LANES + 1),
+                COLUMNS,
+                UNITS,
             );
             sync_cube();
             for c in 0..comptime!(COLUMNS) {
-                let x = pool[c * comptime!(ROWS + 1) + row];
-                let y_at = key_offset + c * comptime!(COLUMNS + 1) + lane;
-                #[unroll]
-                for j in 0..comptime!(OWN_COLUMNS) {
-                    scores[j] += x * pool[y_at + j * comptime!(LANES)];
-                }
+                let x = rows[c * comptime!(ROWS + 1) + row];
+                dots += Quad::new(x) * pool[c * comptime!(LANES + 1) + lane];
             }
             sync_cube();
         }
 
         // The row's greatest score so far, by its eight units.
         let bits = word(map, own_ranges, batch, head, own_query, tile);
+        let mut scores = Quad::new(0.0f32);
         let mut tile_maximum = f32::new(LOWEST);
         #[unroll]
-        for j in 0..comptime!(OWN_COLUMNS) {
-            let own = lane + j * comptime!(LANES);
+        for k in 0..OWN {
+            let own = lane * comptime!(OWN) + k;
             if (bits >> (own as u32)) & 1u32 == 1u32 {
-                let score = capped(scores[j], scale, cap, cfg)
-                    + added::<F>(
-                        bias,
-                        bias_at,
-                        map,
-                        slope,
-                        own_query,
-                        first_key + own,
-                        queries,
-                        keys,
-                        cfg,
-                    );
-                scores[j] = score;
+                let score = capped(dots.extract(k), scale, cap, cfg)
+                    + added::<F>(bias, bias_at, map, slope, own_query, first_key + own, cfg);
+                scores.insert(k, score);
                 tile_maximum = max(tile_maximum, score);
             }
         }
-        pool[chunk_at + unit] = tile_maximum;
+        shared[unit] = tile_maximum;
         sync_cube();
         let mut next = maximum;
         #[unroll]
-        for n in 0..comptime!(LANES) {
-            next = max(next, pool[chunk_at + row * comptime!(LANES) + n]);
+        for n in 0..LANES {
+            next = max(next, shared[row * comptime!(LANES) + n]);
         }
         let mut factor = 0.0f32;
         if maximum > f32::new(LOWEST) {
@@ -162,41 +151,44 @@ pub fn decode_parts<F: Float>(
         }
         sum *= factor;
         #[unroll]
-        for j in 0..comptime!(OWN_COLUMNS) {
-            let own = lane + j * comptime!(LANES);
+        for k in 0..OWN {
+            let own = lane * comptime!(OWN) + k;
             let mut weight = 0.0f32;
             if (bits >> (own as u32)) & 1u32 == 1u32 {
-                weight = (scores[j] - next).exp();
+                weight = (scores.extract(k) - next).exp();
                 sum += weight;
             }
-            pool[row * comptime!(COLUMNS + 1) + own] = weight;
+            rows[row * comptime!(COLUMNS + 1) + own] = weight;
         }
         maximum = next;
-        if lane == 0 {
-            words[row] = bits;
-        }
-        #[unroll]
-        for i in 0..sums_len {
-            sums[i] *= factor;
-        }
-        sync_cube();
         let full = is_full(map, seen, batch, tile);
-        add_weighted::<F>(
-            &words,
-            full,
-            value,
-            value_base,
-            first_key,
-            keys,
-            &mut pool,
-            &mut sums,
-            ROWS,
-            comptime!(cfg.value_chunks),
-        );
+        #[unroll]
+        for chunk in 0..comptime!(cfg.value_chunks) {
+            sums[chunk] *= Quad::new(factor);
+            let first_column = chunk * COLUMNS;
+            stage_rows::<F>(
+                value,
+                value_base,
+                first_key,
+                keys,
+                first_column,
+                &mut pool,
+                0usize,
+                UNITS,
+            );
+            sync_cube();
+            for j in 0..comptime!(COLUMNS) {
+                if full || (bits >> (j as u32)) & 1u32 == 1u32 {
+                    let x = rows[row * comptime!(COLUMNS + 1) + j];
+                    sums[chunk] += Quad::new(x) * pool[j * comptime!(LANES) + lane];
+                }
+            }
+            sync_cube();
+        }
         index += 1;
     }
 
-    pool[chunk_at + unit] = sum;
+    shared[unit] = sum;
     sync_cube();
     if own_query < queries {
         let width = value.shape(3);
@@ -204,8 +196,8 @@ pub fn decode_parts<F: Float>(
         if lane == 0 {
             let mut total = 0.0f32;
             #[unroll]
-            for n in 0..comptime!(LANES) {
-                total += pool[chunk_at + unit + n];
+            for n in 0..LANES {
+                total += shared[unit + n];
             }
             partial[at] = maximum;
             partial[at + 1] = total;
@@ -213,10 +205,10 @@ pub fn decode_parts<F: Float>(
         #[unroll]
         for chunk in 0..comptime!(cfg.value_chunks) {
             #[unroll]
-            for k in 0..comptime!(OWN_COLUMNS) {
-                let own = chunk * comptime!(COLUMNS) + lane + k * comptime!(LANES);
+            for k in 0..OWN {
+                let own = chunk * COLUMNS + lane * comptime!(OWN) + k;
                 if own < width {
-                    partial[at + 2 + own] = sums[chunk * comptime!(OWN_COLUMNS) + k];
+                    partial[at + 2 + own] = sums[chunk].extract(k);
                 }
             }
         }

@@ -3,10 +3,10 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::rows::{block_is_full, block_visits, low_bits, ranges, sees};
+use super::rows::{block_is_full, block_visits, low_bits, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::tile::{add_dots, add_weighted, write};
-use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
+use super::tile::{add_dots, add_weighted, clear, store_weights, write};
+use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// One cube a panel of keys: `CubeCount(panels, kv_heads, batch)`. It walks over the queries of all
 /// heads that share the keys, in order: nobody else adds to what it writes. Either gradient may be
@@ -33,19 +33,14 @@ pub fn key_value_gradients<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     let rows = comptime!(cfg.rows);
-    let own_rows = comptime!(rows / LINES);
-    let sharers = comptime!(UNITS / rows);
-    let share = comptime!(COLUMNS / sharers);
-
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-    let row = unit / sharers;
-    let part = unit % sharers;
 
     let batch = CUBE_POS_Z as usize;
     let kv_head = CUBE_POS_Y as usize;
     let first = CUBE_POS_X as usize * rows;
+    let own_first = first + line * comptime!(OWN);
     let heads = query.shape(1);
     let queries = query.shape(2);
     let keys = key.shape(2);
@@ -54,27 +49,22 @@ pub fn key_value_gradients<F: Float>(
     let value_base = batch * value.stride(0) + kv_head * value.stride(1);
     let all = numbers.shape(0) / 3;
 
-    let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
-    let mut words = Shared::<[u32]>::new_slice(rows);
-    let mut parts = Shared::<[u32]>::new_slice(UNITS);
+    let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
+    // Of each unit's four rows the bits of its four columns.
+    let mut parts = Shared::<[u32]>::new_slice(comptime!(cfg.units()));
 
-    let key_len = comptime!(OWN_COLUMNS * own_rows * cfg.head_chunks);
-    let mut key_sums = Array::<f32>::new(key_len);
-    #[unroll]
-    for i in 0..key_len {
-        key_sums[i] = 0.0f32;
-    }
-    let value_len = comptime!(OWN_COLUMNS * own_rows * cfg.value_chunks);
-    let mut value_sums = Array::<f32>::new(value_len);
-    #[unroll]
-    for i in 0..value_len {
-        value_sums[i] = 0.0f32;
-    }
-    let mut gradients = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
-    let mut d_weights = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
+    let mut key_sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
+    clear(&mut key_sums, comptime!(OWN * cfg.head_chunks));
+    let mut value_sums = Array::<Quad>::new(comptime!(OWN * cfg.value_chunks));
+    clear(&mut value_sums, comptime!(OWN * cfg.value_chunks));
+    let mut own_words = Array::<u32>::new(OWN);
+    let mut weights = Array::<Quad>::new(OWN);
+    let mut gradients = Array::<Quad>::new(OWN);
 
     let of_batch = mix(state(draws, seed_low, seed_high), batch);
-    let own_key = first + row;
+    // The word that holds this unit's keys, and where.
+    let key_word = own_first / comptime!(COLUMNS);
+    let key_bit = (own_first % comptime!(COLUMNS)) as u32;
     for member in 0..group {
         let head = kv_head * group + member;
         let query_base = batch * query.stride(0) + head * query.stride(1);
@@ -87,27 +77,25 @@ pub fn key_value_gradients<F: Float>(
         while block * comptime!(COLUMNS) < queries {
             if block_visits(map, batch, block, first, first + rows) {
                 let first_query = block * comptime!(COLUMNS);
-                // Which of the block's queries see this unit's key: each sharer asks some.
                 let full = block_is_full(map, batch, block, first, keys, rows);
-                let mut bits = 0u32;
-                if full {
-                    bits = low_bits((queries - first_query) as u32);
-                } else if own_key < keys {
-                    for n in 0..share {
-                        let column = part * share + n;
-                        let index = first_query + column;
+                // Which of this unit's queries see which of its keys.
+                if !full {
+                    let mut bits = 0u32;
+                    #[unroll]
+                    for k in 0..OWN {
+                        let index = first_query + lane * comptime!(OWN) + k;
                         let own_ranges = ranges(map, batch, index, queries, keys);
-                        if sees(map, own_ranges, batch, head, index, own_key) {
-                            bits |= 1u32 << (column as u32);
+                        let sees = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
+                        #[unroll]
+                        for i in 0..OWN {
+                            let bit = (sees >> (i as u32)) & 1u32;
+                            bits |= bit << ((i * OWN + k) as u32);
                         }
                     }
+                    parts[unit] = bits;
                 }
-                parts[unit] = bits;
-                #[unroll]
-                for i in 0..comptime!(OWN_COLUMNS * own_rows) {
-                    gradients[i] = 0.0f32;
-                    d_weights[i] = 0.0f32;
-                }
+                clear(&mut gradients, OWN);
+                clear(&mut weights, OWN);
                 add_dots::<F>(
                     key,
                     key_base,
@@ -119,16 +107,25 @@ pub fn key_value_gradients<F: Float>(
                     queries,
                     &mut pool,
                     &mut gradients,
-                    rows,
+                    cfg,
                     comptime!(cfg.head_chunks),
                 );
-                if part == 0 {
-                    let mut word = 0u32;
+                if full {
                     #[unroll]
-                    for n in 0..sharers {
-                        word |= parts[unit + n];
+                    for i in 0..OWN {
+                        own_words[i] = low_bits((queries - first_query) as u32);
                     }
-                    words[row] = word;
+                } else {
+                    #[unroll]
+                    for i in 0..OWN {
+                        let mut bits = 0u32;
+                        #[unroll]
+                        for n in 0..LANES {
+                            let part = parts[line * comptime!(LANES) + n] >> ((i * OWN) as u32);
+                            bits |= (part & 15u32) << ((n * OWN) as u32);
+                        }
+                        own_words[i] = bits;
+                    }
                 }
                 add_dots::<F>(
                     value,
@@ -140,13 +137,13 @@ pub fn key_value_gradients<F: Float>(
                     first_query,
                     queries,
                     &mut pool,
-                    &mut d_weights,
-                    rows,
+                    &mut weights,
+                    cfg,
                     comptime!(cfg.value_chunks),
                 );
                 #[unroll]
-                for j in 0..comptime!(OWN_COLUMNS) {
-                    let column = lane + j * comptime!(LANES);
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
                     let index = first_query + column;
                     let mut maximum = 0.0f32;
                     let mut inverse = 0.0f32;
@@ -158,46 +155,39 @@ pub fn key_value_gradients<F: Float>(
                     }
                     let random = mix(seed, index);
                     #[unroll]
-                    for i in 0..own_rows {
-                        let own = line * own_rows + i;
-                        let at = i * comptime!(OWN_COLUMNS) + j;
+                    for i in 0..OWN {
                         let mut used = 0.0f32;
                         let mut gradient = 0.0f32;
-                        if (words[own] >> (column as u32)) & 1u32 == 1u32 {
-                            let score = capped(gradients[at], scale, cap, cfg);
+                        if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
+                            let score = capped(gradients[i].extract(k), scale, cap, cfg);
                             let sum = score
-                                + added::<F>(
-                                    bias,
-                                    bias_at,
-                                    map,
-                                    slope,
-                                    index,
-                                    first + own,
-                                    queries,
-                                    keys,
-                                    cfg,
-                                );
+                                + added::<F>(bias, bias_at, map, slope, index, own_first + i, cfg);
                             let weight = (sum - maximum).exp() * inverse;
-                            let mut d_weight = d_weights[at];
+                            let mut d_weight = weights[i].extract(k);
                             used = weight;
                             if comptime!(cfg.dropout) {
                                 d_weight *= kept;
                                 used *= kept;
-                                if drops(random, first + own, threshold) {
+                                if drops(random, own_first + i, threshold) {
                                     d_weight = 0.0f32;
                                     used = 0.0f32;
                                 }
                             }
                             gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
                         }
-                        pool[own * comptime!(COLUMNS + 1) + column] = used;
-                        gradients[at] = gradient;
+                        let mut quad = weights[i];
+                        quad.insert(k, used);
+                        weights[i] = quad;
+                        let mut quad = gradients[i];
+                        quad.insert(k, gradient);
+                        gradients[i] = quad;
                     }
                 }
-                sync_cube();
                 if comptime!(d_value.is_some()) {
+                    store_weights(&weights, &mut pool, cfg);
+                    sync_cube();
                     add_weighted::<F>(
-                        &words,
+                        &own_words,
                         full,
                         d_out,
                         d_out_base,
@@ -205,23 +195,15 @@ pub fn key_value_gradients<F: Float>(
                         queries,
                         &mut pool,
                         &mut value_sums,
-                        rows,
+                        cfg,
                         comptime!(cfg.value_chunks),
                     );
                 }
                 if comptime!(d_key.is_some()) {
-                    #[unroll]
-                    for i in 0..own_rows {
-                        #[unroll]
-                        for j in 0..comptime!(OWN_COLUMNS) {
-                            let own = (line * own_rows + i) * comptime!(COLUMNS + 1) + lane;
-                            pool[own + j * comptime!(LANES)] =
-                                gradients[i * comptime!(OWN_COLUMNS) + j];
-                        }
-                    }
+                    store_weights(&gradients, &mut pool, cfg);
                     sync_cube();
                     add_weighted::<F>(
-                        &words,
+                        &own_words,
                         full,
                         query,
                         query_base,
@@ -229,7 +211,7 @@ pub fn key_value_gradients<F: Float>(
                         queries,
                         &mut pool,
                         &mut key_sums,
-                        rows,
+                        cfg,
                         comptime!(cfg.head_chunks),
                     );
                 }
@@ -238,44 +220,27 @@ pub fn key_value_gradients<F: Float>(
         }
     }
 
-    let mut factors = Array::<f32>::new(own_rows);
     #[comptime]
     match d_key {
         ComptimeOption::Some(d_key) => {
-            #[unroll]
-            for i in 0..own_rows {
-                factors[i] = scale;
-            }
             let base = batch * d_key.stride(0) + kv_head * d_key.stride(1);
-            write::<F>(
-                &key_sums,
-                &factors,
-                d_key,
-                base,
-                first,
-                keys,
-                rows,
-                comptime!(cfg.head_chunks),
-            );
+            let factors = Quad::new(scale);
+            write::<F>(&key_sums, factors, d_key, base, first, keys, comptime!(cfg.head_chunks));
         }
         ComptimeOption::None => {}
     }
     #[comptime]
     match d_value {
         ComptimeOption::Some(d_value) => {
-            #[unroll]
-            for i in 0..own_rows {
-                factors[i] = 1.0f32;
-            }
             let base = batch * d_value.stride(0) + kv_head * d_value.stride(1);
+            let factors = Quad::new(1.0f32);
             write::<F>(
                 &value_sums,
-                &factors,
+                factors,
                 d_value,
                 base,
                 first,
                 keys,
-                rows,
                 comptime!(cfg.value_chunks),
             );
         }

@@ -1,9 +1,10 @@
 //! Attention in CubeCL: what runs on the device.
 //!
-//! A cube of 128 units holds a panel of 64 or 32 rows and walks over tiles of 32 columns. Forward and
-//! for the query's gradient, rows are queries and columns keys; for the gradients of keys and values
-//! it is the other way round. Unit `(line, lane)` of 16 x 8 keeps `rows / 16` rows by 4 columns of the
-//! scores in registers, and as much of every 32 columns of the sums.
+//! A cube holds a panel of 64 or 32 rows, two units a row, and walks over tiles of 32 columns. Forward
+//! and for the query's gradient, rows are queries and columns keys; for the gradients of keys and
+//! values it is the other way round. Unit `(line, lane)` of `rows / 4` x 8 keeps 4 rows by 4 columns of
+//! the scores in registers, and as much of every 32 columns of the sums. Shared memory holds four numbers
+//! a place: two reads feed sixteen multiply-adds.
 //!
 //! Nothing hidden takes part in arithmetic that anything visible reads: each row of a tile has a word,
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
@@ -36,16 +37,19 @@ mod score_gradients;
 pub mod sinks_gradient;
 mod tile;
 
-/// Units of a cube: 16 lines of 8 lanes.
-pub const UNITS: usize = 128;
-/// Lines of units. A panel has a multiple of them as rows.
-pub const LINES: usize = 16;
+use cubecl::prelude::{Const, Vector};
+
 /// Units of a line.
 pub const LANES: usize = 8;
+/// Rows of a panel, and columns of a tile, that a unit keeps.
+pub const OWN: usize = 4;
 /// Columns of a tile: the bits of a word. Widths are walked over in chunks of as many, too.
-pub const COLUMNS: usize = 32;
-/// Columns of a tile that a unit keeps: `lane`, `lane + 8`, `lane + 16`, `lane + 24`.
-pub const OWN_COLUMNS: usize = COLUMNS / LANES;
+pub const COLUMNS: usize = LANES * OWN;
+/// Units of the kernels that walk over rows, not over tiles.
+pub const UNITS: usize = 128;
+
+/// Four numbers.
+pub type Quad = Vector<f32, Const<4>>;
 
 /// Less than every score; no infinity, which WGSL may assume away.
 pub const LOWEST: f32 = -3.0e38;
@@ -53,7 +57,7 @@ pub const LOWEST: f32 = -3.0e38;
 /// What a kernel is compiled for. Sizes are given when it runs, so that few kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Rows of a panel, 64 or 32; where there are few, 16.
+    /// Rows of a panel, 64 or 32.
     pub rows: usize,
     /// Chunks of 32 columns of queries and keys.
     pub head_chunks: usize,
@@ -68,15 +72,25 @@ pub struct Config {
 }
 
 impl Config {
-    /// Numbers of shared memory: while scores are computed, a chunk of both operands, transposed, each
-    /// row one longer than needed so that neighbours stand in different banks; then the weights of
-    /// the tile and a chunk of what they are multiplied with. WebGPU promises 16 KiB.
-    pub fn pool(&self) -> usize {
-        (COLUMNS * (self.rows + 1 + COLUMNS + 1)).max(self.chunk_at() + COLUMNS * COLUMNS)
+    /// Units of a cube: lines of 8, each of 4 rows.
+    pub fn units(&self) -> usize {
+        self.rows / OWN * LANES
     }
 
-    /// Where the chunk begins that weights are multiplied with.
-    pub fn chunk_at(&self) -> usize {
-        self.rows * (COLUMNS + 1)
+    /// Places in a column of a panel's rows: one more than needed, so that neighbours stand in
+    /// different banks.
+    pub fn column(&self) -> usize {
+        self.rows / OWN + 1
+    }
+
+    /// Where the second operand of a product stands.
+    pub fn second(&self) -> usize {
+        COLUMNS * self.column()
+    }
+
+    /// Places of shared memory: for a product, 32 columns of a panel's rows and 32 of a tile's. WebGPU
+    /// promises 16 KiB; these are 13.
+    pub fn pool(&self) -> usize {
+        self.second() + COLUMNS * (LANES + 1)
     }
 }

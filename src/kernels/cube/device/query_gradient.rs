@@ -6,8 +6,8 @@ use super::dropout::{Draws, mix, state};
 use super::rows::{bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
-use super::tile::{add_weighted, write};
-use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS};
+use super::tile::{add_weighted, clear, store_weights, write};
+use super::{COLUMNS, Config, OWN, Quad};
 
 /// One cube a panel of queries, head and batch row, as `forward`.
 #[cube(launch_unchecked)]
@@ -30,37 +30,29 @@ pub fn query_gradient<F: Float>(
     #[comptime] cfg: Config,
     #[define(F)] _dtype: ElemType,
 ) {
-    let rows = comptime!(cfg.rows);
-    let own_rows = comptime!(rows / LINES);
-    let unit = UNIT_POS as usize;
-    let lane = unit % comptime!(LANES);
-    let line = unit / comptime!(LANES);
     let batch = CUBE_POS_Z as usize;
     let head = CUBE_POS_Y as usize;
     let panel = (CUBE_COUNT_X - 1 - CUBE_POS_X) as usize;
-    let first = panel * rows;
+    let first = panel * comptime!(cfg.rows);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
     let key_base = batch * key.stride(0) + kv_head * key.stride(1);
 
-    let mut pool = Shared::<[f32]>::new_slice(comptime!(cfg.pool()));
-    let mut words = Shared::<[u32]>::new_slice(rows);
+    let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
+    let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows));
 
-    let mut own = Array::<f32>::new(comptime!(3 * own_rows));
+    let mut own_numbers = Array::<Quad>::new(3usize);
     let row_base = (batch * query.shape(1) + head) * queries;
-    load_numbers(numbers, row_base, first, queries, &mut own, rows);
+    load_numbers(numbers, row_base, first, queries, &mut own_numbers);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
-    let seen = bounds(map, batch, panel, queries, keys, rows);
+    let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
 
-    let sums_len = comptime!(OWN_COLUMNS * own_rows * cfg.head_chunks);
-    let mut sums = Array::<f32>::new(sums_len);
-    #[unroll]
-    for i in 0..sums_len {
-        sums[i] = 0.0f32;
-    }
-    let mut gradients = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
-    let mut d_weights = Array::<f32>::new(comptime!(OWN_COLUMNS * own_rows));
+    let mut own_words = Array::<u32>::new(OWN);
+    let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
+    clear(&mut sums, comptime!(OWN * cfg.head_chunks));
+    let mut gradients = Array::<Quad>::new(OWN);
+    let mut d_weights = Array::<Quad>::new(OWN);
 
     let mut tile = first_tile(seen);
     while tile < seen.last {
@@ -75,9 +67,10 @@ pub fn query_gradient<F: Float>(
             head,
             first,
             tile,
-            &own,
+            &own_numbers,
             &mut pool,
             &mut words,
+            &mut own_words,
             &mut gradients,
             &mut d_weights,
             scale,
@@ -88,19 +81,11 @@ pub fn query_gradient<F: Float>(
             false,
             cfg,
         );
-        #[unroll]
-        for i in 0..own_rows {
-            #[unroll]
-            for j in 0..comptime!(OWN_COLUMNS) {
-                let at =
-                    (line * own_rows + i) * comptime!(COLUMNS + 1) + lane + j * comptime!(LANES);
-                pool[at] = gradients[i * comptime!(OWN_COLUMNS) + j];
-            }
-        }
+        store_weights(&gradients, &mut pool, cfg);
         sync_cube();
         let full = is_full(map, seen, batch, tile);
         add_weighted::<F>(
-            &words,
+            &own_words,
             full,
             key,
             key_base,
@@ -108,17 +93,12 @@ pub fn query_gradient<F: Float>(
             keys,
             &mut pool,
             &mut sums,
-            rows,
+            cfg,
             comptime!(cfg.head_chunks),
         );
         tile = next_tile(seen, tile);
     }
 
-    let mut factors = Array::<f32>::new(own_rows);
-    #[unroll]
-    for i in 0..own_rows {
-        factors[i] = scale;
-    }
     let base = batch * d_query.stride(0) + head * d_query.stride(1);
-    write::<F>(&sums, &factors, d_query, base, first, queries, rows, comptime!(cfg.head_chunks));
+    write::<F>(&sums, Quad::new(scale), d_query, base, first, queries, comptime!(cfg.head_chunks));
 }

@@ -2,7 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::{LANES, LINES, UNITS};
+use super::{LANES, UNITS};
+
+/// Queries of a cube: a line of 8 units each.
+pub const ROWS: usize = UNITS / LANES;
 
 /// Writes `numbers`, `[3 * batch * heads * queries]`: each row's maximum; one over its sum (0 for a
 /// dead row); and `delta`, its output times the output's gradient, summed.
@@ -19,7 +22,7 @@ pub fn row_numbers<F: Float>(
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-    let query = CUBE_POS_X as usize * comptime!(LINES) + line;
+    let query = CUBE_POS_X as usize * comptime!(ROWS) + line;
     let head = CUBE_POS_Y as usize;
     let batch = CUBE_POS_Z as usize;
     let queries = out.shape(2);

@@ -278,23 +278,3 @@ pub fn block_is_full(
     }
     full
 }
-
-/// Whether a query sees a key.
-#[cube]
-pub fn sees(
-    map: &Tensor<i32>,
-    ranges: Ranges,
-    batch: usize,
-    head: usize,
-    query: usize,
-    key: usize,
-) -> bool {
-    let at = key as u32;
-    let mut sees = (ranges.start <= at && at < ranges.end)
-        || (ranges.second_start <= at && at < ranges.second_end);
-    if sees {
-        let hidden = hidden_bits(map, batch, head, query, key / comptime!(COLUMNS));
-        sees = (hidden >> ((key % comptime!(COLUMNS)) as u32)) & 1u32 == 0u32;
-    }
-    sees
-}

@@ -53,7 +53,7 @@ pub fn bias_base<F: Float>(bias: &Bias<F>, batch: usize, head: usize) -> usize {
     base
 }
 
-/// What is added to the capped score of a cell; 0 outside of the grid.
+/// What is added to the capped score of a cell, which is visible.
 #[cube]
 pub fn added<F: Float>(
     bias: &Bias<F>,
@@ -62,30 +62,24 @@ pub fn added<F: Float>(
     slope: f32,
     query: usize,
     key: usize,
-    queries: usize,
-    keys: usize,
     #[comptime] cfg: Config,
 ) -> f32 {
     let mut sum = 0.0f32;
     #[comptime]
     match bias {
         ComptimeOption::Some(bias) => {
-            if query < queries && key < keys {
-                sum = f32::cast_from(bias[base + query * bias.stride(2) + key * bias.stride(3)]);
-            }
+            sum = f32::cast_from(bias[base + query * bias.stride(2) + key * bias.stride(3)]);
         }
         ComptimeOption::None => {}
     }
     if comptime!(cfg.slopes) {
-        if query < queries && key < keys {
-            let positions = from_header(map, header::POSITIONS);
-            let mut position = map[comptime!(header::FIRST_KEY)] + key as i32;
-            if positions != 0 {
-                position = map[positions + key];
-            }
-            let index = query as i32;
-            sum -= slope * f32::cast_from(max(index - position, position - index));
+        let positions = from_header(map, header::POSITIONS);
+        let mut position = map[comptime!(header::FIRST_KEY)] + key as i32;
+        if positions != 0 {
+            position = map[positions + key];
         }
+        let index = query as i32;
+        sum -= slope * f32::cast_from(max(index - position, position - index));
     }
     sum
 }

@@ -5,40 +5,37 @@ use cubecl::prelude::*;
 use super::dropout::{Wide, drops, mix};
 use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::tile::add_dots;
-use super::{COLUMNS, Config, LANES, LINES, OWN_COLUMNS, UNITS};
+use super::tile::{add_dots, clear};
+use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// The numbers of the rows that a unit's scores lie in.
+/// The numbers of the rows that a unit's scores lie in: maxima, one over the sums, deltas.
 #[cube]
 pub fn load_numbers(
     numbers: &Tensor<f32>,
     base: usize,
     first: usize,
     queries: usize,
-    own: &mut Array<f32>,
-    #[comptime] rows: usize,
+    own: &mut Array<Quad>,
 ) {
-    let own_rows = comptime!(rows / LINES);
     let line = UNIT_POS as usize / comptime!(LANES);
     let all = numbers.shape(0) / 3;
     #[unroll]
-    for i in 0..own_rows {
-        let query = first + line * own_rows + i;
+    for kind in 0..3usize {
+        let mut quad = Quad::new(0.0f32);
         #[unroll]
-        for kind in 0..3usize {
-            let mut number = 0.0f32;
+        for i in 0..OWN {
+            let query = first + line * comptime!(OWN) + i;
             if query < queries {
-                number = numbers[kind * all + base + query];
+                quad.insert(i, numbers[kind * all + base + query]);
             }
-            own[kind * own_rows + i] = number;
         }
+        own[kind] = quad;
     }
 }
 
-/// Leaves in `gradients`, `[rows / 16][4]` of each unit, the gradients of the scores of one tile: of
-/// the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where hidden. The
-/// rows' words are left in `words`, to be read after the next barrier. `own` is what
-/// [`load_numbers`] loads.
+/// Leaves in `gradients`, of each unit's four rows its four columns, the gradients of the scores of one
+/// tile: of the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where
+/// hidden. `own_words` get the rows' words; `numbers` is what [`load_numbers`] loads.
 #[cube]
 pub fn score_gradients<F: Float>(
     query: &Tensor<F>,
@@ -51,11 +48,12 @@ pub fn score_gradients<F: Float>(
     head: usize,
     first: usize,
     tile: usize,
-    own: &Array<f32>,
-    pool: &mut Shared<[f32]>,
+    numbers: &Array<Quad>,
+    pool: &mut Shared<[Quad]>,
     words: &mut Shared<[u32]>,
-    gradients: &mut Array<f32>,
-    d_weights: &mut Array<f32>,
+    own_words: &mut Array<u32>,
+    gradients: &mut Array<Quad>,
+    d_weights: &mut Array<Quad>,
     scale: f32,
     cap: f32,
     seed: Wide,
@@ -64,9 +62,6 @@ pub fn score_gradients<F: Float>(
     #[comptime] of_bias: bool,
     #[comptime] cfg: Config,
 ) {
-    let rows = comptime!(cfg.rows);
-    let own_rows = comptime!(rows / LINES);
-    let sharers = comptime!(UNITS / rows);
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
@@ -77,16 +72,14 @@ pub fn score_gradients<F: Float>(
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
 
-    if unit % sharers == 0 {
-        let row = unit / sharers;
+    // The first lanes of a line make the words of its rows, one each.
+    if lane < comptime!(OWN) {
+        let row = line * comptime!(OWN) + lane;
         let own_ranges = ranges(map, batch, first + row, queries, keys);
         words[row] = word(map, own_ranges, batch, head, first + row, tile);
     }
-    #[unroll]
-    for i in 0..comptime!(OWN_COLUMNS * own_rows) {
-        gradients[i] = 0.0f32;
-        d_weights[i] = 0.0f32;
-    }
+    clear(gradients, OWN);
+    clear(d_weights, OWN);
     add_dots::<F>(
         query,
         batch * query.stride(0) + head * query.stride(1),
@@ -98,7 +91,7 @@ pub fn score_gradients<F: Float>(
         keys,
         pool,
         gradients,
-        rows,
+        cfg,
         comptime!(cfg.head_chunks),
     );
     add_dots::<F>(
@@ -112,47 +105,37 @@ pub fn score_gradients<F: Float>(
         keys,
         pool,
         d_weights,
-        rows,
+        cfg,
         comptime!(cfg.value_chunks),
     );
     #[unroll]
-    for i in 0..own_rows {
-        let row = line * own_rows + i;
-        let bits = words[row];
-        let random = mix(seed, first + row);
+    for i in 0..OWN {
+        let own_query = first + line * comptime!(OWN) + i;
+        own_words[i] = words[line * comptime!(OWN) + i];
+        let random = mix(seed, own_query);
+        let mut quad = Quad::new(0.0f32);
         #[unroll]
-        for j in 0..comptime!(OWN_COLUMNS) {
-            let column = lane + j * comptime!(LANES);
-            let at = i * comptime!(OWN_COLUMNS) + j;
-            let mut gradient = 0.0f32;
-            if (bits >> (column as u32)) & 1u32 == 1u32 {
-                let score = capped(gradients[at], scale, cap, cfg);
+        for k in 0..OWN {
+            let column = lane * comptime!(OWN) + k;
+            if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
+                let score = capped(gradients[i].extract(k), scale, cap, cfg);
                 let sum = score
-                    + added::<F>(
-                        bias,
-                        bias_at,
-                        map,
-                        slope,
-                        first + row,
-                        first_key + column,
-                        queries,
-                        keys,
-                        cfg,
-                    );
-                let weight = (sum - own[i]).exp() * own[own_rows + i];
-                let mut d_weight = d_weights[at];
+                    + added::<F>(bias, bias_at, map, slope, own_query, first_key + column, cfg);
+                let weight = (sum - numbers[0].extract(i)).exp() * numbers[1].extract(i);
+                let mut d_weight = d_weights[i].extract(k);
                 if comptime!(cfg.dropout) {
                     d_weight *= kept;
                     if drops(random, first_key + column, threshold) {
                         d_weight = 0.0f32;
                     }
                 }
-                gradient = weight * (d_weight - own[2 * own_rows + i]);
+                let mut gradient = weight * (d_weight - numbers[2].extract(i));
                 if comptime!(!of_bias) {
                     gradient *= cap_slope(score, cap, cfg);
                 }
+                quad.insert(k, gradient);
             }
-            gradients[at] = gradient;
         }
+        gradients[i] = quad;
     }
 }

@@ -2,41 +2,90 @@
 
 use cubecl::prelude::*;
 
-use super::{COLUMNS, LANES, LINES, OWN_COLUMNS, UNITS};
+use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// Copies 32 columns, from `column` on, of `rows` rows to shared memory, transposed: `[column][row]`.
-/// What lies outside of the tensor is 0.
+/// Copies 32 columns of a tensor, from `column` on, of `rows` rows to shared memory:
+/// `[column][row / 4]`, `step` places a column. What lies outside of the tensor is 0.
 #[cube]
-pub fn stage_transposed<F: Float>(
+pub fn stage_columns<F: Float>(
     from: &Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
     column: usize,
-    pool: &mut Shared<[f32]>,
+    pool: &mut Shared<[Quad]>,
     #[comptime] offset: usize,
+    #[comptime] step: usize,
     #[comptime] rows: usize,
+    #[comptime] units: usize,
 ) {
     let unit = UNIT_POS as usize;
-    let lane = unit % comptime!(COLUMNS);
+    let own_column = unit % comptime!(COLUMNS);
     let line = unit / comptime!(COLUMNS);
-    let c = column + lane;
+    let inside = column + own_column < from.shape(3);
     let row_stride = from.stride(2);
-    let at = base + c * from.stride(3);
-    let inside = c < from.shape(3);
+    let at = base + (column + own_column) * from.stride(3);
     #[unroll]
-    for n in 0..comptime!(rows * COLUMNS / UNITS) {
-        let row = line + n * comptime!(UNITS / COLUMNS);
-        let mut x = 0.0f32;
-        if first + row < limit && inside {
-            x = f32::cast_from(from[at + (first + row) * row_stride]);
+    for n in 0..comptime!(rows / OWN * COLUMNS / units) {
+        let place = line + n * comptime!(units / COLUMNS);
+        let mut quad = Quad::new(0.0f32);
+        #[unroll]
+        for i in 0..OWN {
+            let row = first + place * OWN + i;
+            if inside && row < limit {
+                quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+            }
         }
-        pool[offset + lane * comptime!(rows + 1) + row] = x;
+        pool[offset + own_column * step + place] = quad;
     }
 }
 
-/// Adds to `sums`, `[rows / 16][4]` of each unit, the dot products of `rows` rows of `a` with 32 rows
-/// of `b`. Ends with a barrier.
+/// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`.
+#[cube]
+pub fn stage_rows<F: Float>(
+    from: &Tensor<F>,
+    base: usize,
+    first: usize,
+    limit: usize,
+    column: usize,
+    pool: &mut Shared<[Quad]>,
+    #[comptime] offset: usize,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let line = unit / comptime!(LANES);
+    let own_column = column + lane * comptime!(OWN);
+    let width = from.shape(3);
+    let row_stride = from.stride(2);
+    let column_stride = from.stride(3);
+    #[unroll]
+    for n in 0..comptime!(COLUMNS * LANES / units) {
+        let row = line + n * comptime!(units / LANES);
+        let at = base + (first + row) * row_stride + own_column * column_stride;
+        let inside = first + row < limit;
+        let mut quad = Quad::new(0.0f32);
+        #[unroll]
+        for k in 0..OWN {
+            if inside && own_column + k < width {
+                quad.insert(k, f32::cast_from(from[at + k * column_stride]));
+            }
+        }
+        pool[offset + row * comptime!(LANES) + lane] = quad;
+    }
+}
+
+/// Sets every place to 0.
+#[cube]
+pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
+    #[unroll]
+    for i in 0..count {
+        quads[i] = Quad::new(0.0f32);
+    }
+}
+
+/// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
+/// with 32 rows of `b`. Ends with a barrier.
 #[cube]
 pub fn add_dots<F: Float>(
     a: &Tensor<F>,
@@ -47,119 +96,107 @@ pub fn add_dots<F: Float>(
     b_base: usize,
     b_first: usize,
     b_limit: usize,
-    pool: &mut Shared<[f32]>,
-    sums: &mut Array<f32>,
-    #[comptime] rows: usize,
+    pool: &mut Shared<[Quad]>,
+    sums: &mut Array<Quad>,
+    #[comptime] cfg: Config,
     #[comptime] chunks: usize,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-    let own_rows = comptime!(rows / LINES);
-    let b_offset = comptime!(COLUMNS * (rows + 1));
-    let mut x = Array::<f32>::new(own_rows);
-    let mut y = Array::<f32>::new(OWN_COLUMNS);
+    let second = comptime!(cfg.second());
+    let column = comptime!(cfg.column());
+    let units = comptime!(cfg.units());
+    let rows = comptime!(cfg.rows);
     for chunk in 0..chunks {
-        let column = chunk * comptime!(COLUMNS);
-        stage_transposed::<F>(a, a_base, a_first, a_limit, column, pool, 0usize, rows);
-        stage_transposed::<F>(b, b_base, b_first, b_limit, column, pool, b_offset, COLUMNS);
+        let first = chunk * comptime!(COLUMNS);
+        stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
+        stage_columns::<F>(
+            b,
+            b_base,
+            b_first,
+            b_limit,
+            first,
+            pool,
+            second,
+            comptime!(LANES + 1),
+            COLUMNS,
+            units,
+        );
         sync_cube();
         for c in 0..comptime!(COLUMNS) {
-            let x_at = c * comptime!(rows + 1) + line * own_rows;
-            let y_at = b_offset + c * comptime!(COLUMNS + 1) + lane;
+            let x = pool[c * column + line];
+            let y = pool[second + c * comptime!(LANES + 1) + lane];
             #[unroll]
-            for i in 0..own_rows {
-                x[i] = pool[x_at + i];
-            }
-            #[unroll]
-            for j in 0..comptime!(OWN_COLUMNS) {
-                y[j] = pool[y_at + j * comptime!(LANES)];
-            }
-            #[unroll]
-            for i in 0..own_rows {
-                #[unroll]
-                for j in 0..comptime!(OWN_COLUMNS) {
-                    sums[i * comptime!(OWN_COLUMNS) + j] += x[i] * y[j];
-                }
+            for i in 0..OWN {
+                sums[i] += Quad::new(x.extract(i)) * y;
             }
         }
         sync_cube();
     }
 }
 
-/// Adds to `sums`, `[chunks][rows / 16][4]` of each unit, the weights at the pool's start,
-/// `[rows][33]`, times 32 rows of `b`. Unless the tile is full, only what the row's word names. Ends
-/// with a barrier.
+/// Leaves a unit's weights, of its four rows its four columns, where [`add_weighted`] reads them:
+/// `[column][row / 4]`.
+#[cube]
+pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptime] cfg: Config) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let line = unit / comptime!(LANES);
+    #[unroll]
+    for k in 0..OWN {
+        let mut quad = Quad::new(0.0f32);
+        #[unroll]
+        for i in 0..OWN {
+            quad.insert(i, weights[i].extract(k));
+        }
+        pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + line] = quad;
+    }
+}
+
+/// Adds to `sums`, of every 32 columns and each unit's four rows its four columns, the weights that
+/// [`store_weights`] left, times 32 rows of `b`. Unless the tile is full, only what the rows' words
+/// name. Begins behind a barrier, and ends with one.
 #[cube]
 pub fn add_weighted<F: Float>(
-    words: &Shared<[u32]>,
+    words: &Array<u32>,
     full: bool,
     b: &Tensor<F>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
-    pool: &mut Shared<[f32]>,
-    sums: &mut Array<f32>,
-    #[comptime] rows: usize,
+    pool: &mut Shared<[Quad]>,
+    sums: &mut Array<Quad>,
+    #[comptime] cfg: Config,
     #[comptime] chunks: usize,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-    let own_rows = comptime!(rows / LINES);
-    let chunk_at = comptime!(rows * (COLUMNS + 1));
-    let c = unit % comptime!(COLUMNS);
-    let r = unit / comptime!(COLUMNS);
-    let weights_at = line * own_rows * comptime!(COLUMNS + 1);
-    let width = b.shape(3);
-    let mut x = Array::<f32>::new(own_rows);
-    let mut y = Array::<f32>::new(OWN_COLUMNS);
-    let mut own_words = Array::<u32>::new(own_rows);
-    #[unroll]
-    for i in 0..own_rows {
-        own_words[i] = words[line * own_rows + i];
-    }
+    let second = comptime!(cfg.second());
+    let column = comptime!(cfg.column());
     #[unroll]
     for chunk in 0..chunks {
-        let column = chunk * comptime!(COLUMNS) + c;
-        let at = b_base + column * b.stride(3);
-        let row_stride = b.stride(2);
-        #[unroll]
-        for n in 0..comptime!(COLUMNS * COLUMNS / UNITS) {
-            let row = r + n * comptime!(UNITS / COLUMNS);
-            let mut from_b = 0.0f32;
-            if b_first + row < b_limit && column < width {
-                from_b = f32::cast_from(b[at + (b_first + row) * row_stride]);
-            }
-            pool[chunk_at + row * comptime!(COLUMNS) + c] = from_b;
-        }
+        let first = chunk * COLUMNS;
+        stage_rows::<F>(b, b_base, b_first, b_limit, first, pool, second, comptime!(cfg.units()));
         sync_cube();
-        let sum = chunk * comptime!(OWN_COLUMNS) * own_rows;
-        for j in 0..comptime!(COLUMNS) {
-            #[unroll]
-            for i in 0..own_rows {
-                x[i] = pool[weights_at + i * comptime!(COLUMNS + 1) + j];
-            }
-            #[unroll]
-            for k in 0..comptime!(OWN_COLUMNS) {
-                y[k] = pool[chunk_at + j * comptime!(COLUMNS) + lane + k * comptime!(LANES)];
-            }
-            if full {
+        if full {
+            for j in 0..comptime!(COLUMNS) {
+                let x = pool[j * column + line];
+                let y = pool[second + j * comptime!(LANES) + lane];
                 #[unroll]
-                for i in 0..own_rows {
-                    #[unroll]
-                    for k in 0..comptime!(OWN_COLUMNS) {
-                        sums[sum + i * comptime!(OWN_COLUMNS) + k] += x[i] * y[k];
-                    }
+                for i in 0..OWN {
+                    sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
                 }
-            } else {
+            }
+        } else {
+            for j in 0..comptime!(COLUMNS) {
+                let x = pool[j * column + line];
+                let y = pool[second + j * comptime!(LANES) + lane];
                 #[unroll]
-                for i in 0..own_rows {
-                    if (own_words[i] >> (j as u32)) & 1u32 == 1u32 {
-                        #[unroll]
-                        for k in 0..comptime!(OWN_COLUMNS) {
-                            sums[sum + i * comptime!(OWN_COLUMNS) + k] += x[i] * y[k];
-                        }
+                for i in 0..OWN {
+                    if (words[i] >> (j as u32)) & 1u32 == 1u32 {
+                        sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
                     }
                 }
             }
@@ -171,34 +208,32 @@ pub fn add_weighted<F: Float>(
 /// Writes `sums` as [`add_weighted`] leaves them, each row times its factor.
 #[cube]
 pub fn write<F: Float>(
-    sums: &Array<f32>,
-    factors: &Array<f32>,
+    sums: &Array<Quad>,
+    factors: Quad,
     to: &mut Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
-    #[comptime] rows: usize,
     #[comptime] chunks: usize,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-    let own_rows = comptime!(rows / LINES);
     let width = to.shape(3);
     let row_stride = to.stride(2);
     let column_stride = to.stride(3);
     #[unroll]
     for chunk in 0..chunks {
         #[unroll]
-        for i in 0..own_rows {
+        for i in 0..OWN {
+            let row = first + line * comptime!(OWN) + i;
+            let quad = sums[chunk * OWN + i] * Quad::new(factors.extract(i));
             #[unroll]
-            for k in 0..comptime!(OWN_COLUMNS) {
-                let row = first + line * own_rows + i;
-                let column = chunk * comptime!(COLUMNS) + lane + k * comptime!(LANES);
+            for k in 0..OWN {
+                let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
                 if row < limit && column < width {
-                    let at = base + row * row_stride + column * column_stride;
-                    let sum = sums[(chunk * own_rows + i) * comptime!(OWN_COLUMNS) + k];
-                    to[at] = F::cast_from(sum * factors[i]);
+                    to[base + row * row_stride + column * column_stride] =
+                        F::cast_from(quad.extract(k));
                 }
             }
         }
