@@ -160,3 +160,25 @@ impl LoweredMask {
 fn flags(flags: Vec<bool>, shape: [usize; 4], device: &Device) -> Tensor<4, Bool> {
     Tensor::from_data(TensorData::new(flags, shape), device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One upload a pass: clones share what was built, until something else is asked for.
+    #[test]
+    fn what_was_built_last_is_kept_for_all_clones() {
+        let memo = Memo::default();
+        let built = std::cell::Cell::new(0);
+        let ask = |memo: &Memo<&str, u32>, key| {
+            memo.get_or_build(key, || {
+                built.set(built.get() + 1);
+                built.get()
+            })
+        };
+        let layers = [memo.clone(), memo.clone(), memo];
+        assert_eq!(layers.each_ref().map(|memo| ask(memo, "device")), [1, 1, 1]);
+        assert_eq!(ask(&layers[0], "other device"), 2);
+        assert_eq!(ask(&layers[2], "other device"), 2);
+    }
+}
