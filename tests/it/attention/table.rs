@@ -219,7 +219,7 @@ impl Case {
         let largest = [&expected.d_query, &expected.d_key, &expected.d_value]
             .map(|array| array.values.iter().fold(0.0f64, |most, x| most.max(x.abs())))
             .into_iter()
-            .fold(0.0, f64::max);
+            .fold(0.1, f64::max);
         for (name, got, expected, allowed) in [
             ("output", Some(&got.output), Some(&expected.output), forward),
             ("d_query", Some(&got.d_query), Some(&expected.d_query), backward * largest),
