@@ -359,13 +359,13 @@ on_each_backend! {
     fn nan_in_what_nobody_sees_changes_no_bit(device: Device) {
         let (batch, queries, keys) = (2, 67, 71);
         let clean = inputs([batch, 4, 2, queries, keys, 19, 23], &device, DType::F32);
-        let shown: Vec<bool> = (0..batch * keys).map(|i| i * i % 5 != 2).collect();
+        let shown: Vec<bool> = (0..batch * keys).map(|i| i * i % 5 != 4).collect();
         let shown = Tensor::<2, Bool>::from_data(TensorData::new(shown, [batch, keys]), &device);
         let mask = Mask::look_ahead() & Mask::pad_counts([0, 37]) & Mask::from_visible_keys(&shown);
         let mask = mask.lower(&Grid::bottom_right(batch, queries, keys)).unwrap();
         let dead = |b: usize, q: usize| (0..keys).all(|k| !mask.is_visible(b, 0, q, k));
         let unseen = |b: usize, k: usize| (0..queries).all(|q| !mask.is_visible(b, 0, q, k));
-        assert!(dead(1, 3) && !dead(0, 3) && unseen(1, 3) && unseen(0, 4) && !unseen(0, 5));
+        assert!(dead(1, 3) && !dead(0, 3) && unseen(1, 3) && unseen(0, 2) && !unseen(0, 5));
         let broken = |x: &Tensor<4>, of_query: bool| {
             let [_, heads, rows, width] = x.dims();
             let mut data = x.to_data().iter::<f32>().collect::<Vec<_>>();
