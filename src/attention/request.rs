@@ -23,8 +23,9 @@ pub enum Kernel {
     ///
     /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
     ///
-    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
-    /// in a cache, too, with every token.
+    /// It computes in f32, or in f64 for tensors of that. Queries, keys and values in half precision,
+    /// and what a cache keeps in fewer bits, are converted as they are read, a tile at a time; the
+    /// output is converted behind, and a backward pass has all of them converted before.
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
     /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.

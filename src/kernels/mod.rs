@@ -6,6 +6,7 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
+//! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
 //! - `cpu`: the kernels for the CPU;
 //! - `backends`: one small file for each backend that they run on.
 //!
@@ -16,8 +17,10 @@
 
 mod autodiff;
 mod backends;
+mod coding;
 mod cpu;
 mod dropout;
+mod kept;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -27,7 +30,8 @@ mod visibility;
 
 #[cfg(test)]
 pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{first_codes, first_keys, reads_codes, supports};
+pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
@@ -35,7 +39,8 @@ pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use kept::{Codes, Kept, attention};
+pub(crate) use op::{Extra, Optional};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};

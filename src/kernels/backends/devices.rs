@@ -1,7 +1,7 @@
 //! What the kernels ask of a device by its backend.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Device, Int, Tensor, s};
 
 #[cfg(feature = "flex")]
 #[cfg(test)]
@@ -16,6 +16,28 @@ pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
         DispatchDevice::NdArray(_) => ndarray::first_keys(tensor, keys),
         // Not `narrow`, which refuses to leave nothing.
         _ => tensor.slice(s![.., .., 0..keys, ..]),
+    }
+}
+
+/// The same of `[batch, kv_heads, keys, codes of a row]`.
+pub(crate) fn first_codes(codes: Tensor<4, Int>, keys: usize) -> Tensor<4, Int> {
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::first_codes(codes, keys),
+        _ => codes.slice(s![.., .., 0..keys, ..]),
+    }
+}
+
+/// Whether attention on `device` reads keys and values that stand in codes.
+pub(crate) fn reads_codes(device: &Device) -> bool {
+    let device = device.clone().without_autodiff();
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
     }
 }
 

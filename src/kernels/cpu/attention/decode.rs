@@ -123,8 +123,8 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             .collect();
         if head_dim > 0 {
             for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
-                let row = self.inputs.query.row([self.batch, panel.head, panel.first]);
-                row.copy_to(head_dim, query, T::ONE);
+                let at = [self.batch, panel.head, panel.first];
+                self.inputs.query.copy_rows(at, 1, head_dim, query);
             }
         }
         for part in self.parts.chunks_exact_mut(value_dim + 2) {

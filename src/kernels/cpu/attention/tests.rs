@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use pulp::Arch;
 
 use super::slices::{backward_on, forward_on, statistics_len};
-use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, real, strided};
+use super::{BiasGradient, GradientSlices, Inputs, Real, Source, Strided, real, strided};
 use crate::kernels::cpu::simd::{arch, tests::archs};
 use crate::kernels::naive::{self, Array};
 use crate::kernels::{
@@ -219,9 +219,16 @@ impl<T: Real> Data<T> {
         // queries with heads inside, as a projection leaves them
         let strides = [queries * heads * head_dim, head_dim, heads * head_dim, 1];
         Inputs {
-            query: Strided::new(&self.query, [batch, heads, queries, head_dim], strides),
-            key: Strided::contiguous(&self.key, [batch, kv_heads, keys, head_dim]),
-            value: Strided::contiguous(&self.value, [batch, kv_heads, keys, value_dim]),
+            query: Source::Real(Strided::new(
+                &self.query,
+                [batch, heads, queries, head_dim],
+                strides,
+            )),
+            key: Source::Real(Strided::contiguous(&self.key, [batch, kv_heads, keys, head_dim])),
+            value: Source::Real(Strided::contiguous(
+                &self.value,
+                [batch, kv_heads, keys, value_dim],
+            )),
             bias: case.bias.map(|shape| {
                 let full = [batch, heads, queries, keys];
                 Strided::new(&self.bias, full, strided::broadcast_strides(&shape))
