@@ -180,8 +180,10 @@ fn moved(old: Option<&Kept>, parts: &[Range<usize>], like: &Kept, slots: usize) 
 #[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
 mod tests {
     use super::*;
-    use crate::kernels::address;
-    use burn::tensor::{Device, Distribution, Tensor};
+    use crate::kernels::{Codes, Coding, address, address_of_codes};
+    use burn::tensor::{DType, Device, Distribution, Tensor};
+
+    const CODINGS: [Coding; 3] = [Coding::Bf16, Coding::F16, Coding::Q8_0];
 
     /// The CPU devices that are compiled in.
     fn cpus() -> Vec<Device> {
@@ -217,6 +219,33 @@ mod tests {
                 assert_eq!(seen.each_ref().map(address), addresses, "{device:?}, step {step}");
                 assert_eq!(seen[0].to_data(), Tensor::cat(expected.clone(), 2).into_data());
             }
+        }
+    }
+    /// The same of codes, and of floats of two bytes where the device has them.
+    #[test]
+    fn no_step_copies_codes() {
+        for (device, coding) in
+            cpus().into_iter().flat_map(|device| CODINGS.map(|coding| (device.clone(), coding)))
+        {
+            let mut store = Store::new(Past::Whole, Room { capacity: 64, limit: None });
+            let new = || {
+                let tensor = Tensor::<4>::random([2, 3, 1, 37], Distribution::Default, &device);
+                Kept::new(tensor, Some(coding))
+            };
+            let numbers = |kept: Kept| kept.into_float(DType::F32).cast(DType::F32);
+            let (mut expected, mut places) = (vec![], vec![]);
+            for _ in 0..64 {
+                let [key, value] = [new(), new()];
+                expected.push(numbers(key.clone()));
+                let seen = store.append(key, value);
+                places.push(seen.each_ref().map(|kept| match kept {
+                    Kept::Coded(Codes { codes, .. }) => address_of_codes(codes),
+                    Kept::Float(_) => std::ptr::null(),
+                }));
+                let [key, _] = seen;
+                assert_eq!(numbers(key).to_data(), Tensor::cat(expected.clone(), 2).into_data());
+            }
+            assert!(places.iter().all(|place| *place == places[0]), "{device:?}, {coding:?}");
         }
     }
 }

@@ -29,7 +29,7 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::address;
+pub(crate) use backends::{address, address_of_codes};
 pub(crate) use backends::{first_codes, first_keys, reads_codes, supports};
 pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};

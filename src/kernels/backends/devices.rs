@@ -54,6 +54,19 @@ pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
     }
 }
 
+/// The same of codes of one or two bytes.
+#[cfg(test)]
+pub(crate) fn address_of_codes(codes: &Tensor<4, Int>) -> *const u8 {
+    let codes = codes.clone();
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::address_of_codes(codes),
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => flex::address_of_codes(codes),
+        other => unreachable!("a CPU backend, not {other:?}"),
+    }
+}
+
 /// Whether the crate's own CPU operations run on `device` (tracked by autodiff or not) for `dtype`.
 pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
     let device = device.clone().without_autodiff();

@@ -4,9 +4,9 @@ use burn::backend::{
     Flex,
     flex::{FlexTensor, Layout},
 };
-#[cfg(test)]
-use burn::tensor::Tensor;
 use burn::tensor::{Bytes, DType, Shape};
+#[cfg(test)]
+use burn::tensor::{Int, Tensor};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -91,4 +91,15 @@ impl HostCodes for Flex {
 pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
     let tensor = tensor.try_into_primitive::<Flex>().expect("a tensor of flex's");
     <Flex as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}
+
+/// Where the first code lies.
+#[cfg(test)]
+pub(super) fn address_of_codes(codes: Tensor<4, Int>) -> *const u8 {
+    let dtype = codes.dtype();
+    let codes = codes.try_into_primitive::<Flex>().expect("a tensor of this backend's");
+    match dtype {
+        DType::U8 => Flex::codes_u8(&codes).expect("a view").data.as_ptr(),
+        _ => Flex::codes_u16(&codes).expect("a view").data.as_ptr().cast(),
+    }
 }

@@ -7,5 +7,5 @@ mod flex;
 mod ndarray;
 
 #[cfg(test)]
-pub(crate) use devices::address;
+pub(crate) use devices::{address, address_of_codes};
 pub(crate) use devices::{first_codes, first_keys, reads_codes, supports};

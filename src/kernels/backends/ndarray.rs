@@ -127,6 +127,17 @@ pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
     <NdArray as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
 }
 
+/// Where the first code lies.
+#[cfg(test)]
+pub(super) fn address_of_codes(codes: Tensor<4, Int>) -> *const u8 {
+    let dtype = codes.dtype();
+    let codes = codes.try_into_primitive::<NdArray>().expect("a tensor of this backend's");
+    match dtype {
+        DType::U8 => NdArray::codes_u8(&codes).expect("a view").data.as_ptr(),
+        _ => NdArray::codes_u16(&codes).expect("a view").data.as_ptr().cast(),
+    }
+}
+
 fn on_ndarray(tensor: Tensor<4>) -> NdArrayTensor {
     tensor.try_into_primitive::<NdArray>().expect("a tensor of ndarray's")
 }
