@@ -127,16 +127,21 @@ pub(crate) fn of_bf16(bits: u16) -> f32 {
 }
 
 /// In steps that a compiler makes vectors of, whatever the instruction set: the bits in the places of
-/// an f32 are the number but for the exponent's bias, which a product mends, for subnormals too.
+/// an f32 are the number but for the exponent's bias. No step has a subnormal f32 in it, which would
+/// take a hundred times as long.
 #[inline(always)]
 pub(crate) fn of_f16(bits: u16) -> f32 {
-    const BIAS: f32 = f32::from_bits((127 + 112) << 23);
     const INFINITE: u32 = 0x7c00 << 13;
+    const BIAS: u32 = (127 - 15) << 23;
+    const LEAST_NORMAL: u32 = BIAS + (1 << 23);
     let bits = bits as u32;
     let magnitude = (bits & 0x7fff) << 13;
-    let exponent = if magnitude >= INFINITE { 0x7f80_0000 } else { 0 };
-    let number = (f32::from_bits(magnitude) * BIAS).to_bits();
-    f32::from_bits(number | exponent | (bits & 0x8000) << 16)
+    let normal = magnitude + BIAS;
+    // a subnormal one, with a leading 1 put before it and taken away
+    let subnormal = f32::from_bits(magnitude + LEAST_NORMAL) - f32::from_bits(LEAST_NORMAL);
+    let finite = if magnitude < 1 << 23 { subnormal.to_bits() } else { normal };
+    let number = if magnitude >= INFINITE { normal + BIAS } else { finite };
+    f32::from_bits(number | (bits & 0x8000) << 16)
 }
 
 /// The scale of a block of Q8_0.
