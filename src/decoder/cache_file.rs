@@ -130,7 +130,7 @@ mod tests {
         let (model, bytes) = saved();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.safetensors");
-        let field = "\"precision\":\"AsComputed\",";
+        let field = ",\"precision\":\"AsComputed\"";
         let old = resealed(&bytes, |json| {
             assert!(json.contains(field), "{json}");
             json.replacen(field, "", 1)

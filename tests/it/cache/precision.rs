@@ -21,12 +21,13 @@ const ROUNDED: [CachePrecision; 3] =
 /// A key is off by at most u of itself (1/2048 in f16, 1/256 in bf16, 1/254 of the largest of its block
 /// in Q8_0), so a score by at most u times the sum of its products' magnitudes, a weight by that
 /// relative to itself, and a value by u. Two or three layers add that up, most of it cancels: the
-/// largest seen are 4e-4, 4e-3 and 4e-3.
+/// largest seen in these tests are 2.5e-4, 2.1e-3 and 6.4e-3.
 fn tolerance(precision: CachePrecision) -> f64 {
     match precision {
         CachePrecision::AsComputed => 1e-5,
-        CachePrecision::F16 => 2e-3,
-        CachePrecision::Bf16 | CachePrecision::Q8_0 => 1.6e-2,
+        CachePrecision::F16 => 1e-3,
+        CachePrecision::Bf16 => 8e-3,
+        CachePrecision::Q8_0 => 1.6e-2,
     }
 }
 
@@ -44,10 +45,6 @@ fn assert_near(what: &str, got: Tensor<3>, expected: Tensor<3>, precision: Cache
         if difference <= worst { worst } else { difference } // NaN stays
     });
     assert!(worst <= tolerance(precision), "{what}: off by {worst:e}");
-    // That it was rounded at all shows in the least of the caches.
-    if std::env::var("BURN_DECODER_SHOW").is_ok() {
-        println!("{what}: {worst:.1e}");
-    }
 }
 
 /// Heads of 40: a whole block of Q8_0, and one that is cut off.
@@ -386,7 +383,7 @@ fn a_model_in_half_precision() {
     let device = Device::flex();
     let all: Tensor<2, Int> = two_rows(&device);
     for (dtype, epsilon) in [(DType::BF16, 1.0 / 128.0), (DType::F16, 1.0 / 1024.0)] {
-        let model = plain().init(&device).unwrap().map(&mut Cast(dtype));
+        let model = plain().with_positions(None).init(&device).unwrap().map(&mut Cast(dtype));
         let full = model.forward(all.clone(), Batch::new()).unwrap().logits;
         assert_eq!(full.dtype(), dtype);
         let full = full.cast(DType::F32);

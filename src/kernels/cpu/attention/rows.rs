@@ -83,7 +83,7 @@ pub(super) struct TensorRows<'a, T> {
 
 /// Products that read rows for which it pays to copy them to one piece. Rows of a projection stand
 /// `heads * width` apart, often a power of two, so that many compete for few places in a cache.
-const MANY_READERS: usize = 6;
+pub(super) const MANY_READERS: usize = 6;
 
 impl<'a, T: Real> TensorRows<'a, T> {
     /// `count` rows from `[batch, head, first]` on, at least `padded` wide, for so many `readers`:
