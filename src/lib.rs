@@ -97,6 +97,7 @@ pub mod mask;
 pub mod norm;
 mod picture;
 pub mod sequence;
+pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};

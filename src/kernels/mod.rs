@@ -33,6 +33,7 @@ pub(crate) use backends::{address, address_of_codes};
 pub(crate) use backends::{first_codes, first_keys, reads_codes, supports};
 pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
+pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
