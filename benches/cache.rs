@@ -2,21 +2,26 @@
 //!
 //! Layers as Llama's, 4 of them, d_model 256, 8 heads, random weights, one row: a prompt in one pass,
 //! then 48 tokens, each in a pass of its own. The median of those is told, since a pass now and then
-//! finds the machine busy. On every CPU backend compiled in.
+//! finds the machine busy. On every CPU backend compiled in. Then, on flex, attention of 8 heads x 64 by
+//! itself over tensors in half precision: read a tile at a time, and beside it with all of them
+//! converted before.
 //!
 //! `cargo bench -p benches --features flex --bench cache`; lengths other than 4,096 and 16,384 after `--`.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use burn_decoder::attention::{
+    MultiHeadAttentionConfig, Request, RotaryConfig, Score, scaled_dot_product_attention,
+};
 use burn_decoder::cache::{CacheConfig, CachePrecision};
 use burn_decoder::decoder::{
     Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
-    LanguageModelConfig, NormConfig, Request,
+    LanguageModelConfig, NormConfig,
 };
 use burn_decoder::generation::Threads;
+use burn_decoder::mask::{Grid, Mask};
 
 #[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
@@ -36,6 +41,8 @@ fn main() {
     if lengths.is_empty() {
         lengths = vec![4096, 16384];
     }
+    #[cfg(feature = "flex")]
+    attention(&Device::flex());
     let devices: &[Backend] = &[
         #[cfg(feature = "flex")]
         ("flex", Device::flex),
@@ -97,4 +104,41 @@ fn measure(model: &LanguageModel, length: usize, precision: CachePrecision) -> (
     });
     times.sort_by(f64::total_cmp);
     (cache.bytes(), length as f64 / prompt, 1.0 / times[STEPS / 2])
+}
+
+/// Milliseconds of the forward pass over tensors of half precision, causal.
+#[cfg(feature = "flex")]
+fn attention(device: &Device) {
+    for [queries, keys] in [[1, 4096], [1, 16384], [512, 512], [2048, 2048]] {
+        let grid = Grid::bottom_right(1, queries, keys);
+        let mask = Mask::look_ahead().lower(&grid).expect("a mask");
+        let random = |rows| Tensor::<4>::random([1, 8, rows, 64], Distribution::Default, device);
+        let inputs = [random(queries), random(keys), random(keys)];
+        let time = |run: &dyn Fn([Tensor<4>; 3]) -> Tensor<4>, inputs: &[Tensor<4>; 3]| {
+            let time = || {
+                let start = Instant::now();
+                std::hint::black_box(run(inputs.clone()));
+                start.elapsed().as_secs_f64() * 1e3
+            };
+            let mut times: Vec<f64> = (0..21).map(|_| time()).collect();
+            times.sort_by(f64::total_cmp);
+            times[10]
+        };
+        let attend = |[q, k, v]: [Tensor<4>; 3]| {
+            scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &Request::new()).output
+        };
+        let line = |name: &str, [tiles, whole]: [f64; 2]| {
+            println!(
+                "attention {queries:5} x {keys:5} {name:5}: {tiles:8.3} ms, converted before {whole:8.3} ms"
+            );
+        };
+        line("F32", [time(&attend, &inputs); 2]);
+        for dtype in [DType::BF16, DType::F16] {
+            let half = inputs.each_ref().map(|tensor| tensor.clone().cast(dtype));
+            let converted = |half: [Tensor<4>; 3]| {
+                attend(half.map(|tensor| tensor.cast(DType::F32))).cast(dtype)
+            };
+            line(&format!("{dtype:?}"), [time(&attend, &half), time(&converted, &half)]);
+        }
+    }
 }
