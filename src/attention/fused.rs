@@ -1,10 +1,9 @@
 //! The crate's own attention: one pass over the visible tiles, forward and backward.
 
-use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{AttentionOutput, Score, dropout::Dropout};
-use crate::kernels::{self, Extra, FusedAttention, Optional, OptionalInts, Plan, Scoring, Slopes};
+use crate::kernels::{self, Extra, Kept, Optional, OptionalInts, Plan, Scoring, Slopes};
 use crate::mask::LoweredMask;
 
 /// Whether [`attention`] runs on `device` for elements of `dtype`.
@@ -22,8 +21,8 @@ pub(super) fn is_preferred(device: &Device) -> bool {
 /// The output lies in memory as `[batch, queries, heads, value_dim]`.
 pub(super) fn attention(
     query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
+    key: Kept,
+    value: Kept,
     mask: &LoweredMask,
     score: &Score,
     dropout: Option<Dropout>,
@@ -55,13 +54,6 @@ pub(super) fn attention(
         map: OptionalInts::of(map),
         draws: OptionalInts::of(draws.flatten()),
     };
-    let (output, _) = Dispatch::attention_forward(
-        query.into_dispatch(),
-        key.into_dispatch(),
-        value.into_dispatch(),
-        extra,
-        plan,
-    );
-    let output = Tensor::from_dispatch(output);
+    let output = kernels::attention(query, key, value, extra, plan);
     AttentionOutput { output, weights: None }
 }

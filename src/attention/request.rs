@@ -24,10 +24,12 @@ pub enum Kernel {
     /// no tile of keys that nobody sees. Panics on other devices, if weights are asked for, and on
     /// GPUs for f64.
     ///
+    /// It computes in f32, or in f64 for tensors of that. Queries, keys and values in half precision,
+    /// and what a cache keeps in fewer bits, are converted as they are read, a tile at a time; the
+    /// output is converted behind. On a CPU a backward pass has all of them converted before; a GPU
+    /// reads half precision where it has it, and keys and values in the queries' type.
+    ///
     /// On a CPU it runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
-    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
-    /// in a cache, too, with every token. On a GPU half precision is read as it is, where the device
-    /// has it, and multiplied and summed in f32.
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
     /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.

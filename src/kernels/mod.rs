@@ -6,6 +6,7 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
+//! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
 //! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
@@ -16,10 +17,12 @@
 
 mod autodiff;
 mod backends;
+mod coding;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod cube;
 mod dropout;
+mod kept;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -28,8 +31,11 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, map, prefers_fused, supports, supports_attention};
+pub(crate) use backends::{address, address_of_codes};
+pub(crate) use backends::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};
+pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
@@ -38,7 +44,8 @@ pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional, OptionalInts};
+pub(crate) use kept::{Codes, Kept, attention};
+pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};

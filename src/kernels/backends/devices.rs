@@ -24,6 +24,28 @@ pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
     }
 }
 
+/// The same of `[batch, kv_heads, keys, codes of a row]`.
+pub(crate) fn first_codes(codes: Tensor<4, Int>, keys: usize) -> Tensor<4, Int> {
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::first_codes(codes, keys),
+        _ => codes.slice(s![.., .., 0..keys, ..]),
+    }
+}
+
+/// Whether attention on `device` reads keys and values that stand in codes.
+pub(crate) fn reads_codes(device: &Device) -> bool {
+    let device = device.clone().without_autodiff();
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
 /// Where the first element of a CPU tensor of f32 lies, to see whether something copies.
 #[cfg(test)]
 pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
@@ -33,6 +55,19 @@ pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
         DispatchDevice::NdArray(_) => ndarray::address(tensor),
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => flex::address(tensor),
+        other => unreachable!("a CPU backend, not {other:?}"),
+    }
+}
+
+/// The same of codes of one or two bytes.
+#[cfg(test)]
+pub(crate) fn address_of_codes(codes: &Tensor<4, Int>) -> *const u8 {
+    let codes = codes.clone();
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::address_of_codes(codes),
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => flex::address_of_codes(codes),
         other => unreachable!("a CPU backend, not {other:?}"),
     }
 }

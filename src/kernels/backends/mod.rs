@@ -9,5 +9,7 @@ mod flex;
 mod ndarray;
 
 #[cfg(test)]
-pub(crate) use devices::address;
-pub(crate) use devices::{first_keys, map, prefers_fused, supports, supports_attention};
+pub(crate) use devices::{address, address_of_codes};
+pub(crate) use devices::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};
