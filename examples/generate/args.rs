@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use burn_decoder::cache::{CacheConfig, CachePrecision};
 use burn_decoder::import::Precision;
 use clap::{Parser, ValueEnum};
 use shared::Backend;
@@ -38,6 +39,9 @@ pub struct Args {
     /// The type of the parameters.
     #[arg(long, value_enum, default_value_t = PrecisionChoice::F32)]
     pub precision: PrecisionChoice,
+    /// The type in which the keys and values of the past are kept.
+    #[arg(long, value_enum, default_value_t = CacheChoice::AsComputed)]
+    pub cache_precision: CacheChoice,
     /// The most tokens to write behind each prompt.
     #[arg(long, default_value_t = 64, value_parser = number::at_least_one)]
     pub max_new_tokens: usize,
@@ -103,7 +107,32 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+/// The type of what a cache keeps.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum CacheChoice {
+    /// As the model computes them.
+    AsComputed,
+    /// f16.
+    F16,
+    /// bf16.
+    Bf16,
+    /// Blocks of 32 numbers of 8 bits that share a scale.
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
 impl Args {
+    /// A cache with room for so many tokens.
+    pub fn cache(&self, tokens: usize) -> CacheConfig {
+        let precision = match self.cache_precision {
+            CacheChoice::AsComputed => CachePrecision::AsComputed,
+            CacheChoice::F16 => CachePrecision::F16,
+            CacheChoice::Bf16 => CachePrecision::Bf16,
+            CacheChoice::Q8_0 => CachePrecision::Q8_0,
+        };
+        CacheConfig::new().with_capacity(tokens).with_precision(precision)
+    }
+
     /// How the parameters are loaded.
     pub fn precision(&self) -> Precision {
         match self.precision {

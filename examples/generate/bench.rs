@@ -25,8 +25,8 @@ pub fn run(model: &LanguageModel, args: &Args, out: &mut Output) -> Result<(), F
         _ => format!("tg{new} @ d{depth}"),
     };
     let tests = [
-        Test::run(format!("pp{prompt}"), args.repetitions, || read(model, prompt))?,
-        Test::run(written, args.repetitions, || write(model, depth, new))?,
+        Test::run(format!("pp{prompt}"), args.repetitions, || read(model, args))?,
+        Test::run(written, args.repetitions, || write(model, args))?,
     ];
     if args.json {
         let tests: Vec<Value> = tests.iter().map(Test::json).collect();
@@ -34,6 +34,7 @@ pub fn run(model: &LanguageModel, args: &Args, out: &mut Output) -> Result<(), F
             "model": args.model.display().to_string(),
             "backend": format!("{:?}", args.backend).to_lowercase(),
             "precision": format!("{:?}", args.precision()),
+            "cache_precision": format!("{:?}", args.cache_precision),
             "tests": tests,
         });
         return out.print(format_args!("{report:#}\n"));
@@ -52,29 +53,37 @@ fn prompt(model: &LanguageModel, length: usize) -> Vec<u32> {
 }
 
 /// Tokens a second of a prompt, up to its scores.
-fn read(model: &LanguageModel, prompt: usize) -> Result<f64, Failure> {
+fn read(model: &LanguageModel, args: &Args) -> Result<f64, Failure> {
     let begin = Instant::now();
-    for token in generation(model, prompt, 1)? {
+    for token in generation(model, args, args.bench_prompt, 1)? {
         token?;
     }
-    Ok(prompt as f64 / begin.elapsed().as_secs_f64())
+    Ok(args.bench_prompt as f64 / begin.elapsed().as_secs_f64())
 }
 
-/// Tokens a second of `new` tokens that stand behind `depth` others and one more.
-fn write(model: &LanguageModel, depth: usize, new: usize) -> Result<f64, Failure> {
+/// Tokens a second of those that stand behind the depth and one token more.
+fn write(model: &LanguageModel, args: &Args) -> Result<f64, Failure> {
     let mut begin = Instant::now();
-    for (index, token) in generation(model, depth + 1, new + 1)?.enumerate() {
+    let tokens = generation(model, args, args.bench_depth + 1, args.bench_new + 1)?;
+    for (index, token) in tokens.enumerate() {
         token?;
         if index == 0 {
             begin = Instant::now();
         }
     }
-    Ok(new as f64 / begin.elapsed().as_secs_f64())
+    Ok(args.bench_new as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// `new` tokens behind so many.
-fn generation(model: &LanguageModel, length: usize, new: usize) -> Result<Generation<'_>, Failure> {
-    let config = GenerationConfig::new(new).with_threads(Threads::Spinning(7));
+fn generation<'a>(
+    model: &'a LanguageModel,
+    args: &Args,
+    length: usize,
+    new: usize,
+) -> Result<Generation<'a>, Failure> {
+    let config = GenerationConfig::new(new)
+        .with_cache(Some(args.cache(length + new)))
+        .with_threads(Threads::Spinning(7));
     Ok(Generation::new(model, &[prompt(model, length)], &config)?)
 }
 

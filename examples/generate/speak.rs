@@ -40,7 +40,11 @@ impl Voice {
             let others = not_taken.join(", ");
             tell(format_args!("in generation_config.json, and not done here: {others}"));
         }
+        let longest = self.prompts.iter().map(Vec::len).max().unwrap_or(0);
+        // Room grows as more come: most texts end sooner.
+        let cache = args.cache(longest + args.max_new_tokens.min(256));
         let config = GenerationConfig::new(args.max_new_tokens)
+            .with_cache(Some(cache))
             .with_sampling(self.sampling.config.clone())
             .with_stop_tokens(loaded.stop_tokens.clone())
             // The program has nothing else to do meanwhile.

@@ -155,6 +155,11 @@ impl<'a> Reading<'a> {
         let key = |rest: &str| format!("{name}.{rest}");
         let d_model = keys.size(&key("embedding_length"))?;
         let layers = keys.size(&key("block_count"))?;
+        if layers > tensors.len() {
+            // Before they are all prepared.
+            let expected = format!("at most {}, since so many tensors are there", tensors.len());
+            return keys.refuse(&key("block_count"), expected);
+        }
         let heads = keys.size(&key("attention.head_count"))?;
         let head_dim = match keys.find_size(&key("attention.key_length"))? {
             Some(head_dim) => head_dim,
@@ -247,8 +252,7 @@ impl<'a> Reading<'a> {
 
     /// An error of transformers' field in the words of the file.
     fn by_key(&self, error: Error) -> Error {
-        const FIELDS: [(&str, &str); 4] = [
-            ("num_hidden_layers", "block_count"),
+        const FIELDS: [(&str, &str); 3] = [
             ("rope_theta", "rope.freq_base"),
             ("rope_scaling", "rope.scaling"),
             ("sliding_window", "attention.sliding_window"),
