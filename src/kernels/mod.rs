@@ -49,7 +49,6 @@ pub(crate) use dropout::SeededDropout;
 pub(crate) use kept::{Codes, Kept, attention};
 #[cfg(feature = "import")]
 pub(crate) use mapped::MappedFile;
-pub(crate) use op::{Extra, FusedAttention, Optional};
 pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
