@@ -34,7 +34,7 @@ pub use alibi::Alibi;
 pub use multi_head::{MultiHeadAttention, MultiHeadOutput};
 pub use multi_head_config::{AttentionSinks, HeadMapping, MultiHeadAttentionConfig};
 pub use qk_norm::QkNormConfig;
-pub use request::{Kernel, Request};
+pub use request::{Kernel, Request, TokenCheck};
 pub(crate) use rotary::{Angles, PassAngles};
 pub use rotary::{RotaryConfig, RotaryLayout};
 pub use rotary_scaling::RotaryScaling;

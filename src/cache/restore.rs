@@ -27,6 +27,7 @@ impl Saved {
             rows: None,
             layers: Vec::new(),
             samples: None,
+            model_is_held: false,
         };
         let Some(rows) = &self.rows else { return Ok(empty()) };
         if rows.batch == 0 || rows.tokens == 0 || rows.passes == 0 || rows.tokens > MOST_TOKENS {
@@ -58,6 +59,7 @@ impl Saved {
                 passes: rows.passes,
             }),
             samples: Some(Samples::of(model)),
+            model_is_held: false,
             config: self.config,
         })
     }

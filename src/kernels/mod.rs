@@ -27,7 +27,7 @@ mod visibility;
 
 #[cfg(test)]
 pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{first_keys, is_host, supports};
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};

@@ -12,6 +12,8 @@ mod feed_forward;
 mod fixtures;
 mod fused;
 mod generation;
+#[cfg(feature = "gpu")]
+mod gpu_device;
 mod gradients;
 mod import;
 mod language_model;
@@ -24,3 +26,5 @@ mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+#[cfg(feature = "wgpu")]
+mod waits;
