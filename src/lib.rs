@@ -60,6 +60,7 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`verify`](mod@verify): does your device compute attention right?
 //! - [`config`]: configurations from JSON files, old ones too.
 #![cfg_attr(
     feature = "import",
@@ -97,7 +98,10 @@ pub mod mask;
 pub mod norm;
 mod picture;
 pub mod sequence;
+pub mod verify;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+#[doc(inline)]
+pub use verify::verify;
 pub use weights_mismatch::{WeightsMismatch, WrongShape};

@@ -40,3 +40,8 @@ pub use rotary::{RotaryConfig, RotaryLayout};
 pub use rotary_scaling::RotaryScaling;
 pub use scaled_dot_product::{AttentionOutput, scaled_dot_product_attention};
 pub use score::Score;
+
+/// Whether [`Kernel::Fused`] serves tensors of `dtype` on `device`.
+pub(crate) fn fused_serves(device: &burn::tensor::Device, dtype: burn::tensor::DType) -> bool {
+    fused::supports(device, dtype)
+}

@@ -18,8 +18,7 @@ mod autodiff;
 mod backends;
 mod cpu;
 mod dropout;
-#[cfg(test)]
-mod naive;
+pub(crate) mod naive;
 mod op;
 mod plan;
 mod tiles;

@@ -26,5 +26,6 @@ mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+mod verify;
 #[cfg(feature = "wgpu")]
 mod waits;
