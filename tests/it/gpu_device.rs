@@ -6,8 +6,8 @@
 //! | value | device | features |
 //! |---|---|---|
 //! | `cpu` | wgpu's software adapter | `wgpu` |
-//! | `wgpu` | wgpu's best adapter, by shaders in WGSL | `wgpu` |
-//! | `vulkan`, `metal`, `webgpu` | the best adapter of that interface | of the same name |
+//! | `wgpu` | wgpu's best adapter; shaders in WGSL, unless `vulkan` or `metal` is on | `wgpu` |
+//! | `vulkan`, `metal`, `webgpu` | the best adapter of that interface, shaders in its own language | of the same name |
 //! | `cuda` | the first CUDA device | `cuda` |
 //!
 //! Where the software adapter was not asked for and is not there, tests say so and pass, unless
