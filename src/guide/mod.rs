@@ -6,6 +6,7 @@
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
 //! - [`for_speed`]: what an application may turn on to be faster;
+//! - [`gpu`]: which kernel runs where, whether it is right on your machine, and what is waited for;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
@@ -19,6 +20,9 @@ pub mod from_a_checkpoint {}
 
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}
+
+#[doc = include_str!("gpu.md")]
+pub mod gpu {}
 
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
