@@ -99,6 +99,7 @@ pub mod norm;
 mod picture;
 pub mod sequence;
 pub mod verify;
+pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};

@@ -28,6 +28,7 @@ mod visibility;
 pub(crate) use backends::address;
 pub(crate) use backends::{first_keys, is_host, supports};
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
+pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
