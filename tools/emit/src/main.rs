@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubecl::ir::{
-    ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
-    MatrixLayout, MemoryDeviceProperties, MmaProperties, TargetProperties,
+    DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
+    MemoryDeviceProperties, MmaProperties, TargetProperties,
 };
 use cubecl::prelude::*;
 use cubecl::{Compiler, CubeKernel};
@@ -24,30 +24,34 @@ use device::{COLUMNS, Config, UNITS};
 #[path = "../../../src/kernels/cube/device/mod.rs"]
 mod device;
 
-/// A kernel that reads `tensors` tensors and as many numbers as the `()` say.
+/// A kernel, given what it is told of its arguments before it runs: of tensors and scalars nothing.
 macro_rules! kernel {
-    ($module:ident :: $function:ident :: $kernel:ident, [$($tensor:ident),*], [$($scalar:expr),*], $($comptime:expr),*) => {
+    ($module:ident :: $function:ident :: $kernel:ident, $($argument:expr),*) => {
         &|settings: KernelSettings| {
-            let properties = Arc::new(properties());
-            let kernel = device::$module::$function::$kernel::new(
-                settings,
-                properties,
-                Arc::new(target()),
-                $($tensor(),)*
-                $($scalar,)*
-                $($comptime),*
-            );
-            kernel.define()
+            let target = TargetProperties { mma: MmaProperties::default() };
+            let (properties, target) = (Arc::new(properties()), Arc::new(target));
+            device::$module::$function::$kernel::new(settings, properties, target, $($argument),*).define()
         }
     };
 }
 
-/// What a kernel is told of a tensor before it runs: nothing.
-fn tensor() -> TensorCompilationArg {
+/// A tensor.
+fn t() -> TensorCompilationArg {
     TensorCompilationArg {
         meta: TensorMetaCompilationArg { len: (), rank: () },
         buffer: BufferCompilationArg { inplace: None },
     }
+}
+
+/// A tensor that may be missing.
+macro_rules! optional {
+    ($there:expr) => {
+        if $there {
+            ComptimeOptionCompilationArg::Some(t())
+        } else {
+            ComptimeOptionCompilationArg::None
+        }
+    };
 }
 
 fn main() {
@@ -58,41 +62,44 @@ fn main() {
         let dtype = ElemType::Float(kind);
         for width in [64, 128] {
             for (options, everything) in [("plain", false), ("everything", true)] {
-                // As src/kernels/cube/launch.rs has it: fewer rows where the sums would not fit.
-                let config = |sums: usize| Config {
-                    rows: if sums > 192 { 32 } else { 64 },
+                // As src/kernels/cube/launch.rs has it.
+                let cfg = Config {
+                    rows: 64,
                     head_chunks: width / COLUMNS,
                     value_chunks: width / COLUMNS,
                     softcap: everything,
-                    bias: everything,
-                    sinks: false,
                     slopes: everything,
                     dropout: everything,
                 };
-                let forward = Config { sinks: everything, ..config(width) };
-                let decode = Config { rows: device::decode::ROWS, dropout: false, ..config(width) };
-                let whole = Config {
-                    head_chunks: 0,
-                    value_chunks: 0,
-                    softcap: false,
-                    bias: false,
-                    slopes: false,
-                    sinks: everything,
-                    ..decode
-                };
-                let kernels: [(&str, &dyn Fn(KernelSettings) -> KernelDefinition); 8] = [
-                    ("forward", kernel!(forward::forward::Forward, [tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor], [(), (), (), (), (), ()], forward, dtype)),
-                    ("decode_parts", kernel!(decode::decode_parts::DecodeParts, [tensor, tensor, tensor, tensor, tensor, tensor], [(), ()], decode, dtype)),
-                    ("decode_whole", kernel!(decode::decode_whole::DecodeWhole, [tensor, tensor, tensor, tensor], [], whole, dtype)),
-                    ("row_numbers", kernel!(row_numbers::row_numbers::RowNumbers, [tensor, tensor, tensor, tensor], [], dtype)),
-                    ("query_gradient", kernel!(query_gradient::query_gradient::QueryGradient, [tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor], [(), (), (), (), (), ()], config(width), dtype)),
-                    ("key_value_gradients", kernel!(key_value_gradients::key_value_gradients::KeyValueGradients, [tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor], [(), (), (), (), (), ()], config(2 * width), dtype)),
-                    ("bias_gradient", kernel!(bias_gradient::bias_gradient::BiasGradient, [tensor, tensor, tensor, tensor, tensor, tensor, tensor, tensor], [(), (), (), (), (), ()], config(0), dtype)),
-                    ("sinks_gradient", kernel!(sinks_gradient::sinks_gradient::SinksGradient, [tensor, tensor, tensor], [()], dtype)),
+                let decode = Config { dropout: false, ..cfg };
+                let more = everything;
+                type Kernel<'a> = (&'a str, usize, &'a dyn Fn(KernelSettings) -> KernelDefinition);
+                #[rustfmt::skip]
+                let kernels: [Kernel; 8] = [
+                    ("forward", cfg.units(), kernel!(forward::forward::Forward,
+                        t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("decode_parts", UNITS, kernel!(decode::decode_parts::DecodeParts,
+                        t(), t(), t(), t(), t(), optional!(more), (), (), decode, dtype)),
+                    ("decode_whole", UNITS, kernel!(decode::decode_whole::DecodeWhole,
+                        t(), t(), t(), optional!(more), dtype)),
+                    ("row_numbers", UNITS, kernel!(row_numbers::row_numbers::RowNumbers,
+                        t(), t(), t(), t(), dtype)),
+                    ("query_gradient", cfg.units(), kernel!(query_gradient::query_gradient::QueryGradient,
+                        t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("key_value_gradients", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("bias_gradient", cfg.units(), kernel!(bias_gradient::bias_gradient::BiasGradient,
+                        t(), t(), t(), t(), t(), t(), t(), optional!(true), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
+                        t(), t(), t(), (), dtype)),
                 ];
-                for (name, define) in kernels {
+                for (name, units, define) in kernels {
                     let name = format!("{name}-{width}-{options}-{}", dtype_name(kind));
-                    write(folder, &name, define);
+                    write(folder, &name, units, define);
                 }
             }
         }
@@ -103,9 +110,14 @@ fn dtype_name(kind: FloatKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-fn write(folder: &Path, name: &str, define: &dyn Fn(KernelSettings) -> KernelDefinition) {
+fn write(
+    folder: &Path,
+    name: &str,
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) {
     let definition = || {
-        let dim = CubeDim::new_1d(UNITS as u32);
+        let dim = CubeDim::new_1d(units as u32);
         define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
     };
     let options = CompilationOptions::default();
@@ -113,7 +125,7 @@ fn write(folder: &Path, name: &str, define: &dyn Fn(KernelSettings) -> KernelDef
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
     let metal = CppCompiler::<Metal>::default().compile(definition(), &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
-    println!("{name} {UNITS} {}", cuda.shared_memory_size);
+    println!("{name} {units} {}", cuda.shared_memory_size);
 }
 
 /// Those of a GPU of NVIDIA's, as far as the kernels ask: nothing of them does.
@@ -143,20 +155,4 @@ fn properties() -> DeviceProperties {
         cubecl::profile::TimingMethod::System,
         DeviceIdentity::default(),
     )
-}
-
-fn target() -> TargetProperties {
-    TargetProperties {
-        mma: MmaProperties {
-            register_size_bits: 32,
-            const_plane_size: 32,
-            register_layout_a: MatrixLayout::RowMajor,
-            register_layout_b: MatrixLayout::ColMajor,
-            register_layout_acc: MatrixLayout::RowMajor,
-            register_duplication_a: 1,
-            register_duplication_b: 1,
-            register_duplication_acc: 1,
-            contiguous_elements: ContiguousElements::new(|_, _| 1),
-        },
-    }
 }
