@@ -30,6 +30,37 @@ pub(super) struct Case {
     half: bool,
 }
 
+/// A problem with its answers, for one element type.
+pub(super) struct Solved {
+    pub case: Case,
+    pub dtype: DType,
+    plain: Solution,
+    /// If it is another one, with dropout.
+    training: Option<Solution>,
+}
+
+impl Solved {
+    /// All cases that are seen in `dtype`.
+    pub fn all(cases: &[Case], dtype: DType) -> Vec<Self> {
+        let seen = |case: &&Case| case.half || matches!(dtype, DType::F32 | DType::F64);
+        let solve = |case: &Case| Self {
+            case: case.clone(),
+            dtype,
+            plain: case.solution(dtype, false),
+            training: case.dropout.map(|_| case.solution(dtype, true)),
+        };
+        cases.iter().filter(seen).map(solve).collect()
+    }
+
+    pub fn plain(&self) -> &Solution {
+        &self.plain
+    }
+
+    pub fn training(&self) -> &Solution {
+        self.training.as_ref().unwrap_or(&self.plain)
+    }
+}
+
 /// The tensors of a case.
 pub(super) struct Inputs {
     pub query: Tensor<4>,
@@ -70,32 +101,31 @@ impl Case {
     pub fn all(device: &Device) -> Vec<Self> {
         let window = |keys| Mask::window_keys(keys).expect("a window of some keys");
         let causal = Mask::look_ahead;
-        let past = Grid::bottom_right(BATCH, QUERIES, KEYS);
-        let square = Grid::square(BATCH, KEYS);
-        let on_past = |name, mask| Self::new(name, mask, &past);
-        let on_square = |name, mask| Self::new(name, mask, &square);
+        // The same sizes wherever they will do: for a GPU, others are other shaders to compile.
+        let grid = Grid::bottom_right(BATCH, QUERIES, KEYS);
+        let on_grid = |name, mask| Self::new(name, mask, &grid);
         vec![
-            on_past("all visible", Mask::all_visible()),
-            Self { half: true, ..on_past("look-ahead", causal()) },
-            on_past("window", causal() & window(5)),
-            on_past("window with sinks", causal() & (window(5) | Mask::sinks(3))),
-            on_square("prefix", causal() | Mask::prefix(11)),
-            on_square("documents", causal() & Mask::document_lengths([[17, 20], [29, 8]])),
-            on_square("right padding", causal() & Mask::lengths([37, 19])),
-            on_square("left padding, dead rows", causal() & Mask::pad_counts([0, 5])),
-            on_past("hidden keys", causal() & hidden_keys(device)),
-            on_past("hidden cells by head", hidden_cells(device)),
-            Self { heads: 6, kv_heads: 2, half: true, ..on_past("grouped heads", causal()) },
-            Self { swapped: true, ..on_past("heads behind tokens", causal()) },
-            Self { softcap: Some(0.7), ..on_past("softcap", causal()) },
-            Self { bias: Some([1, HEADS, QUERIES, KEYS]), ..on_past("bias", causal()) },
-            Self { alibi: true, ..on_past("ALiBi", causal()) },
-            Self { sinks: true, ..on_past("sinks", causal() & Mask::lengths([37, 31])) },
+            on_grid("all visible", Mask::all_visible()),
+            Self { half: true, ..on_grid("look-ahead", causal()) },
+            on_grid("window", causal() & window(5)),
+            on_grid("window with sinks", causal() & (window(5) | Mask::sinks(3))),
+            on_grid("prefix", causal() | Mask::prefix(29)),
+            on_grid("documents", causal() & Mask::document_lengths([[17, 20], [29, 8]])),
+            on_grid("right padding", causal() & Mask::lengths([37, 19])),
+            on_grid("left padding, dead rows", causal() & Mask::pad_counts([0, 19])),
+            on_grid("hidden keys", causal() & hidden_keys(device)),
+            on_grid("hidden cells by head", hidden_cells(device)),
+            Self { heads: 6, kv_heads: 2, half: true, ..on_grid("grouped heads", causal()) },
+            Self { swapped: true, ..on_grid("heads behind tokens", causal()) },
+            Self { softcap: Some(0.7), ..on_grid("softcap", causal()) },
+            Self { bias: Some([1, HEADS, QUERIES, KEYS]), ..on_grid("bias", causal()) },
+            Self { alibi: true, ..on_grid("ALiBi", causal()) },
+            Self { sinks: true, ..on_grid("sinks", causal() & Mask::lengths([37, 31])) },
             Self {
                 dropout: Some(SeededDropout { probability: 0.3, seed: 11 }),
-                ..on_past("dropout", causal())
+                ..on_grid("dropout", causal())
             },
-            Self { nan: true, ..on_square("NaN in padding", causal() & Mask::lengths([37, 19])) },
+            Self { nan: true, ..on_grid("NaN in padding", causal() & Mask::lengths([37, 19])) },
             Self {
                 heads: 6,
                 kv_heads: 2,
@@ -110,16 +140,15 @@ impl Case {
         ]
     }
 
-    /// Whether the kernel promises this case, and the element type is to be seen in it.
-    pub fn is_for(&self, kernel: Kernel, dtype: DType) -> bool {
+    /// Whether the kernel promises this case.
+    pub fn is_for(&self, kernel: Kernel) -> bool {
         let plain = self.softcap.is_none() && self.bias.is_none() && !self.alibi && !self.sinks;
-        let promised = match kernel {
+        match kernel {
             // A product with zero weights may spread a NaN.
             Kernel::Reference => !self.nan,
             Kernel::Backend => plain && !self.nan && self.dropout.is_none(),
             Kernel::Fused | Kernel::Auto => true,
-        };
-        promised && (self.half || matches!(dtype, DType::F32 | DType::F64))
+        }
     }
 
     /// How a layer of this case scores, but for the tensors.
@@ -206,7 +235,7 @@ impl Case {
     }
 
     /// What is right, in training (with dropout) or not.
-    pub fn solution(&self, dtype: DType, training: bool) -> Solution {
+    fn solution(&self, dtype: DType, training: bool) -> Solution {
         let ([query, key, value, upstream], bias, sinks) = self.numbers(dtype);
         let grid = self.mask.grid();
         let bias = bias.or_else(|| self.alibi.then(|| self.alibi_bias(grid)));

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Gradients, Tensor};
 
-use super::case::{Case, Inputs};
+use super::case::{Case, Inputs, Solved};
 use super::table::Verified;
 use crate::attention::{Kernel, Score};
 use crate::kernels::naive::{Array, Solution};
@@ -29,8 +29,8 @@ struct Measured {
 }
 
 impl Subject<'_> {
-    pub fn verify(&self, case: &Case, dtype: DType, device: &Device) -> Verified {
-        let measured = catch_unwind(AssertUnwindSafe(|| self.measure(case, dtype, device)));
+    pub fn verify(&self, solved: &Solved, device: &Device) -> Verified {
+        let measured = catch_unwind(AssertUnwindSafe(|| self.measure(solved, device)));
         let (worst, failure) = match measured {
             Ok(measured) => (worst(measured), None),
             Err(panic) => {
@@ -40,8 +40,8 @@ impl Subject<'_> {
         };
         Verified {
             kernel: self.name,
-            dtype,
-            case: case.name,
+            dtype: solved.dtype,
+            case: solved.case.name,
             quantity: worst.quantity,
             error: worst.error,
             tolerance: worst.tolerance,
@@ -49,10 +49,11 @@ impl Subject<'_> {
         }
     }
 
-    fn measure(&self, case: &Case, dtype: DType, device: &Device) -> Vec<Measured> {
-        let [for_output, for_gradient] = tolerances(dtype);
-        let inputs = case.inputs(dtype, device);
-        let right = case.solution(dtype, false);
+    fn measure(&self, solved: &Solved, device: &Device) -> Vec<Measured> {
+        let Solved { case, dtype, .. } = solved;
+        let [for_output, for_gradient] = tolerances(*dtype);
+        let inputs = case.inputs(*dtype, device);
+        let right = solved.plain();
         let output = array(self.forward(case, &inputs));
         let mut measured = vec![
             Measured {
@@ -66,7 +67,7 @@ impl Subject<'_> {
             // Burn's operation stores all weights for a gradient, by other code than this.
             return measured;
         }
-        let right = case.solution(dtype, true);
+        let right = solved.training();
         let trained = self.train(case, &inputs);
         measured.push(Measured {
             quantity: "output in training",
