@@ -10,15 +10,18 @@ use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::store::ModuleSnapshot;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig, TokenCheck};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn_decoder::attention::{
+    Alibi, Kernel, MultiHeadAttentionConfig, RotaryConfig, Score, TokenCheck,
+    scaled_dot_product_attention,
+};
 use burn_decoder::cache::CacheConfig;
 use burn_decoder::decoder::{
     Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, NormConfig, Request,
 };
 use burn_decoder::generation::{Generation, GenerationConfig, SamplingConfig, hooks};
-use burn_decoder::mask::Mask;
+use burn_decoder::mask::{Grid, Mask};
 
 use crate::backends::on_gpu;
 
@@ -143,6 +146,31 @@ fn a_training_step_never_waits() {
                 model = Some(optimizer.step(1e-3, current, gradients));
             });
             assert_eq!(count, 0, "{batch:?}");
+        }
+    });
+}
+
+/// Nor does the crate's own kernel, which on software stands behind the reference: neither for what a
+/// mask hides, nor for the seed of a dropout that the device draws.
+#[test]
+fn the_fused_kernel_never_waits() {
+    counted(|device| {
+        let random = || {
+            let numbers = Distribution::Normal(0.0, 1.0);
+            Tensor::<4>::random([2, 3, 37, 13], numbers, &device).autodiff().require_grad()
+        };
+        let request = Request::new().with_kernel(Kernel::Fused);
+        let mask = Mask::look_ahead() & Mask::lengths([37, 19]);
+        let mask = mask.lower(&Grid::square(2, 37)).unwrap();
+        for dropout in [0.0, 0.3] {
+            let score = Score::new().with_dropout(dropout).with_alibi(Alibi::new(3));
+            let count = waits(|| {
+                let (q, k, v) = (random(), random(), random());
+                let attended = scaled_dot_product_attention(q, k, v, &mask, &score, &request);
+                drop(attended.output.sum().backward());
+                device.flush().unwrap();
+            });
+            assert_eq!(count, 0, "dropout {dropout}");
         }
     });
 }
