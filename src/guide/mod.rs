@@ -9,6 +9,7 @@
 //! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
+//! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -27,6 +28,9 @@ pub mod for_speed {}
 
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
+
+#[doc = include_str!("several_devices.md")]
+pub mod several_devices {}
 
 #[doc = include_str!("train.md")]
 pub mod train {}
