@@ -58,9 +58,11 @@
 //! - [`sequence`]: what else is known of the rows of a batch: positions, padding, a memory.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
+//! - [`loss`]: a model's loss and its gradients, without its logits.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
 //! - [`config`]: configurations from JSON files, old ones too.
+#![cfg_attr(feature = "optim", doc = "- [`optim`]: Burn's AdamW in one pass over memory on a CPU.")]
 #![cfg_attr(
     feature = "import",
     doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
@@ -74,6 +76,7 @@
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
 //! - `wgpu`: Burn's wgpu GPU backend.
 //! - `import`: weights from checkpoints of other programs, and back.
+//! - `optim`: Burn's AdamW in one pass over memory on a CPU.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -93,8 +96,11 @@ mod hash;
 #[cfg(feature = "import")]
 pub mod import;
 mod kernels;
+pub mod loss;
 pub mod mask;
 pub mod norm;
+#[cfg(feature = "optim")]
+pub mod optim;
 mod picture;
 pub mod sequence;
 mod weights_mismatch;

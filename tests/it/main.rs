@@ -15,6 +15,7 @@ mod generation;
 mod gradients;
 mod import;
 mod language_model;
+mod loss;
 mod masks;
 mod multi_head;
 #[path = "../../src/kernels/naive.rs"]

@@ -54,10 +54,29 @@ pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
 }
 
 /// `eˣ` with a relative error of 2 ulp; `x` is limited to where that is a normal number.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let (fraction, power) = exp_parts(x);
+    (fraction + 1.0) * power
+}
+
+/// `tanh(x)` with a relative error of a few ulp, small `x` included: `e / (e + 2)` with
+/// `e = exp(2|x|) - 1`, in which nothing cancels.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    // tanh is 1 long before, and `e + 2` no infinity.
+    let (fraction, power) = exp_parts((2.0 * x.abs()).min(60.0));
+    let e = fraction * power + (power - 1.0);
+    let tanh = (e / (e + 2.0)).copysign(x);
+    // `min` above takes the number where one is NaN.
+    if x.is_nan() { x } else { tanh }
+}
+
+/// `f` and a power of two `p` such that `eˣ = (1 + f) p`.
 ///
 /// `x = k ln 2 + r` with `|r| <= ln 2 / 2`, then a polynomial in `r` (Cephes, `expf`).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+fn exp_parts(x: f32) -> (f32, f32) {
     // Adding it rounds to an integer and leaves that integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
@@ -71,7 +90,7 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5e-1;
     let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
-    (p * r * r + r + 1.0) * power
+    (p * r * r + r, power)
 }
 
 /// `Φ(x)`, the normal distribution, with a relative error of a few 1e-7.
@@ -114,4 +133,25 @@ pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     }
     let rest: f32 = (whole..len).map(&term).sum();
     lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest number of a row, NaN aside.
+#[inline(always)]
+pub(super) fn maximum(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let rows = row.chunks_exact(LANES);
+    let rest = rows.remainder();
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    for row in rows {
+        for (lane, &x) in lanes.iter_mut().zip(row) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
+}
+
+/// The sum of `term` over a long row: in f32 over short pieces, in f64 over those.
+#[inline(always)]
+pub(super) fn long_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f64 {
+    row.chunks(512).map(|piece| sum(piece.len(), |i| term(piece[i])) as f64).sum()
 }

@@ -95,9 +95,18 @@ impl<B: Host> Operation<B, 3> for Projection {
         let d_y = Matrix::rows(d_output.data(), weight.columns);
 
         let d_x = || x.like(product(d_y, weight.transposed(), None));
-        let d_weight = || {
-            let d_weight = product(Matrix::rows(x.data(), weight.rows).transposed(), d_y, None);
-            B::tensor(d_weight, [weight.rows, weight.columns])
+        let x_rows = Matrix::rows(x.data(), weight.rows);
+        let d_weight = || match weight.is_transposed() {
+            // The gradient lies as its weight does: it goes back through the transposition, and
+            // nothing is copied there.
+            true => {
+                let d_weight = product(d_y.transposed(), x_rows, None);
+                B::float_transpose(B::tensor(d_weight, [weight.columns, weight.rows]))
+            }
+            false => {
+                let d_weight = product(x_rows.transposed(), d_y, None);
+                B::tensor(d_weight, [weight.rows, weight.columns])
+            }
         };
         let d_bias = || B::tensor(column_sums(d_output.data(), weight.columns), [weight.columns]);
         [wanted[0].then(d_x), wanted[1].then(d_weight), wanted[2].then(d_bias)]
@@ -105,7 +114,7 @@ impl<B: Host> Operation<B, 3> for Projection {
 }
 
 /// The sum of each column of a row-major matrix, over blocks of rows.
-fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
     let add = |mut total: Vec<f32>, row: &[f32]| {
         total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
         total

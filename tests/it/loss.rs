@@ -1,0 +1,261 @@
+//! The loss without logits against Burn's on all of them; and what it holds.
+
+use std::process::Command;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData};
+use burn_decoder::Error;
+use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::decoder::{
+    Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
+    LanguageModelConfig, Request,
+};
+use burn_decoder::loss::{CrossEntropyConfig, OutputHead, Reduction};
+
+use crate::backends::{cpus, tolerance_factor};
+
+const VOCAB: usize = 31;
+const PAD: i64 = 0;
+
+fn model(device: &Device, tied: bool) -> LanguageModel {
+    let layer = DecoderLayerConfig::new(
+        MultiHeadAttentionConfig::new(16, 2),
+        FeedForwardConfig::new(16, 23),
+    );
+    LanguageModelConfig::new(VOCAB, DecoderConfig::new(layer, 1))
+        .with_tied_head(tied)
+        .with_head_bias(true)
+        .with_logit_softcap((!tied).then_some(5.0))
+        .init(device)
+        .unwrap()
+}
+
+/// `[2, 7]`: the second row is padded from its fifth token on.
+fn tokens(device: &Device) -> Tensor<2, Int> {
+    Tensor::from_ints([[5, 3, 8, 1, 30, 2, 7], [7, 2, 9, 11, PAD, PAD, PAD]], device)
+}
+
+fn targets(device: &Device) -> Tensor<2, Int> {
+    Tensor::from_ints([[3, 8, 1, 30, 2, 7, 29], [2, 9, 11, PAD, PAD, PAD, PAD]], device)
+}
+
+/// The gradients of all parameters, one after the other.
+struct Collected<'a>(&'a GradientsParams, Vec<Vec<f64>>);
+
+impl ModuleVisitor for Collected<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.0.get::<D>(param.id).expect("a gradient for each parameter");
+        self.1.push(gradient.into_data().iter::<f64>().collect());
+    }
+}
+
+fn gradients(loss: &Tensor<1>, model: &LanguageModel) -> Vec<Vec<f64>> {
+    let gradients = GradientsParams::from_grads(loss.backward(), model);
+    let mut collected = Collected(&gradients, vec![]);
+    model.visit(&mut collected);
+    collected.1
+}
+
+on_each_backend! {
+    /// To 1e-6 of the largest gradient of a parameter, or of the loss; ten times that on wgpu.
+    fn a_model_has_the_same_loss_and_gradients_as_with_logits(device: Device) {
+        let tolerance = 1e-6 * tolerance_factor(&device);
+        let device = device.autodiff();
+        for tied in [true, false] {
+            let model = model(&device, tied);
+            let batch = || Batch::new().with_lengths([7, 4]);
+            let burns = CrossEntropyLossConfig::new()
+                .with_pad_tokens(Some(vec![PAD as usize]))
+                .init(&device);
+            let logits = model.forward(tokens(&device), batch()).unwrap().logits;
+            let expected =
+                burns.forward(logits.reshape([14, VOCAB]), targets(&device).reshape([14]));
+            let expected_gradients = gradients(&expected, &model);
+            let expected = expected.into_scalar::<f64>();
+            for chunk in [None, Some(3)] {
+                let loss =
+                    CrossEntropyConfig::new().with_ignored(Some(PAD)).with_chunk(chunk);
+                let request = Request::new().with_unchecked_tokens();
+                let got = model
+                    .loss(
+                        tokens(&device),
+                        batch().asking(request),
+                        targets(&device),
+                        &loss.init().unwrap(),
+                    )
+                    .unwrap();
+                let got_gradients = gradients(&got, &model);
+                let got = got.into_scalar::<f64>();
+                assert!((got - expected).abs() <= tolerance * expected, "{got}, {expected}");
+                assert_eq!(got_gradients.len(), expected_gradients.len());
+                for (got, expected) in got_gradients.iter().zip(&expected_gradients) {
+                    let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+                    for (got, expected) in got.iter().zip(expected) {
+                        let close = (got - expected).abs() <= tolerance * largest.max(1e-2);
+                        assert!(close, "tied: {tied}, {chunk:?}: {got}, {expected} of {largest}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// On a device with gradient checkpointing, too, all parts have one strategy.
+    fn a_loss_is_differentiated_with_checkpointing(device: Device) {
+        let plain = device.clone().autodiff();
+        let checkpointing = device.autodiff().gradient_checkpointing();
+        let loss = CrossEntropyConfig::new().init().unwrap();
+        let start = model(&plain, true);
+        let run = |device: &Device| {
+            let model = start.clone().fork(device);
+            let loss = model.loss(tokens(device), Batch::new(), targets(device), &loss).unwrap();
+            gradients(&loss, &model)
+        };
+        for (got, expected) in run(&checkpointing).iter().zip(run(&plain)) {
+            for (got, expected) in got.iter().zip(expected) {
+                assert!((got - expected).abs() <= 1e-6, "{got}, {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_target_outside_of_the_vocabulary_is_named() {
+    for device in cpus() {
+        let loss = CrossEntropyConfig::new().with_ignored(Some(-100)).init().unwrap();
+        let forward = |targets: [[i64; 3]; 2]| {
+            let head = OutputHead::new(Tensor::zeros([5, 7], &device));
+            let hidden = Tensor::<3>::ones([2, 3, 5], &device);
+            loss.forward(hidden, head, Tensor::<2, Int>::from_ints(targets, &device))
+        };
+        let mean = forward([[0, 6, -100], [1, 2, 3]]).unwrap().into_scalar::<f64>();
+        assert!((mean - 7f64.ln()).abs() < 1e-6, "{mean}");
+        for wrong in [7, -1] {
+            match forward([[0, 6, -100], [1, wrong, 3]]) {
+                Err(Error::Token { token, row: 1, index: 1, vocab_size: 7 }) => {
+                    assert_eq!(token, wrong);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(CrossEntropyConfig::new().with_smoothing(1.0).init().is_err());
+    assert!(CrossEntropyConfig::new().with_chunk(Some(0)).init().is_err());
+}
+
+/// Sums of many small terms, which half precision would lose.
+#[test]
+#[cfg(feature = "flex")]
+fn half_precision_is_summed_in_f32() {
+    let device = Device::flex().autodiff();
+    let random =
+        |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
+    let (hidden, weight) = (random([300, 16]), random([16, 4099]));
+    let targets = Tensor::<1, Int>::zeros([300], &device);
+    let loss = CrossEntropyConfig::new().with_reduction(Reduction::Sum).init().unwrap();
+    for dtype in [DType::F16, DType::BF16] {
+        let [hidden, weight] =
+            [&hidden, &weight].map(|x| x.clone().cast(dtype).detach().require_grad());
+        let run = |hidden: Tensor<2>, weight: Tensor<2>| {
+            let got = loss.forward(hidden, OutputHead::new(weight), targets.clone()).unwrap();
+            assert_eq!(got.dtype(), DType::F32);
+            got
+        };
+        let got = run(hidden.clone(), weight.clone());
+        let wide = [&hidden, &weight].map(|x| x.clone().cast(DType::F32).detach().require_grad());
+        let expected = run(wide[0].clone(), wide[1].clone());
+        let (got_gradients, gradients) = (got.backward(), expected.backward());
+        assert_eq!(got.into_scalar::<f32>(), expected.into_scalar::<f32>());
+        for (leaf, wide) in [hidden, weight].iter().zip(wide) {
+            let got = leaf.grad(&got_gradients).unwrap();
+            assert_eq!(got.dtype(), dtype);
+            // One rounding, of the sum.
+            let expected = wide.grad(&gradients).unwrap().cast(dtype);
+            assert_eq!(got.into_data(), expected.into_data());
+        }
+    }
+}
+
+/// Set in the process that is measured, to what it computes.
+const MEASURED: &str = "BURN_DECODER_TEST_LOSS";
+const TOKENS: usize = 1024;
+const LARGE_VOCAB: usize = 50_257;
+const D_MODEL: usize = 256;
+
+/// The most that this process held, in bytes, since its peak was set back.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// Loss and gradients at GPT-2's vocabulary: how much the process held, and numbers to compare.
+fn measured(device: &Device, chunked: bool) -> String {
+    let device = &device.clone().autodiff();
+    let wave = |shape: [usize; 2], step: f32| {
+        let number = |i: usize| (i as f32 * step).sin() * 0.5;
+        let numbers = (0..shape[0] * shape[1]).map(number).collect();
+        Tensor::<2>::from_data(TensorData::new(numbers, shape), device).require_grad()
+    };
+    let (hidden, embedding) = (wave([TOKENS, D_MODEL], 0.731), wave([LARGE_VOCAB, D_MODEL], 1.237));
+    let targets: Vec<i64> = (0..TOKENS).map(|i| (i * 7919 % LARGE_VOCAB) as i64).collect();
+    let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [TOKENS]), device);
+    std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be set back");
+    let loss = if chunked {
+        let loss = CrossEntropyConfig::new().init().unwrap();
+        loss.forward(hidden.clone(), OutputHead::tied(embedding.clone()), targets).unwrap()
+    } else {
+        let logits = hidden.clone().matmul(embedding.clone().transpose());
+        CrossEntropyLossConfig::new().init(device).forward(logits, targets)
+    };
+    let gradients = loss.backward();
+    let of_hidden = hidden.grad(&gradients).unwrap();
+    let of_embedding = embedding.grad(&gradients).unwrap();
+    let peak = peak();
+    let some = |gradient: Tensor<2>| -> Vec<f64> {
+        gradient.into_data().iter::<f64>().step_by(997).collect()
+    };
+    let mut numbers = vec![loss.into_scalar::<f64>()];
+    numbers.extend(some(of_hidden));
+    numbers.extend(some(of_embedding));
+    format!("MEASURED {peak} {numbers:?}")
+}
+
+/// The peak memory of a step at GPT-2's vocabulary is at most half of that with logits, everything
+/// counted: parameters, gradients, the program.
+#[test]
+fn a_large_vocabulary_costs_at_most_half_of_the_memory() {
+    if let Ok(what) = std::env::var(MEASURED) {
+        let (device, chunked) = what.split_once(' ').unwrap();
+        println!("{}", measured(&cpus()[device.parse::<usize>().unwrap()], chunked == "true"));
+        return;
+    }
+    for device in 0..cpus().len() {
+        let [(with, expected), (without, got)] = [false, true].map(|chunked| {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "loss::a_large_vocabulary_costs_at_most_half_of_the_memory"])
+                .arg("--nocapture")
+                .env(MEASURED, format!("{device} {chunked}"))
+                .output()
+                .unwrap();
+            let output = String::from_utf8_lossy(&child.stdout);
+            let line = output.lines().find_map(|line| line.split_once("MEASURED "));
+            let (peak, numbers) = line.expect("a measurement").1.split_once(' ').unwrap();
+            let numbers: Vec<f64> = serde_json::from_str(numbers).unwrap();
+            (peak.parse::<usize>().unwrap(), numbers)
+        });
+        println!("{device}: {with} bytes with logits, {without} without");
+        assert!(2 * without <= with, "{without} bytes, {with} with logits");
+        let largest = |numbers: &[f64]| numbers.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        assert!((got[0] - expected[0]).abs() <= 1e-6 * expected[0], "{} {}", got[0], expected[0]);
+        let hidden = 1..1 + (TOKENS * D_MODEL).div_ceil(997);
+        for part in [hidden.clone(), hidden.end..got.len()] {
+            let (got, expected) = (&got[part.clone()], &expected[part]);
+            let differences: Vec<f64> = got.iter().zip(expected).map(|(a, b)| a - b).collect();
+            let (difference, largest) = (largest(&differences), largest(expected));
+            println!("gradients differ by {difference:.1e} of {largest:.1e}");
+            assert!(difference <= 1e-6 * largest, "{difference} of {largest}");
+        }
+    }
+}
