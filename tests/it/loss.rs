@@ -1,7 +1,5 @@
 //! The loss without logits against Burn's on all of them; and what it holds.
 
-use std::process::Command;
-
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::GradientsParams;
@@ -15,6 +13,7 @@ use burn_decoder::decoder::{
 use burn_decoder::loss::{CrossEntropyConfig, OutputHead, Reduction};
 
 use crate::backends::{cpus, tolerance_factor};
+use crate::peak;
 
 const VOCAB: usize = 31;
 const PAD: i64 = 0;
@@ -177,21 +176,12 @@ fn half_precision_is_summed_in_f32() {
     }
 }
 
-/// Set in the process that is measured, to what it computes.
-const MEASURED: &str = "BURN_DECODER_TEST_LOSS";
 const TOKENS: usize = 1024;
 const LARGE_VOCAB: usize = 50_257;
 const D_MODEL: usize = 256;
 
-/// The most that this process held, in bytes, since its peak was set back.
-fn peak() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
-}
-
-/// Loss and gradients at GPT-2's vocabulary: how much the process held, and numbers to compare.
-fn measured(device: &Device, chunked: bool) -> String {
+/// Loss and gradients at GPT-2's vocabulary.
+fn large_vocabulary(device: &Device, chunked: bool) {
     let device = &device.clone().autodiff();
     let wave = |shape: [usize; 2], step: f32| {
         let number = |i: usize| (i as f32 * step).sin() * 0.5;
@@ -201,7 +191,7 @@ fn measured(device: &Device, chunked: bool) -> String {
     let (hidden, embedding) = (wave([TOKENS, D_MODEL], 0.731), wave([LARGE_VOCAB, D_MODEL], 1.237));
     let targets: Vec<i64> = (0..TOKENS).map(|i| (i * 7919 % LARGE_VOCAB) as i64).collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [TOKENS]), device);
-    std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be set back");
+    peak::begin();
     let loss = if chunked {
         let loss = CrossEntropyConfig::new().init().unwrap();
         loss.forward(hidden.clone(), OutputHead::tied(embedding.clone()), targets).unwrap()
@@ -212,49 +202,36 @@ fn measured(device: &Device, chunked: bool) -> String {
     let gradients = loss.backward();
     let of_hidden = hidden.grad(&gradients).unwrap();
     let of_embedding = embedding.grad(&gradients).unwrap();
-    let peak = peak();
-    let some = |gradient: Tensor<2>| -> Vec<f64> {
-        gradient.into_data().iter::<f64>().step_by(997).collect()
-    };
-    let mut numbers = vec![loss.into_scalar::<f64>()];
-    numbers.extend(some(of_hidden));
-    numbers.extend(some(of_embedding));
-    format!("MEASURED {peak} {numbers:?}")
+    peak::end(|| {
+        let mut numbers = vec![loss.into_scalar::<f64>()];
+        for gradient in [of_hidden, of_embedding] {
+            numbers.extend(gradient.into_data().iter::<f64>().step_by(997));
+        }
+        numbers
+    });
 }
 
 /// The peak memory of a step at GPT-2's vocabulary is at most half of that with logits, everything
 /// counted: parameters, gradients, the program.
 #[test]
+#[cfg(target_os = "linux")]
 fn a_large_vocabulary_costs_at_most_half_of_the_memory() {
-    if let Ok(what) = std::env::var(MEASURED) {
-        let (device, chunked) = what.split_once(' ').unwrap();
-        println!("{}", measured(&cpus()[device.parse::<usize>().unwrap()], chunked == "true"));
-        return;
+    if let Some(case) = peak::case() {
+        let (device, chunked) = case.split_once(' ').unwrap();
+        return large_vocabulary(&cpus()[device.parse::<usize>().unwrap()], chunked == "true");
     }
     for device in 0..cpus().len() {
-        let [(with, expected), (without, got)] = [false, true].map(|chunked| {
-            let child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "loss::a_large_vocabulary_costs_at_most_half_of_the_memory"])
-                .arg("--nocapture")
-                .env(MEASURED, format!("{device} {chunked}"))
-                .output()
-                .unwrap();
-            let output = String::from_utf8_lossy(&child.stdout);
-            let line = output.lines().find_map(|line| line.split_once("MEASURED "));
-            let (peak, numbers) = line.expect("a measurement").1.split_once(' ').unwrap();
-            let numbers: Vec<f64> = serde_json::from_str(numbers).unwrap();
-            (peak.parse::<usize>().unwrap(), numbers)
+        let [with, without] = [false, true].map(|chunked| {
+            let test = "loss::a_large_vocabulary_costs_at_most_half_of_the_memory";
+            peak::measure(test, &format!("{device} {chunked}"))
         });
-        println!("{device}: {with} bytes with logits, {without} without");
-        assert!(2 * without <= with, "{without} bytes, {with} with logits");
-        let largest = |numbers: &[f64]| numbers.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-        assert!((got[0] - expected[0]).abs() <= 1e-6 * expected[0], "{} {}", got[0], expected[0]);
-        let hidden = 1..1 + (TOKENS * D_MODEL).div_ceil(997);
-        for part in [hidden.clone(), hidden.end..got.len()] {
-            let (got, expected) = (&got[part.clone()], &expected[part]);
-            let differences: Vec<f64> = got.iter().zip(expected).map(|(a, b)| a - b).collect();
-            let (difference, largest) = (largest(&differences), largest(expected));
-            println!("gradients differ by {difference:.1e} of {largest:.1e}");
+        println!("{device}: {} bytes with logits, {} without", with.bytes, without.bytes);
+        assert!(2 * without.bytes <= with.bytes, "{} for {}", without.bytes, with.bytes);
+        let hidden = 1 + (TOKENS * D_MODEL).div_ceil(997);
+        for part in [0..1, 1..hidden, hidden..with.numbers.len()] {
+            let [difference, largest] =
+                peak::difference(&without.numbers[part.clone()], &with.numbers[part]);
+            println!("they differ by {difference:.1e} of {largest:.1e}");
             assert!(difference <= 1e-6 * largest, "{difference} of {largest}");
         }
     }
