@@ -5,10 +5,13 @@
 //! ```
 //!
 //! A case is `fused@flex/copy/training/24`, for example; see the benches' library. `--seconds N` is the
-//! time that is spent on each; `--burns-optimizer` and `--burns-loss` take Burn's AdamW, and Burn's
+//! time that is spent on each; `--threads` says what rayon's threads do: `global` (the default), `pool` (the
+//! steps run on one of them) or `spinning` (and one other stays awake); `--burns-optimizer` and `--burns-loss` take Burn's AdamW, and Burn's
 //! cross-entropy on all logits.
 
 use std::time::{Duration, Instant};
+
+use burn_decoder::generation::Threads;
 
 use benches::{Case, Choice, Phases};
 
@@ -27,6 +30,7 @@ fn main() {
     let mut seconds = 3.0;
     let mut cases = Vec::new();
     let mut choice = Choice::default();
+    let mut threads = String::from("global");
     // Cargo adds --bench.
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     while let Some(arg) = args.next() {
@@ -36,6 +40,7 @@ fn main() {
                 seconds = number.expect("--seconds: expected a number");
             }
             "--burns-optimizer" => choice.burns_optimizer = true,
+            "--threads" => threads = args.next().expect("--threads: expected a word"),
             "--burns-loss" => choice.burns_loss = true,
             _ => cases.push(arg),
         }
@@ -47,11 +52,20 @@ fn main() {
         "{:40} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "case", "forward", "backward", "optimizer", "all", "peak MB"
     );
-    for text in cases {
-        match Case::parse(&text) {
-            Ok(case) => report(&text, &case, choice, Duration::from_secs_f64(seconds)),
-            Err(why) => println!("{why}"),
+    let seconds = Duration::from_secs_f64(seconds);
+    let all = || {
+        for text in cases {
+            match Case::parse(&text) {
+                Ok(case) => report(&text, &case, choice, seconds),
+                Err(why) => println!("{why}"),
+            }
         }
+    };
+    match threads.as_str() {
+        "global" => all(),
+        "pool" => rayon::scope(|_| all()),
+        "spinning" => Threads::Spinning(1).run(all),
+        other => panic!("--threads {other}: expected global, pool or spinning"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Everything is plain multiplication and addition in a fixed order, so the results are the same
 //! bits on every CPU and with any number of threads.
 
+use std::mem::MaybeUninit;
+
 use super::{memory, simd};
 
 /// Elements that one task works on; fixed, so that no result depends on the number of threads.
@@ -22,7 +24,7 @@ pub(super) fn map<const N: usize>(
     inputs: [&[f32]; N],
     f: impl Fn([f32; N]) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
-    let fill = |start: usize, block: &mut [f32]| {
+    let fill = |start: usize, block: &mut [MaybeUninit<f32>]| {
         let inputs = inputs.map(|input| &input[start..start + block.len()]);
         vectorized(
             #[inline(always)]
@@ -33,16 +35,17 @@ pub(super) fn map<const N: usize>(
                     // Of a known length, so that nothing is checked within.
                     let inputs = inputs.map(|input| &input[i * LANES..][..LANES]);
                     for lane in 0..LANES {
-                        output[lane] = f(inputs.map(|input| input[lane]));
+                        output[lane].write(f(inputs.map(|input| input[lane])));
                     }
                 }
                 for (i, output) in rest.iter_mut().enumerate() {
-                    *output = f(inputs.map(|input| input[whole + i]));
+                    output.write(f(inputs.map(|input| input[whole + i])));
                 }
             },
         );
     };
-    memory::in_blocks(inputs[0].len(), BLOCK, fill).0
+    // SAFETY: the vectors and the rest are all of a block, and `fill` writes each element of both.
+    unsafe { memory::written_in_blocks(inputs[0].len(), BLOCK, fill).0 }
 }
 
 /// `sum += x`
