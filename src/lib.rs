@@ -103,6 +103,7 @@ pub mod norm;
 pub mod optim;
 mod picture;
 pub mod sequence;
+pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};

@@ -29,6 +29,7 @@ pub mod pytorch;
 mod safetensors_file;
 mod save;
 mod source;
+mod stored;
 mod table;
 
 pub use crate::weights_mismatch::{WeightsMismatch, WrongShape};

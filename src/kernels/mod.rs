@@ -33,6 +33,7 @@ pub(crate) use backends::{first_keys, supports};
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 #[cfg(feature = "optim")]
 pub(crate) use cpu::adamw::{AdamWStep, adamw};
+pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};

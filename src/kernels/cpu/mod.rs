@@ -14,6 +14,7 @@ pub(super) mod activation;
 pub(super) mod adamw;
 mod arithmetic;
 pub(super) mod attention;
+pub(super) mod blocks;
 pub(super) mod cross_entropy;
 mod gemv;
 pub(super) mod host;
