@@ -11,9 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use burn_decoder::generation::Threads;
-
-use benches::{Case, Choice, Phases};
+use benches::{Case, Choice, Phases, on_threads};
 
 #[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
@@ -61,12 +59,7 @@ fn main() {
             }
         }
     };
-    match threads.as_str() {
-        "global" => all(),
-        "pool" => rayon::scope(|_| all()),
-        "spinning" => Threads::Spinning(1).run(all),
-        other => panic!("--threads {other}: expected global, pool or spinning"),
-    }
+    on_threads(&threads, all);
 }
 
 /// Medians of all parts.

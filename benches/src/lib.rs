@@ -33,6 +33,7 @@ use burn_decoder::attention::{
     Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
 use burn_decoder::decoder::{DecoderLayerConfig, FeedForwardConfig, LayerContext, Memory};
+use burn_decoder::generation::Threads;
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
 const HEADS: usize = 8;
@@ -269,6 +270,21 @@ impl Case {
                 })
             }
         }
+    }
+}
+
+/// Runs `work` with rayon's threads as they are (`global`), on one of them (`pool`), or so with another
+/// that stays awake (`spinning`).
+///
+/// # Panics
+///
+/// For another word.
+pub fn on_threads<R: Send>(threads: &str, work: impl FnOnce() -> R + Send) -> R {
+    match threads {
+        "global" => work(),
+        "pool" => rayon::scope(|_| work()),
+        "spinning" => Threads::Spinning(1).run(work),
+        other => panic!("--threads {other}: expected global, pool or spinning"),
     }
 }
 
