@@ -6,8 +6,9 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
+//! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
 //! - `cross_entropy`: the loss of an output head, without its logits;
-//! - `cpu`: the kernels for the CPU;
+//! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
 //! All `unsafe` of the crate stands here.
@@ -17,9 +18,15 @@
 
 mod autodiff;
 mod backends;
+mod coding;
 mod cpu;
 mod cross_entropy;
+#[cfg(feature = "gpu")]
+mod cube;
 mod dropout;
+mod kept;
+#[cfg(feature = "import")]
+mod mapped;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -28,8 +35,11 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{address, address_of_codes};
+pub(crate) use backends::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};
+pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 #[cfg(feature = "optim")]
 pub(crate) use cpu::adamw::{AdamWStep, adamw};
@@ -41,7 +51,10 @@ pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use cross_entropy::{TokenLoss, cross_entropy};
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use kept::{Codes, Kept, attention};
+#[cfg(feature = "import")]
+pub(crate) use mapped::MappedFile;
+pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};
