@@ -313,8 +313,9 @@ mod tests {
         ]
     }
 
-    /// Loss and gradients against those of Burn's loss on all logits in f64, to 1e-6 of the largest:
-    /// f32 keeps 6e-8 of each number, and sums of some hundred lose a few of those.
+    /// Loss and gradients against those of Burn's loss on all logits in f64, to 3e-6 of the largest:
+    /// f32 rounds a logit of ten by 1e-6, and a probability by the same share. Burn's own loss in f32
+    /// is as far from that in f64.
     #[test]
     fn a_loss_in_chunks_is_that_of_all_logits() {
         for (device, asked) in cpus().into_iter().flat_map(|d| cases().map_with(&d)) {
@@ -326,7 +327,7 @@ mod tests {
                         cross_entropy(x, weight, Some(bias), targets, asked)
                     };
                     let got = run(sizes, DType::F32, tied, by_kernel, &device);
-                    assert_close(&got, &expected, 1e-6, &case);
+                    assert_close(&got, &expected, 3e-6, &case);
                     // In f64 it goes by tensors, with nothing lost.
                     let got = run(sizes, DType::F64, tied, by_kernel, &device);
                     assert_close(&got, &expected, 1e-12, &case);
