@@ -13,6 +13,8 @@ mod feed_forward;
 mod fixtures;
 mod fused;
 mod generation;
+#[cfg(feature = "gpu")]
+mod gpu_device;
 mod gradients;
 mod import;
 mod language_model;
@@ -29,3 +31,6 @@ mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+mod verify;
+#[cfg(feature = "wgpu")]
+mod waits;
