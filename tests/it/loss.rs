@@ -99,24 +99,6 @@ on_each_backend! {
             }
         }
     }
-
-    /// On a device with gradient checkpointing, too, all parts have one strategy.
-    fn a_loss_is_differentiated_with_checkpointing(device: Device) {
-        let plain = device.clone().autodiff();
-        let checkpointing = device.autodiff().gradient_checkpointing();
-        let loss = CrossEntropyConfig::new().init().unwrap();
-        let start = model(&plain, true);
-        let run = |device: &Device| {
-            let model = start.clone().fork(device);
-            let loss = model.loss(tokens(device), Batch::new(), targets(device), &loss).unwrap();
-            gradients(&loss, &model)
-        };
-        for (got, expected) in run(&checkpointing).iter().zip(run(&plain)) {
-            for (got, expected) in got.iter().zip(expected) {
-                assert!((got - expected).abs() <= 1e-6, "{got}, {expected}");
-            }
-        }
-    }
 }
 
 #[test]
