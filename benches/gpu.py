@@ -11,6 +11,7 @@ dense matrix where it knows no better.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -155,7 +156,9 @@ def main():
     start = time.monotonic()
 
     torch = torch_or_none(args.device)
-    rust = {f"{by}@{backend}": Rust(args.rust) for backend in args.backend for by in args.by} if args.rust else {}
+    rust = {}
+    if args.rust and shutil.which(args.rust):
+        rust = {f"{by}@{backend}": Rust(args.rust) for backend in args.backend for by in args.by}
     print("PyTorch: " + (torch.name() if torch else "none here"))
     for author, program in rust.items():
         print(f"{author}: {program.ask('adapter@' + author.split('@')[1])}")

@@ -43,7 +43,7 @@ build() {
 
 # Seconds that are left of the six minutes, less a few to end in.
 begun=$SECONDS
-left() { echo $((340 - SECONDS + begun)); }
+left() { echo $((${budget:-340} - SECONDS + begun)); }
 
 # Runs a program for so many seconds at most; what it says goes to the report of that name, and the end
 # of it here. A program that isn't there is said.
@@ -91,7 +91,7 @@ run() {
     # First whether the numbers are right at all, with the table.
     for shaders in wgsl spirv; do
         export BURN_DECODER_TEST_DEVICE="${device[$shaders]}"
-        lines=60 part "verify-$shaders" 40 "$programs/$shaders/it" --nocapture verify::every_kernel_is_right::gpu || wrong=1
+        lines=60 part "verify-$shaders" "${verifying:-40}" "$programs/$shaders/it" --nocapture verify::every_kernel_is_right::gpu || wrong=1
     done
     # Then what an hour of waiting would be spent on; the tests take what is left.
     lines=200 part times $((tests / 2)) python3 benches/gpu.py --rust "$programs/spirv/compare" --backend "$backend" \
@@ -112,7 +112,8 @@ run)
     run 240 wgpu vulkan vulkan
     ;;
 dry)
-    # One test of each kind, a length and a model that software gets through.
+    # One test of each kind, a length and a model that software gets through, in a quarter of an hour.
+    budget=900 verifying=300
     filter=(backends::a_device_computes waits) kernels=(cube) model=llama
     run 80 cpu cpu software --device cpu --length 64 --flex-length 64 --type f32 --mask causal window --by reference
     ;;
