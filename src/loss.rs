@@ -59,11 +59,6 @@ pub struct CrossEntropyConfig {
     /// (64 MiB in f32), but at least 64; always in chunks of about equal length. Another number
     /// changes memory, time and the last bits of the weight's gradient.
     pub chunk: Option<usize>,
-    /// Whether the targets are taken as they are. The look at them is cheap on a CPU; on a GPU it
-    /// waits until the device has done all its work. A target outside of the vocabulary then does
-    /// what the device does with an index out of bounds.
-    #[config(default = false)]
-    pub unchecked_targets: bool,
 }
 
 impl CrossEntropyConfig {
@@ -144,8 +139,9 @@ impl CrossEntropy {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a target that is neither in the vocabulary nor the ignored one, unless
-    /// they are unchecked; [`Error::Config`] for a softcap that is not above 0.
+    /// [`Error::Token`] for a target that is neither in the vocabulary nor the ignored one, where the
+    /// targets lie in the host's memory (ndarray and flex); elsewhere, since nobody waits for a look at
+    /// them, such a target makes the loss NaN. [`Error::Config`] for a softcap that is not above 0.
     ///
     /// # Panics
     ///
@@ -173,10 +169,9 @@ impl CrossEntropy {
                 got: softcap.to_string(),
             });
         }
-        let CrossEntropyConfig { ignored, reduction, smoothing, chunk, unchecked_targets } =
-            self.config;
+        let CrossEntropyConfig { ignored, reduction, smoothing, chunk } = self.config;
         let tokens = of_targets.iter().product();
-        if !unchecked_targets {
+        if kernels::is_host(&targets.device()) {
             let row = of_targets.last().copied().unwrap_or(1);
             check_targets(&targets, ignored, vocab_size, row)?;
         }

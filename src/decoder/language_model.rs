@@ -209,11 +209,10 @@ impl LanguageModel {
         cross_entropy: &CrossEntropy,
     ) -> Result<Tensor<1>> {
         let LanguageModelInput { batch, request } = input.into();
-        if !request.unchecked_tokens {
-            self.check_tokens(&tokens)?;
-        }
         let [rows, queries] = tokens.dims();
-        let embedded = self.embed(tokens, &batch.positions)?;
+        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
+        let embedded = tokens.marked(embedded);
         let view = self.decoder.view_of_all(&batch, [rows, queries])?;
         let request = Request { weights: false, ..request };
         let embedded = self.dropout.forward(embedded);

@@ -53,7 +53,8 @@ pub(crate) fn chunk_of(tokens: usize, vocab_size: usize, most: Option<usize>) ->
 /// - x: `[tokens, d_model]`
 /// - weight: `[d_model, vocab_size]`, read as it lies
 /// - bias: `[vocab_size]`
-/// - targets: `[tokens]`, each in the vocabulary or the ignored one
+/// - targets: `[tokens]`, each in the vocabulary or the ignored one; another panics on a CPU, and makes
+///   the loss NaN elsewhere
 pub(crate) fn cross_entropy(
     x: Tensor<2>,
     weight: Tensor<2>,
@@ -148,6 +149,10 @@ fn chunks(
         let number = counts.clone().sum().clamp_min(1.0); // [1]
         counts = counts / number.unsqueeze();
     }
+    // A lookup beyond the logits would read what is not its own.
+    let inside = targets.clone().clamp(0, vocab_size.saturating_sub(1) as i64);
+    counts = counts.mask_fill(inside.clone().not_equal(targets), f32::NAN);
+    let targets = inside;
 
     let smoothing = asked.smoothing;
     let even = smoothing / vocab_size.max(1) as f64;
