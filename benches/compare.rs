@@ -5,16 +5,23 @@
 //! ```text
 //! echo fused@flex/op/causal/training/2048 | cargo bench -p benches --features flex --bench compare
 //! ```
+//!
+//! `--threads` says what rayon's threads do: see `on_threads` in the benches' library.
 
 use std::io::{BufRead, Write};
 
-use benches::{Case, adapter, device};
+use benches::{Case, adapter, device, on_threads};
 
 #[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
+    let threads = std::env::args().skip_while(|arg| arg != "--threads").nth(1);
+    on_threads(threads.as_deref().unwrap_or("global"), answer_all);
+}
+
+fn answer_all() {
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("a line of text");
         let asked = line.trim();

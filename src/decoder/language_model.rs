@@ -18,6 +18,7 @@ use super::token_check::CheckedTokens;
 use super::{Decoder, LanguageModelInput, PositionEmbedding};
 use crate::attention::Request;
 use crate::cache::LayerCache;
+use crate::loss::{CrossEntropy, OutputHead};
 use crate::norm::Norm;
 use crate::sequence::Positions;
 use crate::{Result, kernels};
@@ -164,6 +165,70 @@ impl LanguageModel {
         Ok(self.decode(embedded, &view, &mut [], &request))
     }
 
+    /// The loss of the tokens that come next, without the logits of all of them: see
+    /// [`loss`](crate::loss). What a request asks to be returned is not.
+    ///
+    /// ```
+    /// # #[cfg(feature = "ndarray")] {
+    /// # use burn::tensor::{Device, Int, Tensor};
+    /// # use burn_decoder::attention::MultiHeadAttentionConfig;
+    /// # use burn_decoder::decoder::*;
+    /// use burn_decoder::loss::CrossEntropyConfig;
+    ///
+    /// # #[allow(deprecated)]
+    /// # let device = Device::ndarray();
+    /// # let layer = DecoderLayerConfig::new(
+    /// #     MultiHeadAttentionConfig::new(64, 4),
+    /// #     FeedForwardConfig::new(64, 256),
+    /// # );
+    /// # let model = LanguageModelConfig::new(100, DecoderConfig::new(layer, 2)).init(&device)?;
+    /// let tokens = Tensor::<2, Int>::from_ints([[5, 3, 8, 1], [7, 2, 9, 0]], &device);
+    /// let (input, next) = (tokens.clone().narrow(1, 0, 3), tokens.narrow(1, 1, 3));
+    /// let cross_entropy = CrossEntropyConfig::new().with_ignored(Some(0)).init()?;
+    /// let batch = Batch::new().with_lengths([3, 2]);
+    /// let loss = model.loss(input, batch, next, &cross_entropy)?;
+    /// assert!(loss.into_scalar::<f32>() > 0.0);
+    /// # }
+    /// # Ok::<(), burn_decoder::Error>(())
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, queries]`
+    /// - targets: `[batch, queries]`, the token that comes after each
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LanguageModel::forward`] and [`CrossEntropy::forward`].
+    pub fn loss(
+        &self,
+        tokens: Tensor<2, Int>,
+        input: impl Into<LanguageModelInput>,
+        targets: Tensor<2, Int>,
+        cross_entropy: &CrossEntropy,
+    ) -> Result<Tensor<1>> {
+        let LanguageModelInput { batch, request } = input.into();
+        let [rows, queries] = tokens.dims();
+        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
+        let embedded = tokens.marked(embedded);
+        let view = self.decoder.view_of_all(&batch, [rows, queries])?;
+        let request = Request { weights: false, ..request };
+        let embedded = self.dropout.forward(embedded);
+        let hidden = self.decoder.pass(embedded, &view, &mut [], &request).output;
+        cross_entropy.forward(hidden, self.output_head(), targets)
+    }
+
+    /// What turns the decoder's output into logits.
+    pub fn output_head(&self) -> OutputHead {
+        let (head, bias) = match &self.head {
+            Some(head) => (OutputHead::new(head.weight.val()), head.bias.as_ref()),
+            None => (OutputHead::tied(self.embedding.weight.val()), self.head_bias.as_ref()),
+        };
+        head.with_bias(bias.map(Param::val)).with_softcap(self.logit_softcap)
+    }
+
     /// Embedded tokens in, scores out.
     pub(super) fn decode(
         &self,
@@ -188,14 +253,9 @@ impl LanguageModel {
 
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.head {
-            Some(head) => kernels::linear(head, x),
-            None => {
-                let bias = self.head_bias.as_ref().map(Param::val);
-                kernels::project(x, self.embedding.weight.val().transpose(), bias)
-            }
-        };
-        match self.logit_softcap {
+        let OutputHead { weight, bias, softcap } = self.output_head();
+        let logits = kernels::project(x, weight, bias);
+        match softcap {
             Some(softcap) => (logits / softcap).tanh() * softcap,
             None => logits,
         }

@@ -6,6 +6,7 @@ mod backends;
 mod attention;
 mod cache;
 mod causality;
+mod checkpointing;
 mod config_files;
 mod decoder;
 mod feed_forward;
@@ -17,10 +18,14 @@ mod gpu_device;
 mod gradients;
 mod import;
 mod language_model;
+mod loss;
 mod masks;
 mod multi_head;
 #[path = "../../src/kernels/naive.rs"]
 mod naive;
+mod optim;
+#[cfg(target_os = "linux")]
+mod peak;
 mod pytorch;
 mod rotary;
 mod settings;
