@@ -1,7 +1,7 @@
 //! Leaks: from what was measured to what is reported.
 
 use super::diagnosis::Diagnosis;
-use super::disambiguate;
+use super::first_pair;
 use super::influence::Influence;
 use super::input::ModelInput;
 use super::measure::Measurements;
@@ -10,6 +10,7 @@ use super::perturb::{Observation, PathRunner};
 use super::receptive_field::{BitMatrix, ReceptiveFields};
 use super::report::{Leak, Path, PathReport, Poisoned};
 use super::schedule::Way;
+use super::suspect::Suspect;
 use super::weights::{self, WeightFindings};
 use crate::Result;
 
@@ -24,6 +25,10 @@ pub(super) struct CheckSettings {
     pub tolerance: Option<f32>,
     /// How far paths may differ, in units of the largest output.
     pub agreement: f32,
+    /// The outputs are losses of the tokens.
+    pub losses: bool,
+    /// The model is looked at with disturbed weights too.
+    pub disturbed: bool,
 }
 
 /// A leak up to this part of the allowed influence is called rounding.
@@ -85,6 +90,7 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             path: self.path.clone(),
             leaks,
             unproven: self.unproven(),
+            dead: Vec::new(),
             missing,
             disagreement,
             poisoned: self.measured.poisoned.map(|(row, query, key)| Poisoned { row, query, key }),
@@ -110,7 +116,15 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
 
         if let Some((seen, query)) = self.first_move(Way::OtherRows, |_, _| true) {
             let from = self.narrow(seen, query)?;
-            leaks.push(leak(Way::OtherRows, (seen.row, query), from, seen.moves[query]));
+            let mut found = leak(Way::OtherRows, (seen.row, query), from, seen.moves[query]);
+            found.diagnosis = self.name_rows(seen, query)?;
+            if let Some(((row, query), from, size)) =
+                first_pair::between_rows(self, (query, seen.row))?
+            {
+                let diagnosis = found.diagnosis;
+                found = Leak { diagnosis, ..leak(Way::OtherRows, (row, query), from, size) };
+            }
+            leaks.push(found);
         }
 
         let mut cells: Vec<BitMatrix> = self
@@ -151,6 +165,12 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
 
         if !by_position.is_empty() {
             let diagnosis = self.name(&cells, weights)?;
+            if matches!(diagnosis, Diagnosis::ChoiceByOthers | Diagnosis::FiniteFill)
+                && let Some(first) = by_position.iter().map(|leak| (leak.query, leak.key)).min()
+                && let Some((row, query, key, size)) = first_pair::before(self, first)?
+            {
+                by_position.insert(0, leak(Way::OneKey, (row, query), (row, key), size));
+            }
             by_position.iter_mut().for_each(|leak| leak.diagnosis = diagnosis.clone());
         }
         leaks.extend(by_position);
@@ -173,21 +193,66 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             return Ok(weights.map_or(Diagnosis::Unknown, |found| self.name_by_weights(found)));
         };
         let row = self.promise().row(table);
-        let name =
+        let seen =
             patterns::name_leaks(row, &cells[table], &self.moved(table), self.settings.layers);
-        if name != Diagnosis::MaskMissing {
-            return Ok(name);
+        if self.settings.losses {
+            return Ok(patterns::name_of_losses(seen));
         }
-        if let Some(found) = weights {
+        if let (Diagnosis::MaskMissing, Some(found)) = (&seen, weights) {
             return Ok(self.name_by_weights(found));
         }
         if self.measured.noise > 0.0 {
-            return Ok(name); // small differences would drown
+            return Ok(seen); // small differences would drown
         }
         let leaking = |query: &usize| (0..self.length()).any(|key| cells[table].get(*query, key));
         let query = (0..self.length()).find(leaking).unwrap_or(0);
-        let (base, old) = &self.measured.bases[0];
-        disambiguate::full_leak(self.runner, (base, old), (table, query), &row.hidden_from(query))
+        let keys: Vec<usize> = match seen {
+            Diagnosis::WithinBlocks { .. } => {
+                (0..self.length()).filter(|&key| cells[table].get(query, key)).collect()
+            }
+            _ => row.hidden_from(query),
+        };
+        let places = keys.into_iter().map(|key| (table, key)).collect();
+        let suspect = self.suspect(0, (table, query), places);
+        // Few cells can have any shape by chance.
+        let may_be_chance = matches!(
+            seen,
+            Diagnosis::WrapsAround
+                | Diagnosis::GlobalKeys { .. }
+                | Diagnosis::WithinBlocks { .. }
+                | Diagnosis::WrongAlignment { by: None }
+        );
+        if may_be_chance && count(&cells[table]) < self.length() && suspect.takes_few_values()? {
+            return Ok(Diagnosis::ChoiceByOthers);
+        }
+        suspect.name(seen)
+    }
+
+    fn suspect(
+        &self,
+        round: usize,
+        (row, query): (usize, usize),
+        places: Vec<(usize, usize)>,
+    ) -> Suspect<'_, I> {
+        let (base, old) = &self.measured.bases[round];
+        Suspect { runner: self.runner, base, old, row, query, places }
+    }
+
+    /// The name of a leak between rows of the batch.
+    fn name_rows(&self, seen: &Observation, query: usize) -> Result<Diagnosis> {
+        let tolerance = self.tolerance();
+        let between: Vec<_> =
+            self.measured.observations.iter().filter(|seen| seen.way == Way::OtherRows).collect();
+        let moved = |seen: &Observation| seen.moves.iter().any(|&size| size > tolerance);
+        let later = |seen: &Observation| seen.changed.iter().all(|&(row, _)| row > seen.row);
+        let mut by_later = between.iter().filter(|seen| later(seen)).peekable();
+        if by_later.peek().is_some() && by_later.all(|seen| !moved(seen)) {
+            return Ok(Diagnosis::CarriedBetweenRows);
+        }
+        if self.measured.noise > 0.0 {
+            return Ok(Diagnosis::RowsMixed);
+        }
+        self.suspect(seen.round, (seen.row, query), seen.changed.clone()).name(Diagnosis::RowsMixed)
     }
 
     fn name_by_weights(&self, found: &WeightFindings) -> Diagnosis {

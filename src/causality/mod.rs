@@ -94,25 +94,34 @@
 //! [`LossAlarm`] stops a training whose loss is below what any causal model can reach. See
 //! [its statistics](alarm).
 
+mod advice;
 pub mod alarm;
+mod assert;
 mod check;
 mod compare;
 mod diagnosis;
 mod disambiguate;
+mod disturb;
+mod first_pair;
 mod gradient;
 mod influence;
 mod input;
 mod leaks;
 mod measure;
+mod memory;
 mod patterns;
 mod perturb;
+mod prefixes;
 mod receptive_field;
 mod report;
 mod schedule;
+mod suspect;
+mod targets;
 mod verdict;
 mod weights;
 
 pub use alarm::LossAlarm;
+pub use assert::{assert_causal, assert_causal_embeddings};
 pub use check::{CausalityCheck, Cost};
 pub use diagnosis::Diagnosis;
 pub use influence::Influence;

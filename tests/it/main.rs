@@ -8,6 +8,7 @@ mod cache;
 mod causality;
 mod config_files;
 mod decoder;
+mod exam;
 mod feed_forward;
 mod fixtures;
 mod fused;
