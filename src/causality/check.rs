@@ -448,7 +448,7 @@ impl<I: ModelInput> CausalityCheck<'_, I> {
             }
             report.leaks.push(leak);
         }
-        if self.settings.losses && report.unproven.is_none() {
+        if self.settings.losses && report.leaks.is_empty() && report.unproven.is_none() {
             let found = targets::look(plain)?;
             report.leaks.extend(found.leak);
             report.unproven = found.unproven;

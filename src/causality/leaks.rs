@@ -102,7 +102,6 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
     }
 
     fn leaks(&self, weights: Option<&WeightFindings>) -> Result<Vec<Leak>> {
-        let mut leaks = Vec::new();
         let leak = |way, (row, query), (key_row, key), size| Leak {
             path: self.path.clone(),
             way,
@@ -111,21 +110,10 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             key_row,
             key,
             size,
-            diagnosis: Diagnosis::RowsMixed,
+            diagnosis: Diagnosis::Unknown, // named below
         };
 
-        if let Some((seen, query)) = self.first_move(Way::OtherRows, |_, _| true) {
-            let from = self.narrow(seen, query)?;
-            let mut found = leak(Way::OtherRows, (seen.row, query), from, seen.moves[query]);
-            found.diagnosis = self.name_rows(seen, query)?;
-            if let Some(((row, query), from, size)) =
-                first_pair::between_rows(self, (query, seen.row))?
-            {
-                let diagnosis = found.diagnosis;
-                found = Leak { diagnosis, ..leak(Way::OtherRows, (row, query), from, size) };
-            }
-            leaks.push(found);
-        }
+        let mut leaks: Vec<Leak> = self.leak_between_rows()?.into_iter().collect();
 
         let mut cells: Vec<BitMatrix> = self
             .tables()
@@ -165,7 +153,14 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
 
         if !by_position.is_empty() {
             let diagnosis = self.name(&cells, weights)?;
-            if matches!(diagnosis, Diagnosis::ChoiceByOthers | Diagnosis::FiniteFill)
+            let comes_and_goes =
+                matches!(diagnosis, Diagnosis::ChoiceByOthers | Diagnosis::FiniteFill);
+            if comes_and_goes && leaks.is_empty() {
+                // The rows of a pass carry a probe each: one may have answered for another.
+                leaks.extend(self.rare_leak_between_rows()?);
+            }
+            if comes_and_goes
+                && leaks.is_empty()
                 && let Some(first) = by_position.iter().map(|leak| (leak.query, leak.key)).min()
                 && let Some((row, query, key, size)) = first_pair::before(self, first)?
             {
@@ -205,7 +200,10 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             return Ok(seen); // small differences would drown
         }
         let leaking = |query: &usize| (0..self.length()).any(|key| cells[table].get(*query, key));
-        let query = (0..self.length()).find(leaking).unwrap_or(0);
+        let leaking: Vec<usize> = (0..self.length()).filter(leaking).collect();
+        // The first query is a special one in many a transform.
+        let place = if seen == Diagnosis::MaskMissing { leaking.len() / 3 } else { 0 };
+        let query = leaking.get(place).copied().unwrap_or(0);
         let keys: Vec<usize> = match seen {
             Diagnosis::WithinBlocks { .. } => {
                 (0..self.length()).filter(|&key| cells[table].get(query, key)).collect()
@@ -236,23 +234,6 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
     ) -> Suspect<'_, I> {
         let (base, old) = &self.measured.bases[round];
         Suspect { runner: self.runner, base, old, row, query, places }
-    }
-
-    /// The name of a leak between rows of the batch.
-    fn name_rows(&self, seen: &Observation, query: usize) -> Result<Diagnosis> {
-        let tolerance = self.tolerance();
-        let between: Vec<_> =
-            self.measured.observations.iter().filter(|seen| seen.way == Way::OtherRows).collect();
-        let moved = |seen: &Observation| seen.moves.iter().any(|&size| size > tolerance);
-        let later = |seen: &Observation| seen.changed.iter().all(|&(row, _)| row > seen.row);
-        let mut by_later = between.iter().filter(|seen| later(seen)).peekable();
-        if by_later.peek().is_some() && by_later.all(|seen| !moved(seen)) {
-            return Ok(Diagnosis::CarriedBetweenRows);
-        }
-        if self.measured.noise > 0.0 {
-            return Ok(Diagnosis::RowsMixed);
-        }
-        self.suspect(seen.round, (seen.row, query), seen.changed.clone()).name(Diagnosis::RowsMixed)
     }
 
     fn name_by_weights(&self, found: &WeightFindings) -> Diagnosis {

@@ -52,9 +52,6 @@ pub(super) fn name_leaks(
     if nearest > 1 && nearest > length / 2 && share(&|query, key| key - query >= nearest) >= FULL {
         return Diagnosis::WrapsAround;
     }
-    if let Some(name) = name_band(promise, &future, moved, layers) {
-        return name;
-    }
     let exposed: Vec<usize> =
         (0..length).filter(|&query| share(&|q, _| q == query) >= FULL).collect();
     let could_leak: Vec<usize> =
@@ -71,6 +68,9 @@ pub(super) fn name_leaks(
         && of_several as f64 >= FULL * several.len() as f64
     {
         return Diagnosis::QueriesOrKeysMixed;
+    }
+    if let Some(name) = name_band(promise, &future, moved, layers) {
+        return name;
     }
     if let Some(keys) = global_keys(promise, &future) {
         return Diagnosis::GlobalKeys { keys };

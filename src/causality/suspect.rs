@@ -26,11 +26,11 @@ use crate::Result;
 const NUDGES: usize = 8;
 const NUDGE: f32 = 0.01;
 
-/// Changes that show how far the output moves.
-const CHANGES: usize = 4;
+/// Inputs that are looked at.
+const BASES: usize = 4;
 
-/// Changes tried where an output moves now and then.
-const CHOICES: usize = 24;
+/// Changes of each that are tried where an output moves now and then.
+const CHOICES: usize = 16;
 
 /// Ids enough that two random ones are seldom the same.
 const MANY_IDS: usize = 256;
@@ -61,8 +61,9 @@ impl<I: ModelInput> Suspect<'_, I> {
             MaskMissing if self.moves_on_a_line()? => AppliedAfterSoftmax,
             MaskMissing if self.adds_up()? || self.stays_in_its_feature()? => PositionsMixed,
             FiniteFill if self.takes_few_values()? => ChoiceByOthers,
-            RowsMixed if self.stays_when_shuffled()? => BatchStatistics,
+            // First, since an output that is seldom moved is seldom moved by a shuffle too.
             RowsMixed if self.takes_few_values()? => ChoiceByOthers,
+            RowsMixed if self.stays_when_shuffled()? => BatchStatistics,
             other => other,
         })
     }
@@ -96,21 +97,29 @@ impl<I: ModelInput> Suspect<'_, I> {
         if !self.has_features() || self.places.len() < 2 {
             return Ok(false);
         }
-        // A maximum is not moved by every change.
-        let mut random = 0f32;
-        for pass in 0..CHANGES {
-            random = random.max(self.move_to(&self.changed(&self.places, pass)?));
-        }
         let mut rng = StdRng::seed_from_u64(self.runner.seed);
-        let mut shuffled = self.base.to_vec();
-        for number in 0..I::numbers(self.runner.size) {
-            let at = |place: &(usize, usize)| self.place(*place, number);
-            let mut values: Vec<_> = self.places.iter().map(|place| self.base[at(place)]).collect();
-            values.shuffle(&mut rng);
-            self.places.iter().zip(values).for_each(|(place, value)| shuffled[at(place)] = value);
+        let (mut by_random, mut by_shuffle) = (0f32, 0f32);
+        // A maximum is not moved by every change, nor in every input.
+        for round in 0..BASES {
+            let (base, old) = self.inputs(round)?;
+            let mut shuffled = base.clone();
+            for number in 0..I::numbers(self.runner.size) {
+                let at = |place: &(usize, usize)| self.place(*place, number);
+                let mut values: Vec<_> = self.places.iter().map(|place| base[at(place)]).collect();
+                values.shuffle(&mut rng);
+                self.places
+                    .iter()
+                    .zip(values)
+                    .for_each(|(place, value)| shuffled[at(place)] = value);
+            }
+            let random = self.runner.changed(&base, &self.places, Change::Random, FRESH_PASS);
+            for (values, most) in [(random, &mut by_random), (shuffled, &mut by_shuffle)] {
+                let new = self.runner.outputs(values)?;
+                let moved = largest_move(self.output(&old, self.row), self.output(&new, self.row));
+                *most = most.max(moved.0);
+            }
         }
-        let shuffled = self.runner.outputs(shuffled)?;
-        Ok(self.move_to(self.output(&shuffled, self.row)) < 0.01 * random)
+        Ok(by_shuffle < 0.01 * by_random)
     }
 
     /// Small changes move the output along one line.
@@ -120,21 +129,40 @@ impl<I: ModelInput> Suspect<'_, I> {
             return Ok(false);
         }
         let mut rng = StdRng::seed_from_u64(self.runner.seed);
-        let before = self.output(self.old, self.row);
-        let mut moves = Vec::with_capacity(NUDGES);
-        for _ in 0..NUDGES {
-            let mut nudged = self.base.to_vec();
-            for &place in &self.places {
-                for number in 0..I::numbers(self.runner.size) {
-                    let value = &mut nudged[self.place(place, number)];
-                    *value = I::nudged(*value, rng.random_range(-NUDGE..NUDGE)).unwrap_or(*value);
+        for round in 0..BASES {
+            // Where one key has all the weight, any output moves along a line.
+            let (base, old) = self.inputs(round)?;
+            let before = self.output(&old, self.row);
+            let mut moves = Vec::with_capacity(NUDGES);
+            for _ in 0..NUDGES {
+                let mut nudged = base.clone();
+                for &place in &self.places {
+                    for number in 0..I::numbers(self.runner.size) {
+                        let value = &mut nudged[self.place(place, number)];
+                        let nudge = rng.random_range(-NUDGE..NUDGE);
+                        *value = I::nudged(*value, nudge).unwrap_or(*value);
+                    }
                 }
+                let new = self.runner.outputs(nudged)?;
+                let after = self.output(&new, self.row);
+                let moved = before.iter().zip(after).map(|(old, new)| new - old);
+                moves.push(moved.collect::<Vec<f64>>());
             }
-            let new = self.runner.outputs(nudged)?;
-            let after = self.output(&new, self.row);
-            moves.push(before.iter().zip(after).map(|(old, new)| new - old).collect::<Vec<f64>>());
+            if share_of_one_line(&moves) <= 0.98 {
+                return Ok(false);
+            }
         }
-        Ok(share_of_one_line(&moves) > 0.98)
+        Ok(true)
+    }
+
+    /// The unchanged inputs and outputs, and after them fresh ones.
+    fn inputs(&self, round: usize) -> Result<(Vec<I::Value>, Outputs)> {
+        if round == 0 {
+            return Ok((self.base.to_vec(), self.old.clone()));
+        }
+        let base = self.runner.base(FRESH_PASS + round);
+        let old = self.runner.outputs(base.clone())?;
+        Ok((base, old))
     }
 
     /// What two halves of the places do together is the sum of what each does alone.
@@ -145,7 +173,7 @@ impl<I: ModelInput> Suspect<'_, I> {
         let before = self.output(self.old, self.row);
         let (first, second) = self.places.split_at(self.places.len() / 2);
         let [one, other, both] =
-            [first, second, &self.places[..]].map(|part| self.changed(part, CHANGES));
+            [first, second, &self.places[..]].map(|part| self.changed(part, 1));
         let (one, other, both) = (one?, other?, both?);
         let sum: Vec<f64> = (0..before.len()).map(|i| one[i] + other[i] - before[i]).collect();
         let alone = self.move_to(&one).min(self.move_to(&other));
@@ -192,20 +220,21 @@ impl<I: ModelInput> Suspect<'_, I> {
             false => self.places.clone(),
         };
         let queries = if own_row { self.query..self.query + 1 } else { 0..length };
-        let mut seen: HashMap<(usize, usize, Vec<u64>), usize> = HashMap::new();
-        for attempt in 0..CHOICES {
-            let change = [Change::Random, Change::Extreme][attempt % 2];
-            let changed =
-                self.runner.changed(self.base, &places, change, FRESH_PASS + CHANGES + 1 + attempt);
-            let new = self.runner.outputs(changed)?;
-            for row in rows.clone() {
-                for query in queries.clone() {
-                    let at = (row * length + query) * new.width;
-                    let [old, new] =
-                        [&self.old.values, &new.values].map(|v| &v[at..at + new.width]);
-                    if old != new {
-                        let bits = new.iter().map(|x| x.to_bits()).collect();
-                        *seen.entry((row, query, bits)).or_default() += 1;
+        let mut seen: HashMap<(usize, usize, usize, Vec<u64>), usize> = HashMap::new();
+        for round in 0..BASES {
+            let (base, old) = self.inputs(round)?;
+            for attempt in 0..CHOICES {
+                let change = [Change::Random, Change::Extreme][attempt % 2];
+                let pass = FRESH_PASS + 2 + attempt;
+                let new = self.runner.outputs(self.runner.changed(&base, &places, change, pass))?;
+                for row in rows.clone() {
+                    for query in queries.clone() {
+                        let at = (row * length + query) * new.width;
+                        let of = |outputs: &Outputs| outputs.values[at..at + new.width].to_vec();
+                        if of(&old) != of(&new) {
+                            let bits = of(&new).iter().map(|x| x.to_bits()).collect();
+                            *seen.entry((round, row, query, bits)).or_default() += 1;
+                        }
                     }
                 }
             }

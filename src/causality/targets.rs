@@ -60,6 +60,7 @@ pub(super) fn look<I: ModelInput>(path: &PathAnalysis<'_, I>) -> Result<TargetFi
             let loss = |row: usize| losses.values[(row * length + place) * losses.width];
             sum += (0..tried).map(|row| (-loss(row)).exp()).sum::<f64>();
         }
+        eprintln!("place {place} sum {sum}");
         above |= sum > 1.0 + SUM_TOLERANCE;
         if (sum - 1.0).abs() > SUM_TOLERANCE && first.is_none() {
             first = Some(Leak {

@@ -203,9 +203,6 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
         {
             return Some(found);
         }
-        if self.shows_nothing() {
-            return Some(Unproven::NothingFlows);
-        }
         // Dropout is random on purpose: there the gradients are what proves it.
         if *self.path == Path::Dropout && gradients.is_some() {
             return None;
@@ -214,8 +211,9 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             return Some(Unproven::State { early, late });
         }
         let (noise, tolerance, scale) = (measured.noise, self.tolerance(), self.scale());
+        let nothing_flows = *self.path == Path::Plain && self.shows_nothing();
         match self.settings.tolerance {
-            _ if tolerance <= FAR_BELOW * scale => None,
+            _ if tolerance <= FAR_BELOW * scale => nothing_flows.then_some(Unproven::NothingFlows),
             Some(_) => Some(Unproven::WideTolerance { tolerance, scale }),
             None => Some(Unproven::Random { noise, tolerance, scale }),
         }

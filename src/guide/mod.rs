@@ -8,7 +8,8 @@
 //! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
-//! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
+//! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines;
+//! - [`the_exam`]: a test in one line, what the checker was put to, and models by other hands.
 
 #[doc = include_str!("from_a_paper.md")]
 pub mod from_a_paper {}
@@ -25,3 +26,6 @@ pub mod generate_by_hand {}
 
 #[doc = include_str!("train.md")]
 pub mod train {}
+
+#[doc = include_str!("the_exam.md")]
+pub mod the_exam {}

@@ -74,14 +74,13 @@ fn compressed_blocks(setup: &Setup, from_their_start: bool) -> Subject {
     })
 }
 
-/// Keys, not values, carry the mean of their block: of its own, or of the one before it.
+/// Keys, not values, are the means of blocks: of their own, or of the one before.
 fn pooled_keys(setup: &Setup, delay: usize) -> Subject {
     let (layer, mask) = (Attention::new(setup, 1, 2), setup.look_ahead());
     let means = setup.block_means(delay);
     Subject::embedded(move |x| {
         let [queries, keys, values] = layer.parts(&x);
-        let keys = keys.clone() + mix(&means, &keys);
-        layer.over(x, [queries, keys, values], &mask)
+        layer.over(x, [queries, mix(&means, &keys), values], &mask)
     })
 }
 
@@ -223,7 +222,7 @@ pub fn leaking() -> Vec<Form> {
         ),
         cell(
             "keys pooled over blocks",
-            // In the first block all keys carry the same mean, which a softmax does not see.
+            // In the first block all keys are the same one, so that their weights are equal, whatever it is.
             |_| First::Cell(BLOCK, BLOCK + 1),
             |_| BlockSummary { keys: BLOCK },
             |s| pooled_keys(s, 0),
@@ -261,7 +260,7 @@ pub fn right() -> RightForms {
         }),
         ("the largest of the visible keys", |s| largest_keys(s, false)),
         ("compressed blocks once complete", |s| compressed_blocks(s, false)),
-        ("keys with the mean of the block before", |s| pooled_keys(s, 1)),
+        ("keys pooled over the block before", |s| pooled_keys(s, 1)),
         ("scores with a cap and a slope", |s| {
             let (layer, mask) = (Attention::new(s, 1, 2), s.look_ahead());
             let slope = s.mixing(|to, from| -0.3 * (to as f32 - from as f32).abs());

@@ -78,7 +78,7 @@ pub fn leaking() -> Vec<Form> {
         form(
             "a shift that wraps",
             |s| First::Cell(0, s.length - 1),
-            |_| GlobalKeys { keys: vec![12] },
+            |s| GlobalKeys { keys: vec![s.length - 1] },
             |s| {
                 // What wraps to the first position is then seen by all.
                 shifted(s, |x| x.roll(&[1], &[1]))

@@ -238,9 +238,18 @@ fn setup(seed: u64, device: &Device) -> Setup {
     Setup { seed, device: device.clone(), width: 6, length: 13, batch: 4 }
 }
 
-fn assert_none(faults: Vec<String>) {
-    let some = &faults[..faults.len().min(6)];
-    assert!(faults.is_empty(), "{} of the checks are wrong:\n{}", faults.len(), some.join("\n"));
+/// The faults by form: how many, and the first one.
+fn assert_none(faults: Vec<(&str, u64, String)>) {
+    let mut forms: Vec<(&str, usize, String)> = Vec::new();
+    for (name, seed, fault) in &faults {
+        match forms.iter_mut().find(|(known, ..)| known == name) {
+            Some((_, count, _)) => *count += 1,
+            None => forms.push((name, 1, format!("seed {seed}: {fault}"))),
+        }
+    }
+    let lines = forms.iter().map(|(name, count, first)| format!("{count} of {name}: {first}"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    assert!(faults.is_empty(), "{} of the checks are wrong:\n{text}", faults.len());
 }
 
 fn every_leak_is_caught_and_named(device: &Device) {
@@ -250,7 +259,7 @@ fn every_leak_is_caught_and_named(device: &Device) {
             let setup = setup(seed, device);
             let report = (form.build)(&setup).check(&setup);
             if let Some(fault) = form.fault(&report, &setup) {
-                faults.push(format!("{}, seed {seed}: {fault}", form.name));
+                faults.push((form.name, seed, fault));
             }
         }
     }
@@ -265,7 +274,7 @@ fn no_right_form_is_accused(device: &Device) {
             let report = build(&setup).check(&setup);
             let differs = report.paths.iter().any(|path| path.disagreement.is_some());
             if !report.is_causal() || differs {
-                faults.push(format!("{name}, seed {seed}: accused\n{report}"));
+                faults.push((name, seed, format!("accused\n{report}")));
             }
         }
     }
