@@ -75,7 +75,8 @@ impl<'a> CausalityCheck<'a, Tensor<2, Int>> {
     /// Checks a loss: from tokens `[batch, length]` to the losses in nats `[batch, length - 1]` of
     /// every token but the first, each by what comes before it. Neither may a loss depend on later
     /// tokens (a norm or a softmax over the sequence), nor may it have seen its own token (labels that
-    /// are not shifted): the latter by trying every id in a place, which needs a small vocabulary.
+    /// are not shifted): the latter by trying every id in a place, which needs a small vocabulary, and
+    /// the plain cross-entropy without weights.
     ///
     /// In the report, query `t` is the loss of token `t`; query 0 has none.
     ///

@@ -9,7 +9,7 @@ use crate::Result;
 /// Fresh inputs that are tried: for a query, for a key, and between rows, where each shows all of them.
 const ATTEMPTS_FOR_QUERY: usize = 24;
 const ATTEMPTS_FOR_KEY: usize = 128;
-const ATTEMPTS_BETWEEN_ROWS: usize = 12;
+const ATTEMPTS_BETWEEN_ROWS: usize = 40;
 
 /// Rounds and passes that the measurements do not reach.
 const FRESH_ROUND: usize = 1 << 12;

@@ -58,11 +58,32 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
     /// What moved in one table, alone or by its gradient.
     pub(super) fn moved(&self, table: usize) -> BitMatrix {
         let (length, tolerance) = (self.length(), self.tolerance());
+        let may_move = &self.promise().row(table).may_move;
+        let least = self.least_hidden_gradient();
         BitMatrix::from_fn(length, |query, key| {
             let cell = query * length + key;
+            let least = if may_move.get(query, key) { 0.0 } else { least };
+            let gradients = self.measured.gradients.as_ref();
             self.measured.moves.iter().any(|round| round[table][cell] > tolerance)
-                || self.measured.gradients.as_ref().is_some_and(|all| all.tables[table][cell] > 0.0)
+                || gradients.is_some_and(|all| all.tables[table][cell] > least)
         })
+    }
+
+    /// Up to which size a derivative by a hidden key does not count: 0, unless there are so much larger
+    /// ones that it is the rounding of a sum that should be 0.
+    fn least_hidden_gradient(&self) -> f32 {
+        let Some(gradients) = &self.measured.gradients else { return 0.0 };
+        let length = self.length();
+        let largest = |allowed: bool| {
+            let cells = self.tables().flat_map(|table| {
+                let may_move = &self.promise().row(table).may_move;
+                let cells = gradients.tables[table].iter().enumerate();
+                cells.filter(move |(cell, _)| may_move.get(cell / length, cell % length) == allowed)
+            });
+            cells.fold(0f32, |most, (_, &size)| most.max(size))
+        };
+        let rounding = ROUNDING * largest(true);
+        if largest(false) > rounding { rounding } else { 0.0 }
     }
 
     pub(super) fn tables(&self) -> std::ops::Range<usize> {
@@ -141,8 +162,8 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             }
         }
         let gradients = self.measured.gradients.as_ref();
-        if let Some((row, query, key, size)) =
-            gradients.and_then(|all| self.first_cell_over(&all.tables, 0.0))
+        if let Some((row, query, key, size)) = gradients
+            .and_then(|all| self.first_cell_over(&all.tables, self.least_hidden_gradient()))
         {
             by_position.push(leak(Way::Gradient, (row, query), (row, key), size));
         }

@@ -61,9 +61,8 @@ impl<I: ModelInput> Suspect<'_, I> {
             MaskMissing if self.moves_on_a_line()? => AppliedAfterSoftmax,
             MaskMissing if self.adds_up()? || self.stays_in_its_feature()? => PositionsMixed,
             FiniteFill if self.takes_few_values()? => ChoiceByOthers,
-            // First, since an output that is seldom moved is seldom moved by a shuffle too.
-            RowsMixed if self.takes_few_values()? => ChoiceByOthers,
             RowsMixed if self.stays_when_shuffled()? => BatchStatistics,
+            RowsMixed if self.takes_few_values()? => ChoiceByOthers,
             other => other,
         })
     }
@@ -88,6 +87,10 @@ impl<I: ModelInput> Suspect<'_, I> {
         (row * self.runner.promise.length() + key) * I::numbers(self.runner.size) + number
     }
 
+    fn is_of_own_row(&self) -> bool {
+        self.places.iter().all(|place| place.0 == self.row)
+    }
+
     fn has_features(&self) -> bool {
         self.base.first().is_some_and(|&value| I::nudged(value, 0.0).is_some())
     }
@@ -99,6 +102,14 @@ impl<I: ModelInput> Suspect<'_, I> {
         }
         let mut rng = StdRng::seed_from_u64(self.runner.seed);
         let (mut by_random, mut by_shuffle) = (0f32, 0f32);
+        // From another row, all outputs of this one: a single one may seldom move.
+        let of = |outputs: &Outputs| match self.is_of_own_row() {
+            true => self.output(outputs, self.row).to_vec(),
+            false => {
+                let row = self.runner.promise.length() * outputs.width;
+                outputs.values[self.row * row..][..row].to_vec()
+            }
+        };
         // A maximum is not moved by every change, nor in every input.
         for round in 0..BASES {
             let (base, old) = self.inputs(round)?;
@@ -115,8 +126,7 @@ impl<I: ModelInput> Suspect<'_, I> {
             let random = self.runner.changed(&base, &self.places, Change::Random, FRESH_PASS);
             for (values, most) in [(random, &mut by_random), (shuffled, &mut by_shuffle)] {
                 let new = self.runner.outputs(values)?;
-                let moved = largest_move(self.output(&old, self.row), self.output(&new, self.row));
-                *most = most.max(moved.0);
+                *most = most.max(largest_move(&of(&old), &of(&new)).0);
             }
         }
         Ok(by_shuffle < 0.01 * by_random)
@@ -211,7 +221,7 @@ impl<I: ModelInput> Suspect<'_, I> {
         }
         let length = self.runner.promise.length();
         // Where nothing crosses rows, each row is tried in each pass.
-        let own_row = self.places.iter().all(|place| place.0 == self.row);
+        let own_row = self.is_of_own_row();
         let rows = if own_row { 0..self.runner.promise.batch() } else { self.row..self.row + 1 };
         let places: Vec<_> = match own_row {
             true => {
