@@ -59,7 +59,7 @@ fn stored(
     let tensors = catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err("a file that its reader gives up on".into()))
         .map_err(|got| not_this_file(path, expected, got))?;
-    Ok(Source { path: show(path), tensors, foreign: BTreeMap::new() })
+    Ok(Source { path: show(path), tensors, ..Source::default() })
 }
 
 /// An error for a record that tells of more metadata than the file has: its reader makes room for

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::store::{ModuleSnapshot, burn_pack};
 
+use super::stored::Stored;
+
 /// The tensors of a checkpoint.
 #[derive(Default)]
 pub struct Source {
     /// The file or folder, for messages.
     pub path: String,
     pub tensors: BTreeMap<String, burn_pack::Tensor>,
+    /// Those of `tensors` that a projection or an embedding can keep as they are stored.
+    pub stored: BTreeMap<String, Stored>,
     /// Tensors in a type that Burn does not have, with it.
     pub foreign: BTreeMap<String, String>,
 }
@@ -20,7 +24,13 @@ impl Source {
     pub fn module(module: &impl Module, name: &str) -> Self {
         let tensors = module.collect(None, None, true).into_iter();
         let tensors = tensors.map(|tensor| (tensor.name.clone(), tensor)).collect();
-        Self { path: name.into(), tensors, foreign: BTreeMap::new() }
+        Self { path: name.into(), tensors, ..Self::default() }
+    }
+
+    /// Adds a matrix in blocks: f32 for whoever can't keep it as it is.
+    pub fn insert_stored(&mut self, name: String, matrix: Stored) {
+        self.tensors.insert(name.clone(), matrix.numbers(&name));
+        self.stored.insert(name, matrix);
     }
 
     /// The names of all tensors.

@@ -6,7 +6,8 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
-//! - `cpu`: the kernels for the CPU;
+//! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
+//! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
 //! All `unsafe` of the crate stands here.
@@ -16,8 +17,14 @@
 
 mod autodiff;
 mod backends;
+mod coding;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 mod dropout;
+mod kept;
+#[cfg(feature = "import")]
+mod mapped;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -26,16 +33,23 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{address, address_of_codes};
+pub(crate) use backends::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};
+pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
+pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use kept::{Codes, Kept, attention};
+#[cfg(feature = "import")]
+pub(crate) use mapped::MappedFile;
+pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};

@@ -153,8 +153,10 @@ fn shards(folder: &Path, index: &Path) -> Result<Source> {
             });
         }
         held.tensors.retain(|name, _| names.contains(name.as_str()));
+        held.stored.retain(|name, _| names.contains(name.as_str()));
         held.foreign.retain(|name, _| names.contains(name.as_str()));
         source.tensors.append(&mut held.tensors);
+        source.stored.append(&mut held.stored);
         source.foreign.append(&mut held.foreign);
     }
     Ok(source)

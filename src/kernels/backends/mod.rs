@@ -1,5 +1,7 @@
 //! One small file for each backend that the kernels run on.
 
+#[cfg(feature = "gpu")]
+mod cube;
 mod devices;
 #[cfg(feature = "flex")]
 mod flex;
@@ -7,5 +9,7 @@ mod flex;
 mod ndarray;
 
 #[cfg(test)]
-pub(crate) use devices::address;
-pub(crate) use devices::{first_keys, supports};
+pub(crate) use devices::{address, address_of_codes};
+pub(crate) use devices::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};

@@ -12,6 +12,7 @@
 pub(super) mod activation;
 mod arithmetic;
 pub(super) mod attention;
+pub(super) mod blocks;
 mod gemv;
 pub(super) mod host;
 pub(super) mod linear;
