@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_decoder::config::from_json;
 use burn_decoder::decoder::{LanguageModel, LanguageModelConfig};
-use burn_decoder::import::{LoadOptions, hugging_face};
+use burn_decoder::import::{LoadOptions, gguf, hugging_face};
 use serde::Deserialize;
 
 /// What this package needs to know of the run's config.json.
@@ -62,7 +62,11 @@ pub fn load(folder: &Path, device: &Device) -> Result<LanguageModel, Failure> {
     model.try_load_file(&path).map_err(|error| Failure::input(&path, error))
 }
 
-/// The published model in the folder, in f32.
-pub fn load_published(folder: &Path, device: &Device) -> Result<LanguageModel, Failure> {
-    Ok(hugging_face::load(folder, device, LoadOptions::new())?.model)
+/// The published model in f32: a folder of Hugging Face, or a GGUF file.
+pub fn load_published(path: &Path, device: &Device) -> Result<LanguageModel, Failure> {
+    let options = LoadOptions::new();
+    Ok(match path.is_file() {
+        true => gguf::load(path, device, options)?.model,
+        false => hugging_face::load(path, device, options)?.model,
+    })
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p check -- --model FOLDER --page report.html    # exit 0: no leak, 3: a leak
+//! cargo run --release -p check -- --model model.gguf
 //! cargo run --release -p copy -- --out run
 //! cargo run --release -p check -- run --svg influence.svg --json report.json
 //! ```
@@ -28,8 +29,8 @@ struct Args {
     /// The folder that `cargo run --release -p copy -- --out DIR` wrote.
     #[arg(required_unless_present = "model", conflicts_with = "model")]
     run: Option<PathBuf>,
-    /// A published model: a folder of Hugging Face, with config.json and safetensors.
-    #[arg(long, value_name = "FOLDER")]
+    /// A published model: a folder of Hugging Face, with config.json and safetensors, or a GGUF file.
+    #[arg(long, value_name = "FOLDER|FILE")]
     model: Option<PathBuf>,
     /// What the tensors live on.
     #[arg(long, value_enum, default_value_t)]
