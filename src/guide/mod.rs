@@ -12,6 +12,8 @@
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
 //! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
+//! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines;
+//! - [`the_exam`]: a test in one line, what the checker was put to, and models by other hands.
 
 #[doc = include_str!("from_a_paper.md")]
 pub mod from_a_paper {}
@@ -38,3 +40,6 @@ pub mod several_devices {}
 
 #[doc = include_str!("train.md")]
 pub mod train {}
+
+#[doc = include_str!("the_exam.md")]
+pub mod the_exam {}

@@ -9,6 +9,7 @@ mod causality;
 mod checkpointing;
 mod config_files;
 mod decoder;
+mod exam;
 mod feed_forward;
 mod fixtures;
 mod fused;

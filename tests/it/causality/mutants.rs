@@ -245,7 +245,7 @@ fn mutants() -> Vec<Mutant> {
                 layer.forward(x, &mask) + shifted
             }))
         }),
-        plain("a convolution to both sides", Diagnosis::WrongAlignment { by: Some(2) }, {
+        plain("a convolution to both sides", Diagnosis::CentredWindow { reach: 2 }, {
             |seed, device| {
                 let layer = Tiny::new(seed, 2, device);
                 // One attention to the two next keys and the two before, as a kernel of 5 would.
