@@ -208,7 +208,8 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     ///
-    /// The first there is.
+    /// The first there is. What was written before it is lost with it: iterate to keep each token as
+    /// it comes.
     pub fn finish(self) -> Result<Vec<Generated>> {
         let threads = self.config.threads;
         threads.run(|| self.collect_all())
