@@ -47,9 +47,12 @@ def main():
     args.add_argument("--burn-up-to", type=int, default=2048, help="no case of Burn's with more tokens")
     args.add_argument("--rounds", type=int, default=2)
     args.add_argument("--threads", type=int, default=2)
+    args.add_argument("--rust-threads", default="global", help="global, pool or spinning")
     args.add_argument(
         "--rust", nargs="+", default=["cargo", "bench", "-q", "-p", "benches", "--features", "flex", "--bench", "compare"])
     args = args.parse_args()
+    # What comes after "--" goes to the bench itself.
+    args.rust += (["--"] if args.rust[0] == "cargo" else []) + ["--threads", args.rust_threads]
     import torch
 
     import pytorch

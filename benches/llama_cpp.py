@@ -19,7 +19,7 @@ import time
 
 
 def prompt(length, vocab):
-    """The same tokens as `generate --bench` has."""
+    """Tokens of the vocabulary: which ones does not matter."""
     return [at * 7919 % vocab for at in range(length)]
 
 
@@ -103,8 +103,7 @@ def llama_cpp(args, file):
     params.n_ctx, params.n_parallel, params.n_gpu_layers, params.warmup = args.prompt + args.new + 64, 1, 0, True
     params.verbosity = 0
     server = xllamacpp.Server(params)
-    vocab = 1000
-    answer = server.handle_completions({"prompt": prompt(args.prompt, vocab), "n_predict": args.new + 1, "temperature": 0, "ignore_eos": True,
+    answer = server.handle_completions({"prompt": prompt(args.prompt, 1000), "n_predict": args.new + 1, "temperature": 0, "ignore_eos": True,
                                         "cache_prompt": False})
     answer = json.loads(answer) if isinstance(answer, (str, bytes)) else answer
     timings = answer["timings"]

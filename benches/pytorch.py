@@ -3,8 +3,9 @@
     python pytorch.py CASE...        for example: python pytorch.py op/causal/training/2048 copy/training/24
 
 A case is WHAT[/MASK]/PASS/LENGTH. WHAT is `op` (scaled_dot_product_attention, 8 heads x 64), `small` (batch 64, 4 heads x 16), `mha`
-(nn.MultiheadAttention, d_model 512), `layer` (nn.TransformerDecoderLayer with a memory of the same length, d_ff 2048) or
-`copy` (the copy example's model and optimizer). MASK is `causal`, `full`, `padded`, `window` or `packed`; PASS is
+(nn.MultiheadAttention, d_model 512), `layer` (nn.TransformerDecoderLayer with a memory of the same length, d_ff 2048),
+`copy` (the copy example's model and optimizer) or `gpt2` (GPT-2 with 124M parameters and AdamW, 4 sequences; `gpt2fused`
+with PyTorch's fused AdamW). MASK is `causal`, `full`, `padded`, `window` or `packed`; PASS is
 `forward` or `training` (forward and backward). Run it with nothing else on the machine.
 """
 
@@ -148,12 +149,61 @@ def copy(_mask, training, length, vocab=32):
     return step
 
 
+class Block(torch.nn.Module):
+    """A layer of GPT-2, as nanoGPT has it."""
+
+    def __init__(self, width=768, heads=12):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+        self.qkv, self.out = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+        self.up, self.down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        batch, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Gpt2(torch.nn.Module):
+    def __init__(self, vocab=50257, width=768, layers=12, context=1024):
+        super().__init__()
+        self.tokens, self.positions = torch.nn.Embedding(vocab, width), torch.nn.Embedding(context, width)
+        torch.nn.init.normal_(self.tokens.weight, std=0.02)
+        self.layers = torch.nn.Sequential(*[Block(width) for _ in range(layers)])
+        self.norm = torch.nn.LayerNorm(width)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        return F.linear(self.norm(self.layers(x)), self.tokens.weight)
+
+
+def gpt2(_mask, training, length, fused=None, batch=4):
+    model = Gpt2()
+    ids = torch.randint(0, 50257, (batch, length + 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
+
+    def step():
+        with torch.set_grad_enabled(training):
+            loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        if training:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return step
+
+
 def measure(case):
     """The median of a case in milliseconds."""
     what, *mask, kind, length = case.split("/")
     torch.manual_seed(0)
     small = lambda *case: op(*case, sizes=(64, 4, 16))
-    make = {"op": op, "small": small, "mha": mha, "layer": layer, "copy": copy}[what]
+    fused = lambda *case: gpt2(*case, fused=True)
+    make = {
+        "op": op, "small": small, "mha": mha, "layer": layer, "copy": copy, "gpt2": gpt2, "gpt2fused": fused}[what]
     return median_ms(make((mask or ["causal"])[0], kind == "training", int(length)))
 
 

@@ -58,9 +58,12 @@
 //! - [`sequence`]: what else is known of the rows of a batch: positions, padding, a memory.
 //! - [`attention`]: the function above under a mask, its kernels, multi-head attention.
 //! - [`decoder`]: layers, stacks, and models built from them.
+//! - [`loss`]: a model's loss and its gradients, without its logits.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`verify`](mod@verify): does your device compute attention right?
 //! - [`config`]: configurations from JSON files, old ones too.
+#![cfg_attr(feature = "optim", doc = "- [`optim`]: Burn's AdamW in one pass over memory on a CPU.")]
 #![cfg_attr(
     feature = "train",
     doc = "- [`training`]: metrics for burn-train that find out a training that sees the future."
@@ -79,6 +82,7 @@
 //! - `wgpu`: Burn's wgpu GPU backend; `vulkan`, `metal` and `webgpu` for the compilers of its
 //!   platforms, `cuda` for Burn's CUDA backend. Attention runs there by this crate's own kernels.
 //! - `import`: weights from checkpoints of other programs, and back.
+//! - `optim`: Burn's AdamW in one pass over memory on a CPU.
 //! - `train`: metrics for burn-train.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
@@ -99,14 +103,20 @@ mod hash;
 #[cfg(feature = "import")]
 pub mod import;
 mod kernels;
+pub mod loss;
 pub mod mask;
 pub mod norm;
+#[cfg(feature = "optim")]
+pub mod optim;
 mod picture;
 pub mod sequence;
 #[cfg(feature = "train")]
 pub mod training;
+pub mod verify;
 pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+#[doc(inline)]
+pub use verify::verify;
 pub use weights_mismatch::{WeightsMismatch, WrongShape};

@@ -1,45 +1,50 @@
 //! What is measured: attention, the layers around it and a training step of the copy example, by
 //! this crate, by Burn and by burn-nn.
 //!
-//! A case is written `BY@BACKEND/WHAT[/MASK]/PASS/LENGTH`, for example
-//! `fused@flex/op/causal/training/2048`:
+//! A case is written `BY@BACKEND[:TYPE]/WHAT[/MASK]/PASS/LENGTH`, for example
+//! `fused@flex/op/causal/training/2048` or `fused@vulkan:bf16/op/window/forward/4096`:
 //!
-//! - BY: `fused` and `reference` are this crate's kernels, `burn` is Burn's attention operation or
-//!   burn-nn's module;
-//! - BACKEND: `flex` or `ndarray`;
+//! - BY: `auto` is what this crate takes by itself, `fused` and `reference` are its kernels by name,
+//!   `burn` is Burn's attention operation or burn-nn's module;
+//! - BACKEND: `flex` or `ndarray`; `wgpu`, `vulkan`, `metal`, `webgpu` or `cuda` for the best GPU of that
+//!   interface, `software` for Vulkan in software; each with its feature;
+//! - TYPE: of `op`, the element type: `f32` (where none is given), `f16` or `bf16`;
 //! - WHAT: `op` (8 heads x 64, batch 1), `small` (the same with the copy example's sizes: batch 64,
 //!   4 heads x 16), `mha` (d_model 512, 8 heads), `layer` (the same with cross-attention to a memory
-//!   of the same length and d_ff 2048) or `copy` (the copy example's model with AdamW, 64 sequences);
+//!   of the same length and d_ff 2048), `copy` (the copy example's model with AdamW, 64 sequences) or
+//!   `gpt2` (GPT-2 with 124M parameters and AdamW, 4 sequences; of this crate alone);
 //! - MASK: `causal`, `full`, `padded` (causal, the last quarter is padding), `window` (causal, 256
-//!   keys), `sinks` (the same, and the first 4 keys always) or `packed` (causal, eight documents); of `copy` always causal;
+//!   keys), `sinks` (the same, and the first 4 keys always) or `packed` (causal, eight documents); of
+//!   `copy` and `gpt2` always causal;
 //! - PASS: `forward`, or `training` (forward and backward).
+//!
+//! A GPU works while the host goes on: the clock stops once the device has done all its work.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+mod device;
+mod training;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use burn::nn::attention::{MhaInput, generate_autoregressive_mask};
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::transformer::{
-    TransformerDecoderConfig, TransformerDecoderInput, TransformerEncoder,
-    TransformerEncoderConfig, TransformerEncoderInput,
-};
-use burn::nn::{self, Embedding, EmbeddingConfig, Linear, LinearConfig};
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::nn;
+use burn::nn::attention::MhaInput;
+use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
 use burn::prelude::*;
-use burn::tensor::{Distribution, ops::AttentionModuleOptions};
+use burn::tensor::{DType, Distribution, ops::AttentionModuleOptions};
 use burn_decoder::attention::{
     Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
-use burn_decoder::decoder::{
-    DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, LayerContext, Memory,
-};
+use burn_decoder::decoder::{DecoderLayerConfig, FeedForwardConfig, LayerContext, Memory};
+use burn_decoder::generation::Threads;
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
+
+pub use device::{adapter, device, is_gpu, wanted};
+pub use training::{Choice, Phases};
 
 const HEADS: usize = 8;
 const HEAD_DIM: usize = 64;
 const WIDTH: usize = HEADS * HEAD_DIM;
-const VOCAB: usize = 32;
 const SEQUENCES: usize = 64;
 
 /// Time to spend on a case, once it ran three times.
@@ -55,6 +60,10 @@ pub type Step = Box<dyn FnMut()>;
 pub struct Case {
     by: By,
     device: Device,
+    dtype: DType,
+    /// Runs before the first that counts: a GPU's shaders are compiled, and Burn's fusion looks for the
+    /// best way through the steps for a few of them.
+    warm_up: usize,
     what: String,
     mask: String,
     training: bool,
@@ -78,15 +87,29 @@ impl Case {
             [whose, what, pass, length] => (whose, what, "causal", pass, length),
             _ => return Err(unknown("form")),
         };
-        let (by, backend) = whose.split_once('@').ok_or_else(|| unknown("form"))?;
+        let (by, place) = whose.split_once('@').ok_or_else(|| unknown("form"))?;
+        let (backend, dtype) = place.split_once(':').unwrap_or((place, "f32"));
+        let device = device(backend).ok_or_else(|| unknown("backend (is its feature on?)"))?;
+        let dtype = match dtype {
+            "f32" => DType::F32,
+            "f16" => DType::F16,
+            "bf16" => DType::BF16,
+            _ => return Err(unknown("element type")),
+        };
+        if dtype != DType::F32 && !(what == "op" && device.supports_dtype(dtype)) {
+            return Err(unknown("element type here"));
+        }
         Ok(Self {
             by: match by {
-                "fused" => By::Ours(Kernel::Auto),
+                "auto" => By::Ours(Kernel::Auto),
+                "fused" => By::Ours(Kernel::Fused),
                 "reference" => By::Ours(Kernel::Reference),
                 "burn" => By::Burn,
                 _ => return Err(unknown("author")),
             },
-            device: device(backend).ok_or_else(|| unknown("backend (is its feature on?)"))?,
+            device,
+            dtype,
+            warm_up: if is_gpu(backend) { 3 } else { 1 },
             what: what.into(),
             mask: mask.into(),
             training: match pass {
@@ -105,15 +128,25 @@ impl Case {
             "small" => self.op([SEQUENCES, 4, self.length, 16]),
             "mha" => self.multi_head(),
             "layer" => self.layer(),
-            "copy" => self.copy(),
-            other => panic!("{other}: expected op, small, mha, layer or copy"),
+            "copy" | "gpt2" => {
+                let mut step = self.training_step(Choice::default());
+                Box::new(move || {
+                    step();
+                })
+            }
+            other => panic!("{other}: expected op, small, mha, layer, copy or gpt2"),
         }
     }
 
-    /// The median time of a run in milliseconds, after one to warm up. `pytorch.py` has the same rule.
+    /// The median time of a run in milliseconds, after one to warm up, or three on a GPU. `pytorch.py`
+    /// and `gpu.py` have the same rule.
     pub fn median(&self) -> f64 {
-        let mut step = self.prepare();
-        step();
+        let mut run = self.prepare();
+        let mut step = || {
+            run();
+            self.device.sync().expect("the device has done its work");
+        };
+        (0..self.warm_up).for_each(|_| step());
         let start = Instant::now();
         let mut times = Vec::new();
         while times.len() < 3 || (start.elapsed() < BUDGET && times.len() < MOST) {
@@ -151,7 +184,8 @@ impl Case {
     }
 
     fn random<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
-        let random = Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &self.device);
+        let uniform = Distribution::Uniform(-1.0, 1.0);
+        let random = Tensor::random(shape, uniform, (&self.device, self.dtype));
         if self.training { random.autodiff().require_grad() } else { random }
     }
 
@@ -267,98 +301,19 @@ impl Case {
             }
         }
     }
-
-    fn copy(&self) -> Step {
-        let shape = [SEQUENCES, self.length + 1];
-        let random = Distribution::Uniform(0.0, VOCAB as f64);
-        let ids = Tensor::<2, Int>::random(shape, random, &self.device());
-        match self.by {
-            By::Ours(kernel) => {
-                let layer = DecoderLayerConfig::new(
-                    MultiHeadAttentionConfig::new(64, 4).with_dropout(0.0),
-                    FeedForwardConfig::new(64, 256),
-                );
-                let model = LanguageModelConfig::new(VOCAB, DecoderConfig::new(layer, 2))
-                    .init(&self.device())
-                    .expect("a configuration that fits");
-                let request = Request::new().with_kernel(kernel);
-                self.train(model, ids, move |model, ids| {
-                    model.forward(ids, request).expect("tokens of the vocabulary").logits
-                })
-            }
-            By::Burn => {
-                let model = BurnCopy::new(self.length, &self.device());
-                let hidden = generate_autoregressive_mask(SEQUENCES, self.length, &self.device());
-                self.train(model, ids, move |model, ids| model.forward(ids, hidden.clone()))
-            }
-        }
-    }
-
-    /// Predicts each next token; in training with a step of AdamW.
-    fn train<M: Module + 'static>(
-        &self,
-        model: M,
-        ids: Tensor<2, Int>,
-        logits: impl Fn(&M, Tensor<2, Int>) -> Tensor<3> + 'static,
-    ) -> Step {
-        let (length, training) = (self.length, self.training);
-        let inputs = ids.clone().slice([0..SEQUENCES, 0..length]);
-        let targets = ids.slice([0..SEQUENCES, 1..length + 1]).reshape([SEQUENCES * length]);
-        let loss = CrossEntropyLossConfig::new().init(&self.device());
-        let mut optimizer = AdamWConfig::new().init();
-        let mut model = Some(model);
-        Box::new(move || {
-            let current = model.take().expect("the model of the last step");
-            let logits = logits(&current, inputs.clone()).reshape([SEQUENCES * length, VOCAB]);
-            let loss = loss.forward(logits, targets.clone());
-            model = Some(if training {
-                let gradients = GradientsParams::from_grads(loss.backward(), &current);
-                optimizer.step(1e-3, current, gradients)
-            } else {
-                black_box(loss);
-                current
-            });
-        })
-    }
 }
 
-/// The copy example's model from burn-nn's modules.
-#[derive(Module, Debug)]
-struct BurnCopy {
-    tokens: Embedding,
-    positions: Embedding,
-    layers: TransformerEncoder,
-    norm: nn::LayerNorm,
-    head: Linear,
-}
-
-impl BurnCopy {
-    fn new(length: usize, device: &Device) -> Self {
-        Self {
-            tokens: EmbeddingConfig::new(VOCAB, 64).init(device),
-            positions: EmbeddingConfig::new(length, 64).init(device),
-            layers: TransformerEncoderConfig::new(64, 256, 4, 2)
-                .with_dropout(0.0)
-                .with_norm_first(true)
-                .init(device),
-            norm: nn::LayerNormConfig::new(64).init(device),
-            head: LinearConfig::new(64, VOCAB).init(device),
-        }
-    }
-
-    fn forward(&self, ids: Tensor<2, Int>, hidden: Tensor<3, Bool>) -> Tensor<3> {
-        let x = self.tokens.forward(ids) + self.positions.weight.val().unsqueeze();
-        let x = self.layers.forward(TransformerEncoderInput::new(x).mask_attn(hidden));
-        self.head.forward(self.norm.forward(x))
-    }
-}
-
-fn device(backend: &str) -> Option<Device> {
-    match backend {
-        #[cfg(feature = "ndarray")]
-        "ndarray" => Some(Device::ndarray()),
-        #[cfg(feature = "flex")]
-        "flex" => Some(Device::flex()),
-        _ => None,
+/// Runs `work` with rayon's threads as they are (`global`), on one of them (`pool`), or so with another
+/// that stays awake (`spinning`).
+///
+/// # Panics
+///
+/// For another word.
+pub fn on_threads<R: Send>(threads: &str, work: impl FnOnce() -> R + Send) -> R {
+    match threads {
+        "global" => work(),
+        "pool" => rayon::scope(|_| work()),
+        "spinning" => Threads::Spinning(1).run(work),
+        other => panic!("--threads {other}: expected global, pool or spinning"),
     }
 }

@@ -179,7 +179,8 @@ fn bad_input_is_refused_before_the_weights_are_read() {
 fn a_file_holds_all_that_a_folder_does() {
     let file = crate::gguf_tokenizer::tests::file("llama_tied");
     let said = |arguments: &[&str]| generate(&file, arguments).unwrap().1;
-    let marked = "<|im_start|>user\nA mask<|im_end|>\n<|im_start|>assistant\n";
+    // Jinja leaves out the line break at the end of a template.
+    let marked = "<|im_start|>user\nA mask<|im_end|>\n<|im_start|>assistant";
     let plain = said(&["--prompt", marked, "--max-new-tokens", "9"]);
     assert!(plain.len() > 1, "{plain:?}");
     assert_eq!(said(&["--prompt", "A mask", "--chat", "--max-new-tokens", "9"]), plain);

@@ -2,15 +2,19 @@
 
 use std::cell::Cell;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Int, Tensor};
 
+use super::disturb::{self, Felt};
 use super::input::ModelInput;
 use super::leaks::{CheckSettings, PathAnalysis};
 use super::measure;
 use super::perturb::{ModelOutput, PathRunner};
 use super::receptive_field::ReceptiveFields;
-use super::report::{Path, Report};
+use super::report::{Path, PathReport, Report};
+use super::verdict::Unproven;
 use super::weights;
+use super::{memory, prefixes, targets};
 use crate::mask::Mask;
 use crate::{Error, Result};
 
@@ -26,9 +30,17 @@ pub struct CausalityCheck<'a, I: ModelInput> {
     mask: Mask,
     seed: u64,
     gradients: bool,
+    own_hidden: bool,
+    prefixes: bool,
+    memory: Option<Box<dyn Fn(I) -> Tensor<3> + 'a>>,
+    dead: Option<FindDead<'a, I>>,
     settings: CheckSettings,
     progress: Option<Box<dyn Fn(usize, usize) + 'a>>,
 }
+
+/// From an input on the autodiff device to the weights that move nothing; `None` if there are no
+/// gradients.
+type FindDead<'a, I> = Box<dyn Fn(&[I]) -> Option<Vec<String>> + 'a>;
 
 type Forward<'a, I> = Box<dyn Fn(I) -> ModelOutput + 'a>;
 
@@ -59,6 +71,35 @@ impl<'a> CausalityCheck<'a, Tensor<2, Int>> {
     ) -> Self {
         Self::new(vocabulary, length, device, forward)
     }
+
+    /// Checks a loss: from tokens `[batch, length]` to the losses in nats `[batch, length - 1]` of
+    /// every token but the first, each by what comes before it. Neither may a loss depend on later
+    /// tokens (a norm or a softmax over the sequence), nor may it have seen its own token (labels that
+    /// are not shifted): the latter by trying every id in a place, which needs a small vocabulary, and
+    /// the plain cross-entropy without weights.
+    ///
+    /// In the report, query `t` is the loss of token `t`; query 0 has none.
+    ///
+    /// # Panics
+    ///
+    /// [`CausalityCheck::run`] panics if the losses have another shape.
+    pub fn losses(
+        vocabulary: usize,
+        length: usize,
+        device: &Device,
+        losses: impl Fn(Tensor<2, Int>) -> Tensor<2> + 'a,
+    ) -> Self {
+        let mut check = Self::new(vocabulary, length, device, move |tokens| {
+            let [batch, _] = tokens.dims();
+            let losses = losses(tokens);
+            let expected = [batch, length.saturating_sub(1)];
+            assert_eq!(losses.dims(), expected, "one loss for every token but the first");
+            let none = Tensor::zeros([batch, 1], &losses.device());
+            Tensor::cat(vec![none, losses], 1).unsqueeze_dim(2) // [batch, length, 1]
+        });
+        check.settings.losses = true;
+        check
+    }
 }
 
 impl<'a> CausalityCheck<'a, Tensor<3>> {
@@ -81,8 +122,14 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         device: &Device,
         forward: impl Fn(I) -> Tensor<3> + 'a,
     ) -> Self {
-        let settings =
-            CheckSettings { promise_given: false, layers: None, tolerance: None, agreement: 1e-4 };
+        let settings = CheckSettings {
+            promise_given: false,
+            layers: None,
+            tolerance: None,
+            agreement: 1e-4,
+            losses: false,
+            disturbed: false,
+        };
         Self {
             paths: Vec::new(),
             device: device.clone(),
@@ -92,6 +139,10 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
             mask: Mask::look_ahead(),
             seed: 0,
             gradients: true,
+            own_hidden: false,
+            prefixes: false,
+            memory: None,
+            dead: None,
             settings,
             progress: None,
         }
@@ -177,6 +228,71 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         self.with_any_path(Path::Named(name.into()), move |input| (forward(input), None))
     }
 
+    /// Checks a recurrent model's other form too: one position at a time, from a fresh state. It must
+    /// give the outputs of the plain path, and what moves what must be the same.
+    ///
+    /// `step` takes the state and one position of each row, `[batch, 1]` or `[batch, 1, width]`, and
+    /// returns its output `[batch, 1, any]`.
+    pub fn with_steps<S>(
+        self,
+        fresh: impl Fn() -> S + 'a,
+        step: impl Fn(&mut S, I) -> Tensor<3> + 'a,
+    ) -> Self {
+        let length = self.length;
+        self.with_any_path(Path::Steps, move |input| {
+            let mut state = fresh();
+            let outputs = (0..length).map(|index| step(&mut state, input.position(index)));
+            (Tensor::cat(outputs.collect(), 1), None)
+        })
+    }
+
+    /// Looks at what a cross-attention reads, `[batch, states, width]`, as it is computed beside this
+    /// input: every query sees it, so no position of the input may move it.
+    pub fn with_memory(mut self, memory: impl Fn(I) -> Tensor<3> + 'a) -> Self {
+        self.memory = Some(Box::new(memory));
+        self
+    }
+
+    /// Runs the model on prefixes of the input alone too, for models that take rows of any length: what
+    /// it says of a prefix must not depend on how much follows.
+    pub fn with_prefixes(mut self) -> Self {
+        self.prefixes = true;
+        self
+    }
+
+    /// The output at a position predicts the input at that position (an input that the model shifts to
+    /// the right itself), so it must not see it either.
+    pub fn with_own_hidden(mut self) -> Self {
+        self.own_hidden = true;
+        self
+    }
+
+    /// Checks the model with disturbed weights too: noise is added to every float tensor of the module,
+    /// so that what lies behind a gate or a projection of zero shows. Weights that move nothing even
+    /// then are named, and nothing is proven. `forward` is the plain path's, for any such module.
+    pub fn with_module<M: Module + 'a>(
+        mut self,
+        module: &M,
+        forward: impl Fn(&M, I) -> Tensor<3> + Clone + 'a,
+    ) -> Self {
+        let module = disturb::disturbed(module, self.seed);
+        let (trained, of_trained) = (module.clone().train(), forward.clone());
+        self.dead = Some(Box::new(move |inputs: &[I]| {
+            let mut felt = Felt::default();
+            for input in inputs {
+                let output = of_trained(&trained, input.clone());
+                if !output.is_tracked() {
+                    return None;
+                }
+                let weights = output.random_like(Distribution::Uniform(-1.0, 1.0));
+                felt.add(&trained, (output * weights.detach()).sum().backward());
+            }
+            Some(felt.dead())
+        }));
+        self.settings.disturbed = true;
+        self.with_any_path(Path::Disturbed, move |input| (forward(&module, input), None))
+    }
+
     /// Calls `progress(done, expected)` after each forward pass.
     pub fn with_progress(mut self, progress: impl Fn(usize, usize) + 'a) -> Self {
         self.progress = Some(Box::new(progress));
@@ -233,7 +349,8 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
         }
         at_least("CausalityCheck: length", 1, self.length)?;
         at_least("CausalityCheck: batch", 1, self.batch)?;
-        ReceptiveFields::new(&self.mask, self.batch, self.length, self.settings.layers)
+        let layers = self.settings.layers;
+        ReceptiveFields::new(&self.mask, self.batch, self.length, layers, self.own_hidden)
     }
 
     /// Looks at every path in every way, and reports.
@@ -288,13 +405,14 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
                 settings: self.settings,
             })
             .collect();
-        let paths = analyses
+        let mut paths = analyses
             .iter()
             .enumerate()
             .map(|(index, analysis)| {
                 analysis.report((index > 0).then(|| &analyses[0]), findings.as_ref())
             })
             .collect::<Result<Vec<_>>>()?;
+        self.look_beyond(&analyses, &mut paths)?;
         Ok(Report {
             promise: self.mask.clone(),
             batch: self.batch,
@@ -303,6 +421,56 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
             passes: done.get(),
             paths,
         })
+    }
+}
+
+impl<I: ModelInput> CausalityCheck<'_, I> {
+    /// What only some models are asked: their memory, prefixes, targets and weights.
+    fn look_beyond(
+        &self,
+        analyses: &[PathAnalysis<'_, I>],
+        paths: &mut [PathReport],
+    ) -> Result<()> {
+        let (Some(plain), Some(report)) = (analyses.first(), paths.first_mut()) else {
+            return Ok(());
+        };
+        if let Some(memory) = &self.memory
+            && let Some(leak) = memory::leak(plain, memory)?
+        {
+            // Whoever reads the memory sees all of it: that is what the others are made of.
+            report.leaks.iter_mut().for_each(|other| other.diagnosis = leak.diagnosis.clone());
+            report.leaks.insert(0, leak);
+        }
+        if self.prefixes
+            && let Some(mut leak) = prefixes::leak(plain)?
+        {
+            if let Some(known) = report.leaks.first() {
+                leak.diagnosis = known.diagnosis.clone();
+            }
+            report.leaks.push(leak);
+        }
+        if self.settings.losses && report.leaks.is_empty() && report.unproven.is_none() {
+            let found = targets::look(plain)?;
+            report.leaks.extend(found.leak);
+            report.unproven = found.unproven;
+        }
+        let disturbed = paths.iter_mut().find(|path| path.path == Path::Disturbed);
+        if let (Some(find), Some(report)) = (&self.dead, disturbed) {
+            let device = self.device.clone().autodiff();
+            let inputs: Vec<I> = plain
+                .measured
+                .bases
+                .iter()
+                .map(|(base, _)| {
+                    I::tensor(base.clone(), self.batch, self.length, self.size, &device)
+                })
+                .collect();
+            report.dead = find(&inputs).unwrap_or_default();
+            if !report.dead.is_empty() && report.unproven.is_none() {
+                report.unproven = Some(Unproven::DeadWeights { tensors: report.dead.len() });
+            }
+        }
+        Ok(())
     }
 }
 

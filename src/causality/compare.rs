@@ -26,6 +26,9 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
         });
 
         // Where equal runs differ, a move may be lost in the noise: then only gradients could tell.
+        if *self.path == Path::Disturbed {
+            return Vec::new();
+        }
         let can_tell = self.tolerance() == 0.0 || self.measured.gradients.is_some();
         let asked = plain.is_some() || self.settings.promise_given;
         let tables = self.tables().filter(|_| can_tell && asked);
@@ -62,8 +65,8 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
         leak: Option<&Leak>,
         missing: Option<&Missing>,
     ) -> Result<Option<Disagreement>> {
-        // Dropout changes the outputs; that is its purpose.
-        if *self.path == Path::Dropout {
+        // Dropout and other weights change the outputs; that is their purpose.
+        if matches!(self.path, Path::Dropout | Path::Disturbed) {
             return Ok(None);
         }
         let [expected, got] = [plain, self].map(|path| path.measured.bases[0].1.width);

@@ -21,7 +21,8 @@ pub enum Diagnosis {
     MaskInverted,
     /// The future is seen as well as the past: no mask, or one without effect.
     MaskMissing,
-    /// The mask is applied to weights that were already normalised over hidden keys.
+    /// The mask is applied to weights that were already normalised over hidden keys, or a softmax
+    /// runs over the positions themselves.
     AppliedAfterSoftmax,
     /// Some of the attention heads do not apply the mask.
     SomeHeads {
@@ -31,8 +32,7 @@ pub enum Diagnosis {
     /// Queries that should see no key see all of them: a finite fill, which a softmax over nothing
     /// but hidden keys turns into equal weights.
     DeadRows,
-    /// Hidden keys are seen for some inputs and not for others: scores below the mask's finite fill
-    /// (or, beyond attention, routing that depends on the whole sequence).
+    /// Hidden keys are seen for some inputs and not for others: scores below the mask's finite fill.
     FiniteFill,
     /// A norm or statistic runs over the sequence axis: only sums over the future matter.
     SequenceStatistics,
@@ -55,10 +55,53 @@ pub enum Diagnosis {
         /// Keys in a block.
         keys: usize,
     },
+    /// Blocks of keys are seen whole, through a sum over the block: a pooled key, a chunk's state or a
+    /// mean that is handed to positions of its own block, before the block is complete.
+    BlockSummary {
+        /// Keys in a block.
+        keys: usize,
+    },
+    /// The same number of keys is seen ahead as behind: a convolution or a window around its
+    /// position, not behind it.
+    CentredWindow {
+        /// Keys seen on either side.
+        reach: usize,
+    },
+    /// Single keys are seen by all queries before them: a prefix that is too long, a global or a
+    /// pooled token.
+    GlobalKeys {
+        /// The keys.
+        keys: Vec<usize>,
+    },
+    /// Only queries that weigh several keys see the future, all of it: it is mixed into the queries
+    /// or keys before the masked attention, and not into the values.
+    QueriesOrKeysMixed,
+    /// Positions are added up by fixed weights, the future's too: an FFT, a convolution, a layer over
+    /// the sequence axis, an attention without a softmax and without a mask.
+    PositionsMixed,
+    /// A sum that runs from the end of the sequence: a recurrence scanned backwards.
+    ReversedScan,
+    /// Hidden positions move an output between a few values: they take part in a choice (of an
+    /// expert, of the largest keys), and none of their values is passed on.
+    ChoiceByOthers,
     /// The first queries see the last keys: a shift that wraps around the end of the sequence.
     WrapsAround,
+    /// What the cross-attention reads was computed from the target.
+    MemoryHoldsTarget,
+    /// The output that predicts a token sees this very token: neither labels nor inputs are shifted.
+    TargetSeen,
+    /// The loss of a token depends on later ones, as a sum or norm over the sequence makes it.
+    LossOverSequence,
+    /// The outputs depend on how many tokens follow: positions counted from the end, or scaled by
+    /// the length.
+    LengthSeen,
     /// Rows of the batch move each other: a reshape or a statistic over the batch axis.
     RowsMixed,
+    /// Rows of the batch share a norm or another statistic.
+    BatchStatistics,
+    /// Rows of the batch are moved by those before them only: a state or a cache that one row hands
+    /// to the next.
+    CarriedBetweenRows,
     /// Moves by the last bits only: hidden keys take part in a sum or a maximum, but carry no
     /// information that could be used.
     Rounding,
@@ -92,7 +135,10 @@ pub enum Diagnosis {
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OffByOne => write!(f, "off by one: each query sees one key too many per layer"),
+            Self::OffByOne => write!(
+                f,
+                "off by one: each query sees one key too many per layer (a mask or a shift)"
+            ),
             Self::WrongAlignment { by: None } => {
                 write!(f, "wrong alignment: the mask counts its queries from the wrong end")
             }
@@ -126,6 +172,58 @@ impl fmt::Display for Diagnosis {
             }
             Self::WithinBlocks { keys } => {
                 write!(f, "mask not applied inside blocks of {keys} keys")
+            }
+            Self::BlockSummary { keys } => write!(
+                f,
+                "a sum over blocks of {keys} keys, seen inside its own block before it is complete"
+            ),
+            Self::CentredWindow { reach } => write!(
+                f,
+                "a convolution or window around its position, {reach} key(s) ahead and {reach} behind"
+            ),
+            Self::GlobalKeys { keys } => write!(
+                f,
+                "the key(s) {keys:?} are seen by all queries before them: a prefix too long, or a \
+                 global token"
+            ),
+            Self::QueriesOrKeysMixed => write!(
+                f,
+                "positions are mixed into the queries or keys before the masked attention"
+            ),
+            Self::PositionsMixed => write!(
+                f,
+                "positions are added up without a mask: an FFT, a convolution, a layer over the \
+                 sequence, or a sum over all keys"
+            ),
+            Self::ReversedScan => {
+                write!(f, "a recurrence or sum that is scanned from the end of the sequence")
+            }
+            Self::ChoiceByOthers => write!(
+                f,
+                "a choice among positions that hidden ones take part in: experts that choose tokens, \
+                 a capacity, the largest of all keys"
+            ),
+            Self::MemoryHoldsTarget => {
+                write!(f, "what the cross-attention reads was computed from the target")
+            }
+            Self::TargetSeen => write!(
+                f,
+                "the output that predicts a token sees that token: labels or inputs are not shifted"
+            ),
+            Self::LossOverSequence => write!(
+                f,
+                "the loss of a token is normalised or weighted by something of later tokens"
+            ),
+            Self::LengthSeen => write!(
+                f,
+                "outputs depend on how many tokens follow: positions from the end, or scaled by the \
+                 length"
+            ),
+            Self::BatchStatistics => {
+                write!(f, "a norm, mean or other statistic over the rows of the batch")
+            }
+            Self::CarriedBetweenRows => {
+                write!(f, "a state or cache that one row of the batch hands to the next")
             }
             Self::WrapsAround => {
                 write!(f, "a shift wraps around: the first queries see the last keys")

@@ -27,7 +27,7 @@ pub enum Change {
 pub(super) mod sealed {
     use super::*;
 
-    pub trait Input: Sized {
+    pub trait Input: Sized + Clone {
         /// One number of a position.
         type Value: Copy;
 
@@ -66,8 +66,14 @@ pub(super) mod sealed {
         /// A tracked leaf to differentiate by, where that is possible: the input and its handle.
         fn tracked(self) -> Option<(Self, Tensor<3>)>;
 
+        /// One position of each row.
+        fn position(&self, index: usize) -> Self;
+
         /// The id, of an input that has ids.
         fn id(value: Self::Value) -> Option<i64>;
+
+        /// The value of an id, of an input that has ids.
+        fn of_id(id: i64) -> Option<Self::Value>;
 
         /// A value next to `value`, of an input that has such.
         fn nudged(value: Self::Value, by: f32) -> Option<Self::Value>;
@@ -114,8 +120,16 @@ pub(super) mod sealed {
             None
         }
 
+        fn position(&self, index: usize) -> Self {
+            self.clone().narrow(1, index, 1) // [batch, 1]
+        }
+
         fn id(value: i64) -> Option<i64> {
             Some(value)
+        }
+
+        fn of_id(id: i64) -> Option<i64> {
+            Some(id)
         }
 
         fn nudged(_: i64, _: f32) -> Option<i64> {
@@ -164,7 +178,15 @@ pub(super) mod sealed {
             Some((leaf.clone(), leaf))
         }
 
+        fn position(&self, index: usize) -> Self {
+            self.clone().narrow(1, index, 1) // [batch, 1, width]
+        }
+
         fn id(_: f32) -> Option<i64> {
+            None
+        }
+
+        fn of_id(_: i64) -> Option<f32> {
             None
         }
 

@@ -22,10 +22,17 @@ pub(super) fn name_leaks(
 ) -> Diagnosis {
     let length = leaks.length();
     let cells = cells_of(leaks);
-    if cells.iter().all(|&(query, _)| promise.is_dead(query)) {
+    if promise.own_hidden && cells.iter().all(|(query, key)| query == key) {
+        return Diagnosis::TargetSeen;
+    }
+    // Where outputs are one later than inputs, the first query sees nothing, and nobody the last key.
+    let is_dead = |query: usize| promise.is_dead(query) && !(promise.own_hidden && query == 0);
+    let is_padding =
+        |key: usize| promise.is_padding(key) && !(promise.own_hidden && key + 1 == length);
+    if cells.iter().all(|&(query, _)| is_dead(query)) {
         return Diagnosis::DeadRows;
     }
-    if cells.iter().all(|&(_, key)| promise.is_padding(key)) {
+    if cells.iter().all(|&(_, key)| is_padding(key)) {
         return Diagnosis::PaddingSeen;
     }
     let future: Vec<_> = cells.iter().copied().filter(|(query, key)| key > query).collect();
@@ -34,7 +41,6 @@ pub(super) fn name_leaks(
     }
 
     let nearest = future.iter().map(|(query, key)| key - query).min().unwrap_or(0);
-    let furthest = future.iter().map(|(query, key)| key - query).max().unwrap_or(0);
     let share = |set: &dyn Fn(usize, usize) -> bool| {
         let hidden = |&(query, key): &(usize, usize)| !promise.may_move.get(query, key);
         let of: Vec<_> =
@@ -46,25 +52,33 @@ pub(super) fn name_leaks(
     if nearest > 1 && nearest > length / 2 && share(&|query, key| key - query >= nearest) >= FULL {
         return Diagnosis::WrapsAround;
     }
-    if furthest + 1 < length && share(&|query, key| key - query <= furthest) >= FULL {
-        return match furthest == layers.unwrap_or(1) {
-            true => Diagnosis::OffByOne,
-            false => Diagnosis::WrongAlignment { by: Some(furthest as i64) },
-        };
-    }
-    let blocks = (2..length).find(|size| {
-        future.iter().all(|(query, key)| query / size == key / size)
-            && share(&|query, key| query / size == key / size) >= FULL
-    });
-    if let Some(keys) = blocks {
-        return Diagnosis::WithinBlocks { keys };
-    }
-
     let exposed: Vec<usize> =
         (0..length).filter(|&query| share(&|q, _| q == query) >= FULL).collect();
-    let could_leak =
-        (0..length).filter(|&q| (q + 1..length).any(|key| !promise.may_move.get(q, key))).count();
-    if exposed.len() as f64 >= FULL * could_leak as f64 {
+    let could_leak: Vec<usize> =
+        (0..length).filter(|&q| (q + 1..length).any(|key| !promise.may_move.get(q, key))).collect();
+    // Where one key is seen, a softmax gives it all the weight, whatever the scores.
+    let sees_one =
+        |query: usize| (0..length).filter(|&k| promise.visible.get(query, k)).count() == 1;
+    let is_quiet = |query: &usize| (0..length).all(|key| !leaks.get(*query, key));
+    let (alone, several): (Vec<_>, Vec<_>) = could_leak.iter().copied().partition(|&q| sees_one(q));
+    let of_several = exposed.iter().filter(|query| several.contains(query)).count();
+    if !alone.is_empty()
+        && alone.iter().all(is_quiet)
+        && several.len() > 1
+        && of_several as f64 >= FULL * several.len() as f64
+    {
+        return Diagnosis::QueriesOrKeysMixed;
+    }
+    if let Some(name) = name_band(promise, &future, moved, layers) {
+        return name;
+    }
+    if let Some(keys) = global_keys(promise, &future) {
+        return Diagnosis::GlobalKeys { keys };
+    }
+    if let Some(keys) = block_size(promise, leaks, &future) {
+        return Diagnosis::WithinBlocks { keys };
+    }
+    if exposed.len() as f64 >= FULL * could_leak.len() as f64 {
         let past: Vec<_> = all_cells(length)
             .filter(|&(query, key)| key < query && promise.visible.get(query, key))
             .collect();
@@ -76,6 +90,117 @@ pub(super) fn name_leaks(
     }
     // Neither a shape nor everything: it comes and goes with the input.
     Diagnosis::FiniteFill
+}
+
+/// What a pattern means where the outputs are losses, which have no attention of their own.
+pub(super) fn name_of_losses(seen: Diagnosis) -> Diagnosis {
+    match seen {
+        Diagnosis::MaskMissing
+        | Diagnosis::MaskInverted
+        | Diagnosis::QueriesOrKeysMixed
+        | Diagnosis::FiniteFill => Diagnosis::LossOverSequence,
+        other => other,
+    }
+}
+
+/// A band beside the diagonal: the same distances ahead for all queries, and not all of them.
+fn name_band(
+    promise: &ReceptiveField,
+    future: &[(usize, usize)],
+    moved: &BitMatrix,
+    layers: Option<usize>,
+) -> Option<Diagnosis> {
+    let length = moved.length();
+    let hidden_at = |distance: usize| {
+        (0..length - distance)
+            .map(move |query| (query, query + distance))
+            .filter(|&(query, key)| !promise.may_move.get(query, key))
+    };
+    let mut distances: Vec<usize> = future.iter().map(|(query, key)| key - query).collect();
+    distances.sort_unstable();
+    distances.dedup();
+    let furthest = *distances.last()?;
+    let (mut hidden, mut leaking) = (0, 0);
+    for &distance in &distances {
+        hidden += hidden_at(distance).count();
+        leaking += future.iter().filter(|(query, key)| key - query == distance).count();
+    }
+    if furthest + 1 >= length || (leaking as f64) < FULL * hidden as f64 {
+        return None;
+    }
+    // How far back promised keys move anything.
+    let back = cells_of(moved)
+        .into_iter()
+        .filter(|(query, key)| key <= query)
+        .map(|(query, key)| query - key)
+        .max()
+        .unwrap_or(0);
+    let promised_back = cells_of(&promise.may_move)
+        .into_iter()
+        .filter(|(query, key)| key <= query)
+        .map(|(query, key)| query - key)
+        .max()
+        .unwrap_or(0);
+    if back == furthest && back < promised_back {
+        return Some(Diagnosis::CentredWindow { reach: furthest });
+    }
+    if distances.len() < furthest {
+        return Some(Diagnosis::WrongAlignment { by: None });
+    }
+    Some(match furthest == layers.unwrap_or(1) {
+        true => Diagnosis::OffByOne,
+        false => Diagnosis::WrongAlignment { by: Some(furthest as i64) },
+    })
+}
+
+/// The few keys that all leaks come from, if each is seen by all queries before it.
+fn global_keys(promise: &ReceptiveField, future: &[(usize, usize)]) -> Option<Vec<usize>> {
+    let length = promise.may_move.length();
+    let mut keys: Vec<usize> = future.iter().map(|&(_, key)| key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let is_seen_by_all = |key: &usize| {
+        let hidden = (0..*key).filter(|&query| !promise.may_move.get(query, *key)).count();
+        let leaking = future.iter().filter(|(_, other)| other == key).count();
+        hidden >= 2 && leaking as f64 >= FULL * hidden as f64
+    };
+    (3 * keys.len() <= length && keys.iter().all(is_seen_by_all)).then_some(keys)
+}
+
+/// The size of the blocks inside which all leaks lie, and which they fill. The blocks may start
+/// behind a few positions (a prompt), and the first one may be quiet (a softmax over equal keys).
+fn block_size(
+    promise: &ReceptiveField,
+    leaks: &BitMatrix,
+    future: &[(usize, usize)],
+) -> Option<usize> {
+    let length = leaks.length();
+    let sizes = 2..length;
+    let starts = sizes.flat_map(|size| (0..size).map(move |start| (size, start)));
+    let fits = |&(size, start): &(usize, usize)| {
+        // A block that begins late must come at least twice to be one.
+        if start > 0 && start + 2 * size > length {
+            return false;
+        }
+        let block = |position: usize| (position + size - start) / size;
+        if future.iter().any(|&(query, key)| block(query) != block(key)) {
+            return false;
+        }
+        let fills = |first: usize| {
+            let cells: Vec<_> = all_cells(length)
+                .filter(|&(query, key)| query >= first && key > query && block(query) == block(key))
+                .filter(|&(query, key)| !promise.may_move.get(query, key))
+                .collect();
+            let leaking = cells.iter().filter(|(query, key)| leaks.get(*query, *key)).count();
+            cells.len() > 1 && leaking as f64 >= FULL * cells.len() as f64
+        };
+        fills(start) || (start == 0 && size * 2 < length && fills(size))
+    };
+    starts
+        .clone()
+        .find(|place| place.1 == 0 && fits(place))
+        .or_else(|| starts.clone().find(fits))
+        .map(|(size, _)| size)
 }
 
 /// Leaks from the past alone: a window or a document.

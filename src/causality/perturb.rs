@@ -25,6 +25,7 @@ pub(super) struct Outputs {
 }
 
 /// What moved when some positions of a row were changed.
+#[derive(Clone)]
 pub(super) struct Observation {
     pub way: Way,
     /// The changed positions, `(row, key)`.

@@ -75,6 +75,8 @@ pub(super) struct ReceptiveField {
     pub visible: BitMatrix,
     /// What may move what, through all layers.
     pub may_move: BitMatrix,
+    /// The output at a position predicts the input there, and must not see it.
+    pub own_hidden: bool,
 }
 
 impl ReceptiveField {
@@ -103,7 +105,14 @@ pub(super) struct ReceptiveFields {
 }
 
 impl ReceptiveFields {
-    pub fn new(mask: &Mask, batch: usize, length: usize, layers: Option<usize>) -> Result<Self> {
+    /// `own_hidden`: the output at a position predicts the input there.
+    pub fn new(
+        mask: &Mask,
+        batch: usize,
+        length: usize,
+        layers: Option<usize>,
+        own_hidden: bool,
+    ) -> Result<Self> {
         if layers == Some(0) {
             return Err(Error::Config {
                 field: "CausalityCheck::layers",
@@ -120,6 +129,9 @@ impl ReceptiveFields {
         };
         let mut rows: Vec<_> =
             (0..batch).map(|row| receptive_field(visible_in(row), layers)).collect();
+        if own_hidden {
+            rows.iter_mut().for_each(|row| *row = row.one_later());
+        }
         if rows.iter().all(|row| *row == rows[0]) {
             rows.truncate(1);
         }
@@ -154,6 +166,19 @@ impl ReceptiveFields {
     }
 }
 
+impl ReceptiveField {
+    /// The same for outputs that predict the input at their own position: each sees what the one
+    /// before it sees.
+    fn one_later(&self) -> Self {
+        let length = self.visible.length();
+        let later = |flags: &BitMatrix| {
+            BitMatrix::from_fn(length, |query, key| query > 0 && flags.get(query - 1, key))
+        };
+        let [visible, may_move] = [&self.visible, &self.may_move].map(later);
+        Self { visible, may_move, own_hidden: true }
+    }
+}
+
 fn receptive_field(visible: BitMatrix, layers: Option<usize>) -> ReceptiveField {
     let length = visible.length();
     let step = BitMatrix::from_fn(length, |query, key| query == key || visible.get(query, key));
@@ -166,7 +191,7 @@ fn receptive_field(visible: BitMatrix, layers: Option<usize>) -> ReceptiveField 
         }
         may_move = further;
     }
-    ReceptiveField { visible, may_move }
+    ReceptiveField { visible, may_move, own_hidden: false }
 }
 
 #[cfg(test)]
@@ -177,25 +202,27 @@ mod tests {
     fn chains_widen_a_window_and_nothing_else() {
         let window = Mask::window_keys(3).unwrap() & Mask::look_ahead();
         let reach = |layers| {
-            let promise = ReceptiveFields::new(&window, 2, 11, layers).unwrap();
+            let promise = ReceptiveFields::new(&window, 2, 11, layers, false).unwrap();
             (0..11).filter(|&key| promise.row(1).may_move.get(10, key)).count()
         };
         assert_eq!([1, 2, 3].map(|n| reach(Some(n))), [3, 5, 7]);
         assert_eq!(reach(None), 11);
 
         let prefix = Mask::prefix(4) | Mask::look_ahead();
-        let promise = ReceptiveFields::new(&prefix, 1, 7, None).unwrap();
+        let promise = ReceptiveFields::new(&prefix, 1, 7, None, false).unwrap();
         assert_eq!(promise.row(0).may_move, promise.row(0).visible);
     }
 
     #[test]
     fn rows_are_told_apart_only_where_they_differ() {
         let padded = Mask::look_ahead() & Mask::pad_counts([0, 2]);
-        let promise = ReceptiveFields::new(&padded, 2, 5, None).unwrap();
+        let promise = ReceptiveFields::new(&padded, 2, 5, None, false).unwrap();
         assert!(promise.is_row_bound());
         assert!(promise.row(1).is_padding(1) && !promise.row(1).is_padding(2));
         assert!(promise.row(1).is_dead(1) && !promise.row(0).is_dead(0));
         assert!(promise.row(1).may_move.get(1, 1));
-        assert!(!ReceptiveFields::new(&Mask::look_ahead(), 2, 5, None).unwrap().is_row_bound());
+        assert!(
+            !ReceptiveFields::new(&Mask::look_ahead(), 2, 5, None, false).unwrap().is_row_bound()
+        );
     }
 }

@@ -22,6 +22,10 @@ pub enum Path {
     Weights,
     /// With dropout on.
     Dropout,
+    /// Step by step, from a state that is carried along.
+    Steps,
+    /// With disturbed weights, so that paths that are dead at the given ones are open.
+    Disturbed,
     /// Any other: fused, half precision, ...
     Named(String),
 }
@@ -33,6 +37,8 @@ impl fmt::Display for Path {
             Self::Cached => "cached",
             Self::Weights => "weights returned",
             Self::Dropout => "dropout on",
+            Self::Steps => "step by step",
+            Self::Disturbed => "weights disturbed",
             Self::Named(name) => name,
         })
     }
@@ -117,6 +123,9 @@ pub struct PathReport {
     /// Why no leak would show nothing here, if that is so.
     #[serde(default)]
     pub unproven: Option<Unproven>,
+    /// Of the path with disturbed weights: the weights that moved nothing.
+    #[serde(default)]
+    pub dead: Vec<String>,
     /// Promised influence that never appeared, of each kind of row.
     pub missing: Vec<Missing>,
     /// Whether its outputs differ from the plain path's.
@@ -176,6 +185,13 @@ impl Report {
     /// All leaks, path by path.
     pub fn leaks(&self) -> impl Iterator<Item = &Leak> {
         self.paths.iter().flat_map(|path| &path.leaks)
+    }
+
+    /// The leak at the first query and key, on the first path that has any. A leak between rows comes
+    /// before all others.
+    pub fn first_leak(&self) -> Option<&Leak> {
+        let path = self.paths.iter().find(|path| !path.leaks.is_empty())?;
+        path.leaks.iter().min_by_key(|leak| (leak.way != Way::OtherRows, leak.query, leak.key))
     }
 
     /// What was found most likely is this: the diagnosis of the first leak, or else of the first
@@ -247,6 +263,9 @@ impl fmt::Display for PathReport {
         if let Some(why) = self.unproven {
             writeln!(f, "  not proven: {why}")?;
         }
+        if !self.dead.is_empty() {
+            writeln!(f, "  weights that move nothing: {}", self.dead.join(", "))?;
+        }
         for Missing { row, query, key, cells, diagnosis, .. } in &self.missing {
             writeln!(
                 f,
@@ -293,6 +312,15 @@ impl fmt::Display for Leak {
             Way::Gradient => {
                 write!(f, "the derivative of query {query} by key {key} is {size:e}, not 0")?
             }
+            Way::Memory => write!(f, "changing key {key} moves the memory by {size:e}")?,
+            Way::Length => write!(
+                f,
+                "cutting off what follows, from position {key} on, moves query {query} by {size:e}"
+            )?,
+            Way::Targets => write!(
+                f,
+                "the probabilities of all ids at position {query} sum to {size:e} more or less than 1"
+            )?,
             Way::Weights => {
                 write!(f, "query {query} gives the hidden key {key} the weight {size:e}")?
             }

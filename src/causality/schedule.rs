@@ -28,6 +28,12 @@ pub enum Way {
     Gradient,
     /// The returned attention weights of hidden keys must be zero.
     Weights,
+    /// One position is changed; what the cross-attention reads must stay.
+    Memory,
+    /// What follows a prefix is cut off; the outputs of the prefix must stay.
+    Length,
+    /// Every id is put in a place; the probabilities by which the loss judges them must sum to 1.
+    Targets,
 }
 
 /// Some positions of one row to change in one pass.
@@ -109,6 +115,11 @@ where
             .collect()
     };
     passes.into_iter().filter(|pass| !pass.is_empty()).collect()
+}
+
+/// The prefixes that are looked at alone: of 1, 2, 3, 4, 7, 8, 15, 16, ... tokens, but for the whole.
+pub(super) fn prefixes(length: usize) -> impl Iterator<Item = usize> {
+    sampled_queries(length).map(|query| query + 1).filter(move |&prefix| prefix < length)
 }
 
 /// Queries whose hidden keys are all changed at once: 0, 1, 2, 3, 6, 7, 14, 15, 30, 31, ... and the

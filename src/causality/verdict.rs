@@ -70,6 +70,29 @@ pub enum Unproven {
     },
     /// Of one position, look-ahead hides nothing.
     NothingHidden,
+    /// No position moves the output of another one: no attention, or one that is dead at these
+    /// weights (a gate or a projection of zero), behind which a leak would not show.
+    NothingFlows,
+    /// Weights that move nothing, even when they are disturbed: what lies behind them was not seen.
+    DeadWeights {
+        /// Number of such tensors; [`PathReport::dead`](super::PathReport::dead) names them.
+        tensors: usize,
+    },
+    /// The losses are not those of probabilities: their `exp(-loss)` over all ids sum to less than
+    /// 1, as label smoothing and weights make it, so that a token which its own loss has seen can't be
+    /// told.
+    NoProbabilities {
+        /// The first position where that is so.
+        query: usize,
+        /// By how much.
+        missing: f32,
+    },
+    /// There are too many ids to try each of them in a place. More rows, or a model of fewer ids,
+    /// tell.
+    TargetsNotTried {
+        /// Number of ids.
+        vocabulary: usize,
+    },
 }
 
 /// What was compared.
@@ -120,6 +143,27 @@ impl fmt::Display for Unproven {
                 "equal runs differ by up to {early:e} one after the other, and by {late:e} with \
                  others between them: the model keeps a state from call to call"
             ),
+            Self::NothingFlows => f.write_str(
+                "no position moves the output of another one: there is no attention, or it is dead at \
+                 these weights (a gate or projection of zero), and a leak behind it would not show; \
+                 check trained weights, or give the module to `with_module`, which disturbs them",
+            ),
+            Self::DeadWeights { tensors } => write!(
+                f,
+                "{tensors} weight(s) move nothing, even when they are disturbed: what lies behind them \
+                 was not seen"
+            ),
+            Self::NoProbabilities { query, missing } => write!(
+                f,
+                "exp(-loss) over all ids at position {query} sum to {missing:e} less than 1: with label \
+                 smoothing or weights it can't be told whether a loss has seen its own token; check the \
+                 plain cross-entropy"
+            ),
+            Self::TargetsNotTried { vocabulary } => write!(
+                f,
+                "of {vocabulary} ids not each can be tried in a place; more rows (`with_batch`), or a \
+                 model of fewer ids, tell whether a loss has seen its own token"
+            ),
             Self::NothingHidden => {
                 f.write_str("look-ahead hides nothing of one position; give a greater length")
             }
@@ -167,11 +211,30 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             return Some(Unproven::State { early, late });
         }
         let (noise, tolerance, scale) = (measured.noise, self.tolerance(), self.scale());
+        let nothing_flows = *self.path == Path::Plain && self.shows_nothing();
         match self.settings.tolerance {
-            _ if tolerance <= FAR_BELOW * scale => None,
+            _ if tolerance <= FAR_BELOW * scale => nothing_flows.then_some(Unproven::NothingFlows),
             Some(_) => Some(Unproven::WideTolerance { tolerance, scale }),
             None => Some(Unproven::Random { noise, tolerance, scale }),
         }
+    }
+
+    /// No key but its own moves any output, though the promise shows some and hides others.
+    fn shows_nothing(&self) -> bool {
+        let other_cells = |is: &dyn Fn(usize, usize, usize) -> bool| {
+            self.tables().any(|table| {
+                let cells = 0..self.length() * self.length();
+                let mut cells = cells.map(|cell| (cell / self.length(), cell % self.length()));
+                cells.any(|(query, key)| query != key && is(table, query, key))
+            })
+        };
+        let may_move =
+            |table: usize, query, key| self.promise().row(table).may_move.get(query, key);
+        let moved: Vec<_> = self.tables().map(|table| self.moved(table)).collect();
+        !self.settings.disturbed
+            && other_cells(&may_move)
+            && other_cells(&|table, query, key| !may_move(table, query, key))
+            && !other_cells(&|table, query, key| moved[table].get(query, key))
     }
 
     /// The largest output, or the largest move by a key that is seen if that is less: what a leak is

@@ -14,12 +14,14 @@ use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Int, Tensor, assert_shape};
 
 use super::pass_view::PassView;
+use super::token_check::CheckedTokens;
 use super::{Decoder, LanguageModelInput, PositionEmbedding};
 use crate::attention::Request;
 use crate::cache::LayerCache;
+use crate::loss::{CrossEntropy, OutputHead};
 use crate::norm::Norm;
 use crate::sequence::Positions;
-use crate::{Error, Result, kernels};
+use crate::{Result, kernels};
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -79,19 +81,19 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token outside the vocabulary, and those of
-    /// [`LanguageModel::forward_embedded`] and [`LanguageModel::embed`].
+    /// [`Error::Token`](crate::Error::Token) for a token outside the vocabulary, where the host looks at them
+    /// ([`TokenCheck`](crate::attention::TokenCheck): on a GPU the device does, and such a token's
+    /// logits are NaN), and those of [`LanguageModel::forward_embedded`] and
+    /// [`LanguageModel::embed`].
     pub fn forward(
         &self,
         tokens: Tensor<2, Int>,
         input: impl Into<LanguageModelInput>,
     ) -> Result<LanguageModelOutput> {
         let LanguageModelInput { batch, request } = input.into();
-        if !request.unchecked_tokens {
-            self.check_tokens(&tokens)?;
-        }
-        let embedded = self.embed(tokens, &batch.positions)?;
-        self.forward_embedded(embedded, batch.asking(request))
+        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
+        self.forward_embedded(tokens.marked(embedded), batch.asking(request))
     }
 
     /// The vectors that enter the decoder: token embedding and position embedding, normalized if
@@ -104,7 +106,7 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Positions`] if the positions don't fit the tokens, or lie beyond the capacity of
+    /// [`Error::Positions`](crate::Error::Positions) if the positions don't fit the tokens, or lie beyond the capacity of
     /// learned positions.
     pub fn embed(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Result<Tensor<3>> {
         self.embed_from(0, tokens, positions)
@@ -143,8 +145,8 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Positions`] if the positions don't
-    /// fit the tokens, [`Error::Input`] if there is cross-attention and no memory or the other way
+    /// [`Error::Mask`](crate::Error::Mask) if a mask does not fit the batch, [`Error::Positions`](crate::Error::Positions) if the positions don't
+    /// fit the tokens, [`Error::Input`](crate::Error::Input) if there is cross-attention and no memory or the other way
     /// round.
     ///
     /// # Panics
@@ -161,6 +163,70 @@ impl LanguageModel {
         let [rows, queries, _] = embedded.dims();
         let view = self.decoder.view_of_all(&batch, [rows, queries])?;
         Ok(self.decode(embedded, &view, &mut [], &request))
+    }
+
+    /// The loss of the tokens that come next, without the logits of all of them: see
+    /// [`loss`](crate::loss). What a request asks to be returned is not.
+    ///
+    /// ```
+    /// # #[cfg(feature = "ndarray")] {
+    /// # use burn::tensor::{Device, Int, Tensor};
+    /// # use burn_decoder::attention::MultiHeadAttentionConfig;
+    /// # use burn_decoder::decoder::*;
+    /// use burn_decoder::loss::CrossEntropyConfig;
+    ///
+    /// # #[allow(deprecated)]
+    /// # let device = Device::ndarray();
+    /// # let layer = DecoderLayerConfig::new(
+    /// #     MultiHeadAttentionConfig::new(64, 4),
+    /// #     FeedForwardConfig::new(64, 256),
+    /// # );
+    /// # let model = LanguageModelConfig::new(100, DecoderConfig::new(layer, 2)).init(&device)?;
+    /// let tokens = Tensor::<2, Int>::from_ints([[5, 3, 8, 1], [7, 2, 9, 0]], &device);
+    /// let (input, next) = (tokens.clone().narrow(1, 0, 3), tokens.narrow(1, 1, 3));
+    /// let cross_entropy = CrossEntropyConfig::new().with_ignored(Some(0)).init()?;
+    /// let batch = Batch::new().with_lengths([3, 2]);
+    /// let loss = model.loss(input, batch, next, &cross_entropy)?;
+    /// assert!(loss.into_scalar::<f32>() > 0.0);
+    /// # }
+    /// # Ok::<(), burn_decoder::Error>(())
+    /// ```
+    ///
+    /// # Shapes
+    ///
+    /// - tokens: `[batch, queries]`
+    /// - targets: `[batch, queries]`, the token that comes after each
+    /// - output: `[1]`
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LanguageModel::forward`] and [`CrossEntropy::forward`].
+    pub fn loss(
+        &self,
+        tokens: Tensor<2, Int>,
+        input: impl Into<LanguageModelInput>,
+        targets: Tensor<2, Int>,
+        cross_entropy: &CrossEntropy,
+    ) -> Result<Tensor<1>> {
+        let LanguageModelInput { batch, request } = input.into();
+        let [rows, queries] = tokens.dims();
+        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
+        let embedded = tokens.marked(embedded);
+        let view = self.decoder.view_of_all(&batch, [rows, queries])?;
+        let request = Request { weights: false, ..request };
+        let embedded = self.dropout.forward(embedded);
+        let hidden = self.decoder.pass(embedded, &view, &mut [], &request).output;
+        cross_entropy.forward(hidden, self.output_head(), targets)
+    }
+
+    /// What turns the decoder's output into logits.
+    pub fn output_head(&self) -> OutputHead {
+        let (head, bias) = match &self.head {
+            Some(head) => (OutputHead::new(head.weight.val()), head.bias.as_ref()),
+            None => (OutputHead::tied(self.embedding.weight.val()), self.head_bias.as_ref()),
+        };
+        head.with_bias(bias.map(Param::val)).with_softcap(self.logit_softcap)
     }
 
     /// Embedded tokens in, scores out.
@@ -187,30 +253,11 @@ impl LanguageModel {
 
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.head {
-            Some(head) => kernels::linear(head, x),
-            None => {
-                let bias = self.head_bias.as_ref().map(Param::val);
-                kernels::project(x, self.embedding.weight.val().transpose(), bias)
-            }
-        };
-        match self.logit_softcap {
+        let OutputHead { weight, bias, softcap } = self.output_head();
+        let logits = kernels::project(x, weight, bias);
+        match softcap {
             Some(softcap) => (logits / softcap).tanh() * softcap,
             None => logits,
-        }
-    }
-
-    /// An error for the first token that is not in the vocabulary.
-    pub(super) fn check_tokens(&self, tokens: &Tensor<2, Int>) -> Result<()> {
-        let vocab_size = self.vocab_size();
-        let [_, queries] = tokens.dims();
-        let inside = 0..vocab_size as i64;
-        let data = tokens.to_data();
-        match data.iter::<i64>().enumerate().find(|(_, token)| !inside.contains(token)) {
-            None => Ok(()),
-            Some((at, token)) => {
-                Err(Error::Token { token, row: at / queries, index: at % queries, vocab_size })
-            }
         }
     }
 }

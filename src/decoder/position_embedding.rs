@@ -50,8 +50,8 @@ impl PositionEmbeddingConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a zero `d_model` or capacity, for sinusoids of an odd `d_model`, or
-    /// for a base that is not above 1.
+    /// [`Error::Config`] for a zero `d_model` or capacity, for sinusoids of an odd `d_model`, for a
+    /// base that is not above 1, or for a standard deviation that is below 0 or not finite.
     pub fn init(&self, d_model: usize, device: &Device) -> Result<PositionEmbedding> {
         check_nonzero("d_model of a position embedding", d_model)?;
         match *self {
@@ -75,6 +75,14 @@ impl PositionEmbeddingConfig {
             }
             Self::Learned { capacity, std, offset } => {
                 check_nonzero("PositionEmbeddingConfig::Learned::capacity", capacity)?;
+                // Used as f32: what is finite as f64 alone would start the table with NaN.
+                if !((std as f32).is_finite() && std >= 0.0) {
+                    return Err(Error::Config {
+                        field: "PositionEmbeddingConfig::Learned::std",
+                        expected: "a number from 0 on, 0.02 for example".into(),
+                        got: std.to_string(),
+                    });
+                }
                 let initializer = Initializer::Normal { mean: 0.0, std };
                 let table = EmbeddingConfig::new(offset + capacity, d_model)
                     .with_initializer(initializer)
@@ -190,6 +198,16 @@ impl SinusoidTable {
 mod tests {
     use super::*;
     use crate::sequence::Positions;
+
+    #[test]
+    fn a_spread_that_is_no_number_is_refused() {
+        for std in [f64::NAN, f64::INFINITY, 1e300, -0.5] {
+            let config = PositionEmbeddingConfig::Learned { capacity: 3, std, offset: 0 };
+            let error = config.init(2, &Device::default()).unwrap_err().to_string();
+            assert!(error.contains("Learned::std"), "{error}");
+            assert!(error.contains(&std.to_string()), "{error}");
+        }
+    }
 
     /// A late position costs what an early one does, and keeps as much.
     #[test]

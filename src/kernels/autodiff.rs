@@ -29,6 +29,16 @@ pub(crate) trait Operation<B: Backend, const N: usize>:
     /// The output, and what the backward pass needs besides the inputs.
     fn forward(&self, inputs: OperationInputs<B, N>) -> (FloatTensor<B>, Vec<FloatTensor<B>>);
 
+    /// [`forward`](Self::forward) where a backward pass may follow, which will ask for the gradients
+    /// `wanted`: an operation that has them at hand keeps them for it.
+    fn forward_tracked(
+        &self,
+        inputs: OperationInputs<B, N>,
+        _wanted: [bool; N],
+    ) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        self.forward(inputs)
+    }
+
     /// The gradients of the inputs, each where `wanted`, from the gradient of the output.
     fn backward(
         &self,
@@ -63,7 +73,10 @@ pub(crate) fn record<B: Backend, C: CheckpointStrategy, O: Operation<B, N>, cons
         OpsKind::Tracked(mut prep) => {
             let kept =
                 inputs.each_ref().map(|input| input.as_ref().map(|input| prep.checkpoint(input)));
-            let (output, saved) = operation.forward(primitives());
+            let wanted = inputs
+                .each_ref()
+                .map(|input| input.as_ref().is_some_and(|input| input.is_tracked()));
+            let (output, saved) = operation.forward_tracked(primitives(), wanted);
             (prep.finish((kept, saved.clone()), output), saved)
         }
         OpsKind::UnTracked(prep) => {

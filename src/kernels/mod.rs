@@ -7,6 +7,7 @@
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
 //! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
+//! - `cross_entropy`: the loss of an output head, without its logits;
 //! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
@@ -19,14 +20,14 @@ mod autodiff;
 mod backends;
 mod coding;
 mod cpu;
+mod cross_entropy;
 #[cfg(feature = "gpu")]
 mod cube;
 mod dropout;
 mod kept;
 #[cfg(feature = "import")]
 mod mapped;
-#[cfg(test)]
-mod naive;
+pub(crate) mod naive;
 mod op;
 mod plan;
 mod tiles;
@@ -35,16 +36,19 @@ mod visibility;
 #[cfg(test)]
 pub(crate) use backends::{address, address_of_codes};
 pub(crate) use backends::{
-    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, supports, supports_attention,
 };
 pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
+#[cfg(feature = "optim")]
+pub(crate) use cpu::adamw::{AdamWStep, adamw};
 pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub use cpu::threads::Threads;
+pub(crate) use cross_entropy::{TokenLoss, cross_entropy};
 pub(crate) use dropout::SeededDropout;
 pub(crate) use kept::{Codes, Kept, attention};
 #[cfg(feature = "import")]

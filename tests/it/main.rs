@@ -6,21 +6,32 @@ mod backends;
 mod attention;
 mod cache;
 mod causality;
+mod checkpointing;
 mod config_files;
 mod decoder;
+mod exam;
 mod feed_forward;
 mod fixtures;
 mod fused;
 mod generation;
+#[cfg(feature = "gpu")]
+mod gpu_device;
 mod gradients;
 mod import;
 mod language_model;
+mod loss;
 mod masks;
 mod multi_head;
 #[path = "../../src/kernels/naive.rs"]
 mod naive;
+mod optim;
+#[cfg(target_os = "linux")]
+mod peak;
 mod pytorch;
 mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+mod verify;
+#[cfg(feature = "wgpu")]
+mod waits;

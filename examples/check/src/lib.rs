@@ -1,6 +1,8 @@
-//! What the programs of this package have in common: a kept run of the copy example, and its checks.
+//! What the programs of this package have in common: a published model or a kept run of the copy
+//! example, its checks, and the page of what was found.
 
 pub mod checks;
+pub mod page;
 
 use std::fmt::Display;
 use std::fs;
@@ -11,6 +13,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_decoder::config::from_json;
 use burn_decoder::decoder::{LanguageModel, LanguageModelConfig};
+use burn_decoder::import::{LoadOptions, gguf, hugging_face};
 use serde::Deserialize;
 
 /// What this package needs to know of the run's config.json.
@@ -57,4 +60,13 @@ pub fn load(folder: &Path, device: &Device) -> Result<LanguageModel, Failure> {
     let model = config.init(device).map_err(|error| Failure::input(&path, error))?;
     let path = folder.join("model.bpk");
     model.try_load_file(&path).map_err(|error| Failure::input(&path, error))
+}
+
+/// The published model in f32: a folder of Hugging Face, or a GGUF file.
+pub fn load_published(path: &Path, device: &Device) -> Result<LanguageModel, Failure> {
+    let options = LoadOptions::new();
+    Ok(match path.is_file() {
+        true => gguf::load(path, device, options)?.model,
+        false => hugging_face::load(path, device, options)?.model,
+    })
 }

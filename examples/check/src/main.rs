@@ -1,8 +1,9 @@
-//! Checks a saved run of the copy example for leaks.
+//! Checks a published model, or a saved run of the copy example, for leaks.
 //!
 //! ```text
+//! cargo run --release -p check -- --model FOLDER --page report.html    # exit 0: no leak, 3: a leak
+//! cargo run --release -p check -- --model model.gguf
 //! cargo run --release -p copy -- --out run
-//! cargo run --release -p check -- run            # exit 0: no leak
 //! cargo run --release -p check -- run --svg influence.svg --json report.json
 //! ```
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_decoder::causality::Report;
-use check::{Failure, checks, load};
+use check::{Failure, checks, load, load_published, page};
 use clap::Parser;
 use mimalloc::MiMalloc;
 use shared::{Backend, Output, check_writable, replace_file, say};
@@ -19,20 +20,27 @@ use shared::{Backend, Output, check_writable, replace_file, say};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Checks a saved run of the copy example: does the model see the future, or another row?
+/// Checks a model: does it see the future, or another row of the batch?
 #[derive(Parser)]
 #[command(name = "check", version, max_term_width = 100, args_override_self = true)]
 #[command(after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found; 4 what was found \
                         could not be written.")]
 struct Args {
     /// The folder that `cargo run --release -p copy -- --out DIR` wrote.
-    run: PathBuf,
+    #[arg(required_unless_present = "model", conflicts_with = "model")]
+    run: Option<PathBuf>,
+    /// A published model: a folder of Hugging Face, with config.json and safetensors, or a GGUF file.
+    #[arg(long, value_name = "FOLDER|FILE")]
+    model: Option<PathBuf>,
     /// What the tensors live on.
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
     /// Tokens in each row.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u16).range(2..=4096))]
     length: u16,
+    /// Writes a page for a browser: the verdict, what it means, and the picture of who moves whom.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Draws who moves whom, beside what is promised, as a picture.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -55,10 +63,14 @@ fn main() -> ExitCode {
 fn run(args: &Args, out: &mut impl Write) -> Result<bool, Failure> {
     // Whatever can be wrong is found before the first check.
     let device = args.backend.device("check").map_err(Failure::Input)?;
-    let model = load(&args.run, &device)?;
-    for file in args.svg.iter().chain(&args.json) {
+    for file in args.svg.iter().chain(&args.json).chain(&args.page) {
         check_writable(file).map_err(|error| Failure::input(file, error))?;
     }
+    let (name, model) = match (&args.model, &args.run) {
+        (Some(folder), _) => (folder, load_published(folder, &device)?),
+        (None, Some(run)) => (run, load(run, &device)?),
+        (None, None) => return Err(Failure::Input("expected a run, or --model".into())),
+    };
     let length = usize::from(args.length);
     checks::try_forward(&model, length, &device)?;
 
@@ -68,15 +80,15 @@ fn run(args: &Args, out: &mut impl Write) -> Result<bool, Failure> {
     let embeddings = checks::by_embeddings(&model, length, &device)?;
     writeln!(out, "From embeddings to logits, by gradients too.\n{embeddings}")?;
     out.flush()?;
+    let kept = kept.and_then(|()| match &args.page {
+        Some(file) => write(file, &page::page(&name.display().to_string(), &tokens, &embeddings)),
+        None => Ok(()),
+    });
     kept.map(|()| tokens.is_causal() && embeddings.is_causal())
 }
 
 /// Writes the files that were asked for.
 fn keep(args: &Args, report: &Report) -> Result<(), Failure> {
-    let write = |file: &Path, text: &str| {
-        replace_file(file, text.as_bytes())
-            .map_err(|error| Failure::Output(format!("{}: {error}", file.display())))
-    };
     if let (Some(file), [influence, ..]) = (&args.svg, &report.paths[0].influence[..]) {
         write(file, &influence.to_svg())?;
     }
@@ -86,4 +98,9 @@ fn keep(args: &Args, report: &Report) -> Result<(), Failure> {
         write(file, &json)?;
     }
     Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    replace_file(file, text.as_bytes())
+        .map_err(|error| Failure::Output(format!("{}: {error}", file.display())))
 }

@@ -42,7 +42,8 @@ fn ended(command: &mut Command) -> (i32, String, String) {
 fn a_run_with_the_mask_is_causal_and_one_without_it_is_not() {
     for (mask, code, word) in [("look-ahead", 0, "causal: no leak found"), ("none", 3, "leak")] {
         let folder = kept_run(mask);
-        let files = ["--svg", "influence.svg", "--json", "report.json", "--length", "6"];
+        let files = ["--svg", "influence.svg", "--json", "report.json", "--page", "report.html"];
+        let files = [&files[..], &["--length", "6"]].concat();
         let (ended, said, error) = check(&folder, &files, Stdio::piped());
         assert_eq!(ended, code, "{said}{error}");
         assert!(said.contains(word), "{said}");
@@ -51,7 +52,85 @@ fn a_run_with_the_mask_is_causal_and_one_without_it_is_not() {
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         let report = fs::read_to_string(folder.path().join("report.json")).unwrap();
         assert!(report.starts_with('{') && report.ends_with('}'));
+        is_a_page(&folder, if code == 0 { "verdict causal" } else { "verdict leak" });
     }
+}
+
+/// One file that needs no other, with both pictures.
+fn is_a_page(folder: &TempDir, class: &str) {
+    let page = fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    assert_eq!(page.matches(class).count(), 2, "{class}");
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert_eq!(page.matches("Where to look").count(), if class == "verdict leak" { 2 } else { 0 });
+    for elsewhere in ["src=", "href=", "url(", "@import"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+}
+
+/// A published model, made here: the same answers by --model.
+#[test]
+fn a_published_model_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "gpt2", "vocab_size": 11, "n_positions": 16, "n_embd": 8,
+        "n_layer": 1, "n_head": 2, "tie_word_embeddings": true}"#;
+    fs::create_dir(folder.path().join("model")).unwrap();
+    fs::write(folder.path().join("model/config.json"), config).unwrap();
+    write_gpt2(&folder.path().join("model/model.safetensors"));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_check"));
+        command.current_dir(&folder).args(["--backend", backend(), "--length", "6"]);
+        ended(command.args(arguments).stdout(Stdio::piped()))
+    };
+    let (code, said, error) = run(&["--model", "model", "--page", "report.html"]);
+    assert_eq!(code, 0, "{said}{error}");
+    is_a_page(&folder, "verdict causal");
+    // One or the other.
+    assert_eq!(run(&["--model", "model", "model"]).0, 2);
+    assert_eq!(run(&[]).0, 2);
+    fs::remove_file(folder.path().join("model/model.safetensors")).unwrap();
+    let (code, _, error) = run(&["--model", "model"]);
+    assert!(code == 2 && error.contains("model"), "{error}");
+}
+
+/// The weights of a GPT-2 of width 8, of one layer: numbers that repeat nowhere.
+fn write_gpt2(path: &Path) {
+    let (ids, positions, width) = (11, 16, 8);
+    let mut tensors = vec![
+        ("wte.weight", vec![ids, width]),
+        ("wpe.weight", vec![positions, width]),
+        ("h.0.attn.c_attn.weight", vec![width, 3 * width]),
+        ("h.0.attn.c_attn.bias", vec![3 * width]),
+        ("h.0.attn.c_proj.weight", vec![width, width]),
+        ("h.0.attn.c_proj.bias", vec![width]),
+        ("h.0.mlp.c_fc.weight", vec![width, 4 * width]),
+        ("h.0.mlp.c_fc.bias", vec![4 * width]),
+        ("h.0.mlp.c_proj.weight", vec![4 * width, width]),
+        ("h.0.mlp.c_proj.bias", vec![width]),
+    ];
+    for norm in ["h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.ln_2.weight", "h.0.ln_2.bias"] {
+        tensors.push((norm, vec![width]));
+    }
+    tensors.push(("ln_f.weight", vec![width]));
+    tensors.push(("ln_f.bias", vec![width]));
+    // The header of a safetensors file, then the numbers.
+    let (mut header, mut bytes) = (Vec::new(), Vec::new());
+    for (name, shape) in &tensors {
+        let start = bytes.len();
+        for i in 0..shape.iter().product::<usize>() {
+            let value = ((start + i) as f32 * 0.7).sin() * 0.5;
+            bytes.extend(value.to_le_bytes());
+        }
+        header.push(format!(
+            r#""{name}": {{"dtype": "F32", "shape": {shape:?}, "data_offsets": [{start}, {}]}}"#,
+            bytes.len()
+        ));
+    }
+    let header = format!("{{{}}}", header.join(", "));
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(bytes);
+    fs::write(path, file).unwrap();
 }
 
 #[test]
@@ -125,4 +204,18 @@ fn burn_nns_decoder_is_judged_as_it_is() {
         assert!(said.contains(title), "{said}");
     }
     assert_eq!(run(&["--backend", "cuda"]).0, 2);
+}
+
+#[test]
+fn the_device_is_verified() {
+    let run = |arguments: &[&str], stdout: Stdio| {
+        ended(Command::new(env!("CARGO_BIN_EXE_verify")).args(arguments).stdout(stdout))
+    };
+    let (code, said, error) = run(&["--device", backend()], Stdio::piped());
+    assert_eq!(code, 0, "{said}{error}");
+    for kernel in ["fused", "reference", "backend"] {
+        assert!(said.lines().any(|line| line.starts_with(kernel)), "{said}");
+    }
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("all ")), "{said}");
+    assert_eq!(run(&["--backend", "cuda"], Stdio::piped()).0, 2);
 }

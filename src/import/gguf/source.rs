@@ -13,7 +13,8 @@ use crate::import::stored::Stored;
 use crate::kernels::MappedFile;
 use crate::weights::Format;
 
-/// The tensors of `file`, those of the head `tensors`, none of them read yet.
+/// The tensors of `file`, those of the head `tensors`, none of them read yet. Matrices may stay as they
+/// are stored; all others are f32, so that a model never has parameters of two types.
 ///
 /// `pair_rows` says of a tensor whose rows stand pair by pair how wide its heads are.
 pub fn tensors(
@@ -24,14 +25,19 @@ pub fn tensors(
 ) -> Source {
     let mut source = Source { path: path.into(), ..Source::default() };
     for (name, info) in tensors {
+        let Some(format) = Format::from_ggml(info.kind.number) else {
+            source.foreign.insert(name.clone(), info.kind.name.into());
+            continue;
+        };
         let rows = Rows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
-        match (rows.numbers(name), rows.matrix()) {
-            (Some(numbers), matrix) => {
-                source.tensors.insert(name.clone(), numbers);
-                source.stored.extend(matrix.map(|matrix| (name.clone(), matrix)));
+        match info.shape[..] {
+            [outputs, inputs] if format != Format::F32 => {
+                let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
+                source.insert_stored(name.clone(), Stored::new(format, [outputs, inputs], read));
             }
-            (None, Some(matrix)) => source.insert_stored(name.clone(), matrix),
-            (None, None) => _ = source.foreign.insert(name.clone(), info.kind.name.into()),
+            _ => {
+                source.tensors.insert(name.clone(), rows.numbers(name, format));
+            }
         }
     }
     source
@@ -54,28 +60,17 @@ struct Rows {
 }
 
 impl Rows {
-    /// As a tensor of Burn's, if each value stands by itself.
-    fn numbers(&self, name: &str) -> Option<burn_pack::Tensor> {
-        let dtype = match self.info.kind.name {
-            "F64" => DType::F64,
-            "F32" => DType::F32,
-            "F16" => DType::F16,
-            "BF16" => DType::BF16,
-            _ => return None,
+    /// The same in f32.
+    fn numbers(&self, name: &str, format: Format) -> burn_pack::Tensor {
+        let rows = self.clone();
+        let read = move || {
+            let numbers = format.dequantize(&rows.bytes());
+            let numbers = numbers.map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
+            Ok(Bytes::from_elems(numbers))
         };
-        let rows = self.clone();
-        let read = move || Ok(floats(&rows.bytes(), dtype.size()));
-        let (shape, length) = (self.info.shape.clone(), self.info.bytes.len());
-        Some(burn_pack::Tensor::deferred(name.into(), dtype, shape, None, length, read))
-    }
-
-    /// As a matrix that may stay as it is, if it is one: in blocks or in half precision.
-    fn matrix(&self) -> Option<Stored> {
-        let format = Format::from_ggml(self.info.kind.number)?;
-        let &[outputs, inputs] = &self.info.shape[..] else { return None };
-        let rows = self.clone();
-        let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
-        (format != Format::F32).then(|| Stored::new(format, [outputs, inputs], read))
+        let shape = self.info.shape.clone();
+        let length = shape.iter().product::<usize>().saturating_mul(4);
+        burn_pack::Tensor::deferred(name.into(), DType::F32, shape, None, length, read)
     }
 
     /// Their bytes, those of each head in halves.
@@ -105,18 +100,6 @@ fn in_halves(bytes: &[u8], head_dim: usize, rows: usize) -> Vec<u8> {
     ordered
 }
 
-/// Little-endian numbers of so many bytes, aligned.
-fn floats(bytes: &[u8], size: usize) -> Bytes {
-    fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
-    }
-    match size {
-        8 => Bytes::from_elems(numbers(bytes, u64::from_le_bytes)),
-        4 => Bytes::from_elems(numbers(bytes, u32::from_le_bytes)),
-        _ => Bytes::from_elems(numbers(bytes, u16::from_le_bytes)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,13 +111,5 @@ mod tests {
         let bytes: Vec<u8> = pairs.iter().flat_map(|row| [*row, 100 + row]).collect();
         let halves: Vec<u8> = (0..12).flat_map(|row| [row, 100 + row]).collect();
         assert_eq!(in_halves(&bytes, 6, 12), halves);
-    }
-
-    #[test]
-    fn numbers_are_little_endian() {
-        let bytes: Vec<u8> =
-            [1.5f32, -2.0].iter().flat_map(|number| number.to_le_bytes()).collect();
-        let read = floats(&bytes, 4);
-        assert_eq!(&read[..], [1.5f32.to_ne_bytes(), (-2.0f32).to_ne_bytes()].concat());
     }
 }

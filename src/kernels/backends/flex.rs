@@ -35,6 +35,13 @@ macro_rules! host_float {
                 tensor.as_slice()
             }
 
+            fn slice_mut(tensor: &mut FlexTensor) -> Option<&mut [$element]> {
+                let len = tensor.layout().num_elements();
+                let whole = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
+                let data = tensor.try_storage_mut::<$element>()?;
+                (whole && data.len() == len).then_some(data)
+            }
+
             fn tensor(data: Vec<$element>, shape: impl Into<Shape>) -> FlexTensor {
                 FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape.into()), $dtype)
             }

@@ -53,6 +53,15 @@ macro_rules! host_float {
                 storage.view().to_slice()
             }
 
+            fn slice_mut(tensor: &mut NdArrayTensor) -> Option<&mut [$element]> {
+                match tensor {
+                    NdArrayTensor::$variant(storage) if storage.is_unique() => {
+                        storage.ensure_owned().as_slice_mut()
+                    }
+                    _ => None,
+                }
+            }
+
             fn tensor(data: Vec<$element>, shape: impl Into<Shape>) -> NdArrayTensor {
                 NdArrayTensor::from_data(TensorData::new(data, shape))
             }

@@ -3,6 +3,8 @@
 //! Everything is plain multiplication and addition in a fixed order, so the results are the same
 //! bits on every CPU and with any number of threads.
 
+use std::mem::MaybeUninit;
+
 use super::{memory, simd};
 
 /// Elements that one task works on; fixed, so that no result depends on the number of threads.
@@ -22,7 +24,7 @@ pub(super) fn map<const N: usize>(
     inputs: [&[f32]; N],
     f: impl Fn([f32; N]) -> f32 + Copy + Sync,
 ) -> Vec<f32> {
-    let fill = |start: usize, block: &mut [f32]| {
+    let fill = |start: usize, block: &mut [MaybeUninit<f32>]| {
         let inputs = inputs.map(|input| &input[start..start + block.len()]);
         vectorized(
             #[inline(always)]
@@ -33,16 +35,17 @@ pub(super) fn map<const N: usize>(
                     // Of a known length, so that nothing is checked within.
                     let inputs = inputs.map(|input| &input[i * LANES..][..LANES]);
                     for lane in 0..LANES {
-                        output[lane] = f(inputs.map(|input| input[lane]));
+                        output[lane].write(f(inputs.map(|input| input[lane])));
                     }
                 }
                 for (i, output) in rest.iter_mut().enumerate() {
-                    *output = f(inputs.map(|input| input[whole + i]));
+                    output.write(f(inputs.map(|input| input[whole + i])));
                 }
             },
         );
     };
-    memory::in_blocks(inputs[0].len(), BLOCK, fill).0
+    // SAFETY: the vectors and the rest are all of a block, and `fill` writes each element of both.
+    unsafe { memory::written_in_blocks(inputs[0].len(), BLOCK, fill).0 }
 }
 
 /// `sum += x`
@@ -54,10 +57,29 @@ pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
 }
 
 /// `eˣ` with a relative error of 2 ulp; `x` is limited to where that is a normal number.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let (fraction, power) = exp_parts(x);
+    (fraction + 1.0) * power
+}
+
+/// `tanh(x)` with a relative error of a few ulp, small `x` included: `e / (e + 2)` with
+/// `e = exp(2|x|) - 1`, in which nothing cancels.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    // tanh is 1 long before, and `e + 2` no infinity.
+    let (fraction, power) = exp_parts((2.0 * x.abs()).min(60.0));
+    let e = fraction * power + (power - 1.0);
+    let tanh = (e / (e + 2.0)).copysign(x);
+    // `min` above takes the number where one is NaN.
+    if x.is_nan() { x } else { tanh }
+}
+
+/// `f` and a power of two `p` such that `eˣ = (1 + f) p`.
 ///
 /// `x = k ln 2 + r` with `|r| <= ln 2 / 2`, then a polynomial in `r` (Cephes, `expf`).
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+fn exp_parts(x: f32) -> (f32, f32) {
     // Adding it rounds to an integer and leaves that integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
@@ -71,7 +93,7 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5e-1;
     let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
-    (p * r * r + r + 1.0) * power
+    (p * r * r + r, power)
 }
 
 /// `Φ(x)`, the normal distribution, with a relative error of a few 1e-7.
@@ -114,4 +136,25 @@ pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     }
     let rest: f32 = (whole..len).map(&term).sum();
     lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest number of a row, NaN aside.
+#[inline(always)]
+pub(super) fn maximum(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let rows = row.chunks_exact(LANES);
+    let rest = rows.remainder();
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    for row in rows {
+        for (lane, &x) in lanes.iter_mut().zip(row) {
+            *lane = larger(*lane, x);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &x| larger(max, x))
+}
+
+/// The sum of `term` over a long row: in f32 over short pieces, in f64 over those.
+#[inline(always)]
+pub(super) fn long_sum(row: &[f32], term: impl Fn(f32) -> f32) -> f64 {
+    row.chunks(512).map(|piece| sum(piece.len(), |i| term(piece[i])) as f64).sum()
 }

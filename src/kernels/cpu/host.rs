@@ -50,6 +50,9 @@ pub(crate) trait HostFloat<T>: Backend {
     /// The elements of a row-major tensor of any rank, or `None` if it is not row-major.
     fn slice(tensor: &FloatTensor<Self>) -> Option<&[T]>;
 
+    /// The same to write to, if the tensor is the only one that holds them, and nothing else.
+    fn slice_mut(tensor: &mut FloatTensor<Self>) -> Option<&mut [T]>;
+
     /// A tensor that takes over a vector in row-major order.
     fn tensor(data: Vec<T>, shape: impl Into<Shape>) -> FloatTensor<Self>;
 }

@@ -94,18 +94,31 @@ impl<B: Host> Operation<B, 3> for Projection {
         let d_output = Flat::<B>::new(d_output);
         let d_y = Matrix::rows(d_output.data(), weight.columns);
 
-        let d_x = || x.like(product(d_y, weight.transposed(), None));
-        let d_weight = || {
-            let d_weight = product(Matrix::rows(x.data(), weight.rows).transposed(), d_y, None);
-            B::tensor(d_weight, [weight.rows, weight.columns])
+        let x_rows = Matrix::rows(x.data(), weight.rows);
+        let of_x = || wanted[0].then(|| product(d_y, weight.transposed(), None));
+        // The gradient lies as its weight does: where that is transposed it goes back through the
+        // transposition, and nothing is copied there.
+        let turned = weight.is_transposed();
+        let of_weight = || {
+            wanted[1].then(|| match turned {
+                true => product(d_y.transposed(), x_rows, None),
+                false => product(x_rows.transposed(), d_y, None),
+            })
         };
-        let d_bias = || B::tensor(column_sums(d_output.data(), weight.columns), [weight.columns]);
-        [wanted[0].then(d_x), wanted[1].then(d_weight), wanted[2].then(d_bias)]
+        let of_bias = || wanted[2].then(|| column_sums(d_output.data(), weight.columns));
+        // In one go: to wake threads up takes as long as a small product.
+        let ((d_x, d_bias), d_weight) = rayon::join(|| rayon::join(of_x, of_bias), of_weight);
+        let d_weight = d_weight.map(|d_weight| match turned {
+            true => B::float_transpose(B::tensor(d_weight, [weight.columns, weight.rows])),
+            false => B::tensor(d_weight, [weight.rows, weight.columns]),
+        });
+        let d_bias = d_bias.map(|d_bias| B::tensor(d_bias, [weight.columns]));
+        [d_x.map(|d_x| x.like(d_x)), d_weight, d_bias]
     }
 }
 
 /// The sum of each column of a row-major matrix, over blocks of rows.
-fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
     let add = |mut total: Vec<f32>, row: &[f32]| {
         total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
         total

@@ -23,19 +23,34 @@ pub(crate) fn in_blocks<T: Copy + Default + Send + Sync, R: Send>(
     size: usize,
     work: impl Fn(usize, &mut [T]) -> R + Sync,
 ) -> (Vec<T>, Vec<R>) {
-    let mut data = Vec::with_capacity(len);
-    let fill = |(block, unwritten): (usize, &mut [MaybeUninit<T>])| {
+    let fill = |start: usize, unwritten: &mut [MaybeUninit<T>]| {
         unwritten.fill(MaybeUninit::new(T::default()));
         // SAFETY: filled with zeros one line above.
-        work(block * size, unsafe { unwritten.assume_init_mut() })
+        work(start, unsafe { unwritten.assume_init_mut() })
     };
+    // SAFETY: `fill` writes all of its block.
+    unsafe { written_in_blocks(len, size, fill) }
+}
+
+/// The same for work that does not need the zeros: it gets the block as memory gives it.
+///
+/// # Safety
+///
+/// `work` writes every element of each block that it gets.
+pub(crate) unsafe fn written_in_blocks<T: Send, R: Send>(
+    len: usize,
+    size: usize,
+    work: impl Fn(usize, &mut [MaybeUninit<T>]) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let mut data = Vec::with_capacity(len);
+    let fill = |(block, unwritten): (usize, &mut [MaybeUninit<T>])| work(block * size, unwritten);
     let unwritten = &mut data.spare_capacity_mut()[..len];
     let results = if len <= size {
         vec![fill((0, unwritten))]
     } else {
         unwritten.par_chunks_mut(size).enumerate().map(fill).collect()
     };
-    // SAFETY: the blocks are all `len` elements, and each was filled.
+    // SAFETY: the blocks are all `len` elements, and by the caller's promise each was written.
     unsafe { data.set_len(len) };
     (data, results)
 }

@@ -7,12 +7,15 @@
 //!
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
 //! them); `attention`; `linear` with its `product` and `gemv`, `norm`, `activation` and `rotation`
-//! with their `arithmetic`; `memory`, `simd`, `threads`.
+//! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads`.
 
 pub(super) mod activation;
+#[cfg(feature = "optim")]
+pub(super) mod adamw;
 mod arithmetic;
 pub(super) mod attention;
 pub(super) mod blocks;
+pub(super) mod cross_entropy;
 mod gemv;
 pub(super) mod host;
 pub(super) mod linear;

@@ -13,12 +13,14 @@
 //! dγ = Σ dy n,  dβ = Σ dy                over all rows
 //! ```
 
+use std::mem::MaybeUninit;
+
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, module};
 
 use super::arithmetic::{BLOCK, sum, vectorized};
 use super::host::{Flat, Host};
-use super::memory::in_blocks;
+use super::memory::{in_blocks, written_in_blocks};
 use super::operation::HostOperation;
 use super::runs_on;
 use crate::kernels::autodiff::{Operation, OperationInputs};
@@ -96,7 +98,7 @@ impl NormOperation {
 
     fn apply(self, x: &[f32], gamma: &[f32], beta: Option<&[f32]>) -> Vec<f32> {
         let width = gamma.len();
-        let fill = |start: usize, output: &mut [f32]| {
+        let fill = |start: usize, output: &mut [MaybeUninit<f32>]| {
             vectorized(
                 #[inline(always)]
                 || {
@@ -105,17 +107,25 @@ impl NormOperation {
                         let (mean, root) = self.statistics(x);
                         let normed = x.iter().zip(gamma).map(|(x, g)| (x - mean) * root * g);
                         match beta {
-                            None => y.iter_mut().zip(normed).for_each(|(y, n)| *y = n),
+                            None => y.iter_mut().zip(normed).for_each(|(y, n)| {
+                                y.write(n);
+                            }),
                             Some(beta) => {
                                 let shifted = normed.zip(beta).map(|(n, b)| n + b);
-                                y.iter_mut().zip(shifted).for_each(|(y, n)| *y = n);
+                                y.iter_mut().zip(shifted).for_each(|(y, n)| {
+                                    y.write(n);
+                                });
                             }
                         }
                     }
                 },
             );
         };
-        in_blocks(x.len(), rows_of(width) * width, fill).0
+        assert!(x.len().is_multiple_of(width), "rows that do not fit");
+        assert!(beta.is_none_or(|beta| beta.len() == width), "a shift that does not fit");
+        // SAFETY: blocks are whole rows, of which `fill` writes each element: rows of `x`, gamma and
+        // beta are as long.
+        unsafe { written_in_blocks(x.len(), rows_of(width) * width, fill).0 }
     }
 
     fn gradients(self, x: &[f32], gamma: &[f32], d_y: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {

@@ -11,6 +11,7 @@ use burn::backend::{
 use burn::tensor::Tensor;
 
 use super::activation::Function;
+use super::cross_entropy::TokenLosses;
 use super::host::Host;
 use super::linear::Projection;
 use super::norm::NormOperation;
@@ -29,6 +30,8 @@ pub(crate) enum HostOperation {
     Activate(Function),
     /// Of `x`.
     Rotate(Rotation),
+    /// Of hidden states, a weight and perhaps bias.
+    CrossEntropy(TokenLosses),
 }
 
 impl HostOperation {
@@ -66,6 +69,7 @@ macro_rules! with_inner {
             HostOperation::Normalize($inner) => $body,
             HostOperation::Activate($inner) => $body,
             HostOperation::Rotate($inner) => $body,
+            HostOperation::CrossEntropy($inner) => $body,
         }
     };
 }

@@ -39,6 +39,11 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Whether it lies as the transposed of a row-major matrix.
+    pub fn is_transposed(self) -> bool {
+        self.row_stride == 1 && self.column_stride >= self.rows && self.rows > 1
+    }
+
     /// A row whose elements lie together.
     pub fn row(self, row: usize) -> &'a [f32] {
         &self.data[row * self.row_stride..][..self.columns]
@@ -90,29 +95,105 @@ fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
     }
 }
 
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    Zero,
+    /// To this, in each row.
+    Bias(&'a [f32]),
+    /// To what stands there already.
+    Sum,
+}
+
+impl<'a> Start<'a> {
+    fn of(bias: Option<&'a [f32]>) -> Self {
+        bias.map_or(Self::Zero, Self::Bias)
+    }
+
+    /// The part of some columns.
+    fn columns_of(self, range: &Range<usize>) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[range.clone()]),
+            other => other,
+        }
+    }
+}
+
 /// `a b`, row-major, plus `bias` in each row.
 pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
-    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
-    assert!(b.rows == inner, "matrices that do not fit");
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
-    a.check();
-    b.check();
-    if rows == 0 || columns == 0 || inner == 0 || gemv::fit(a, b) {
-        let mut sum = bias.map_or_else(|| vec![0.0; rows * columns], |bias| bias.repeat(rows));
-        if !sum.is_empty() && inner > 0 {
-            gemv::add_product(a, b, &mut sum);
-        }
+    let len = a.rows * b.columns;
+    let start = Start::of(bias);
+    check(a, b, start);
+    if in_one_piece(a, b) {
+        let mut sum = vec![0.0; len];
+        add_in_one_piece(a, b, start, &mut sum);
         return sum;
     }
+    // Not filled before: each task does that for its block.
+    let mut sum = Vec::with_capacity(len);
+    // SAFETY: there is room for all of the product; afterwards every element of it was written.
+    unsafe {
+        write_blocks(a, b, start, sum.as_mut_ptr());
+        sum.set_len(len);
+    }
+    sum
+}
+
+/// Writes `a b`, row-major, to `to`, or adds it to what stands there.
+pub(super) fn product_to(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
+    assert!(to.len() == a.rows * b.columns, "a product that does not fit");
+    check(a, b, start);
+    if in_one_piece(a, b) {
+        add_in_one_piece(a, b, start, to);
+    } else {
+        // SAFETY: `to` has room for all of the product, and holds numbers where they are added to.
+        unsafe { write_blocks(a, b, start, to.as_mut_ptr()) };
+    }
+}
+
+/// Panics where the parts do not fit each other.
+fn check(a: Matrix, b: Matrix, start: Start) {
+    assert!(b.rows == a.columns, "matrices that do not fit");
+    if let Start::Bias(bias) = start {
+        assert!(bias.len() == b.columns, "a bias that does not fit");
+    }
+    a.check();
+    b.check();
+}
+
+/// Whether the product is not cut into blocks.
+fn in_one_piece(a: Matrix, b: Matrix) -> bool {
+    a.rows == 0 || b.columns == 0 || a.columns == 0 || gemv::fit(a, b)
+}
+
+fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
+    match start {
+        Start::Zero => to.fill(0.0),
+        Start::Bias(bias) if !bias.is_empty() => {
+            to.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
+        }
+        Start::Bias(_) | Start::Sum => {}
+    }
+    if !to.is_empty() && a.columns > 0 {
+        gemv::add_product(a, b, to);
+    }
+}
+
+/// Writes the product block by block.
+///
+/// # Safety
+///
+/// `check(a, b, start)` went through, nothing is empty, and `to` is valid for writing the product,
+/// which nobody else touches; with [`Start::Sum`] numbers stand there.
+unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
+    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
     let blocks = blocks([rows, columns], inner);
     let part = |size: usize, blocks: usize, index: usize| {
         // Whole vectors, but for the last one.
         let length = size.div_ceil(blocks).next_multiple_of(16);
         size.min(index * length)..size.min((index + 1) * length)
     };
-    // Not filled before: each task does that for its block.
-    let mut sum = Vec::with_capacity(rows * columns);
-    let shared = BlockPointer(sum.as_mut_ptr());
+    let shared = BlockPointer(to);
     (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
         let rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
@@ -121,18 +202,14 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
         }
         let a = a.rows_of(&rows);
         let b = b.columns_of(&of_columns);
-        let bias = bias.map(|bias| &bias[of_columns.clone()]);
-        // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
-        // `a.rows` rows of `b.columns` numbers from its block's first on, within the room of `sum`,
-        // and blocks do not overlap.
+        // SAFETY: `check` covers all of `a` and `b`, hence these parts. The task writes `a.rows` rows
+        // of `b.columns` numbers from its block's first on, within the room of `to`, and blocks do
+        // not overlap.
         unsafe {
             let first = shared.at(rows.start * columns + of_columns.start);
-            write_product(a, b, bias, first, columns);
+            write_product(a, b, start.columns_of(&of_columns), first, columns);
         }
     });
-    // SAFETY: the blocks cover all rows and columns, and each was written.
-    unsafe { sum.set_len(rows * columns) };
-    sum
 }
 
 /// The output, of which each task writes its own block.
@@ -151,16 +228,17 @@ impl BlockPointer {
     }
 }
 
-/// Writes `a b`, plus `bias` in each row, to the matrix at `to` with rows `stride` apart.
+/// Writes `a b` to the matrix at `to` with rows `stride` apart.
 ///
 /// # Safety
 ///
-/// All elements of `a` and `b` lie in their data, and `bias` has `b.columns`; `to` is valid for
-/// writing `a.rows` rows of `b.columns` elements, `stride` apart, which nobody else touches.
-unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32, stride: usize) {
-    // SAFETY: the caller's promise; what `gemm` adds to has been written here.
+/// All elements of `a` and `b` lie in their data, and a bias has `b.columns`; `to` is valid for
+/// writing `a.rows` rows of `b.columns` elements, `stride` apart, which nobody else touches, and
+/// holds numbers with [`Start::Sum`].
+unsafe fn write_product(a: Matrix, b: Matrix, start: Start, to: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise; what `gemm` adds to stood there or has been written here.
     unsafe {
-        if let Some(bias) = bias {
+        if let Start::Bias(bias) = start {
             for row in 0..a.rows {
                 to.add(row * stride).copy_from_nonoverlapping(bias.as_ptr(), b.columns);
             }
@@ -172,7 +250,7 @@ unsafe fn write_product(a: Matrix, b: Matrix, bias: Option<&[f32]>, to: *mut f32
             to,
             1,
             stride as isize,
-            bias.is_some(),
+            !matches!(start, Start::Zero),
             a.data.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,
@@ -232,6 +310,14 @@ mod tests {
                 let got = product(a, b_as, bias);
                 let helped = Threads::Spinning(7).run(|| product(a, b_as, bias));
                 assert_eq!(got, helped, "{layout} {rows} x {inner} x {columns}: helpers");
+                let mut twice = got.clone();
+                product_to(a, b_as, Start::Sum, &mut twice);
+                let bias_in = |at: usize| bias.map_or(0.0, |bias| bias[at % columns]);
+                for (at, (&twice, &got)) in twice.iter().zip(&got).enumerate() {
+                    let expected = 2.0 * got - bias_in(at);
+                    let tolerance = 1e-6 * (inner as f32).sqrt();
+                    assert!((twice - expected).abs() <= tolerance, "{twice} for {expected}");
+                }
                 for (at, &got) in got.iter().enumerate() {
                     let (i, j) = (at / columns, at % columns);
                     let term = |k: usize| a.row(i)[k] as f64 * b.row(k)[j] as f64;

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod alone;
+mod beyond;
 mod kinds;
 mod mutants;
 mod report;

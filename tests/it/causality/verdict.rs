@@ -89,9 +89,12 @@ fn gradients_and_weights_that_are_not_finite_prove_nothing() {
             let [batch, length, _] = x.dims();
             let values = vec![value; batch * heads * length * length];
             let data = TensorData::new(values, [batch, heads, length, length]);
-            (x.clone(), Tensor::<4>::from_data(data, &x.device()))
+            (x.clone().cumsum(1), Tensor::<4>::from_data(data, &x.device()))
         };
-        CausalityCheck::embeddings(3, 7, &device, |x| x).with_weights(forward).run().unwrap()
+        CausalityCheck::embeddings(3, 7, &device, |x| x.cumsum(1))
+            .with_weights(forward)
+            .run()
+            .unwrap()
     };
     assert_eq!(reason(&weights(f32::NAN, 2)), not_finite(Quantity::Weights, 0, 0));
     assert_eq!(reason(&weights(0.0, 0)), Unproven::NoWidth { of: Quantity::Weights });
