@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::rows::{bounds, is_full, ranges, word};
+use super::rows::{agreed_bounds, bounds, is_full, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{clear, stage_columns, stage_rows};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad, UNITS};
@@ -69,7 +69,9 @@ pub fn decode_parts<F: Float>(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
 
     // This part's share of the tiles that some query sees.
+    let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
+    let seen = agreed_bounds(seen, &mut cells);
     let of_first = seen.tile_end - seen.tile;
     let tiles = of_first + (seen.last - seen.second);
     let mut index = part * tiles / parts;

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, Wide, drops, mix, state};
-use super::rows::{bounds, first_tile, is_full, next_tile, ranges, word};
+use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, store_weights, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
@@ -61,7 +61,9 @@ pub fn forward<F: Float>(
     // The first lanes of a line make the words of its rows, one each.
     let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
     let word_ranges = ranges(map, batch, first + word_row, queries, keys);
+    let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
+    let seen = agreed_bounds(seen, &mut cells);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut random_low = Array::<u32>::new(OWN);
     let mut random_high = Array::<u32>::new(OWN);
