@@ -21,17 +21,17 @@ pub const ROWS: usize = UNITS / LANES;
 /// maximum, the sum of `exp(score - maximum)`, and the sum of the values weighted so. The other
 /// tensors are those of `forward`.
 #[cube(launch_unchecked)]
-pub fn decode_parts<F: Float>(
+pub fn decode_parts<F: Float, K: Float>(
     query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     partial: &mut Tensor<f32>,
     bias: &Bias<F>,
     scale: f32,
     cap: f32,
     #[comptime] cfg: Config,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, K)] _dtypes: [ElemType; 2],
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -106,7 +106,7 @@ pub fn decode_parts<F: Float>(
                 }
                 rows[column * comptime!(ROWS + 1) + staged] = x;
             }
-            stage_columns::<F>(
+            stage_columns::<K>(
                 key,
                 key_base,
                 first_key,
@@ -168,7 +168,7 @@ pub fn decode_parts<F: Float>(
         for chunk in 0..comptime!(cfg.value_chunks) {
             sums[chunk] *= Quad::new(factor);
             let first_column = chunk * COLUMNS;
-            stage_rows::<F>(
+            stage_rows::<K>(
                 value,
                 value_base,
                 first_key,

@@ -15,11 +15,13 @@ use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
 /// - `out` `[batch, heads, queries, value_dim]`, by any strides
 /// - `statistics` `[2 * batch * heads * queries]`: maxima, then sums; a dead row's sum is 0
 /// - `sinks` `[heads]`
+///
+/// Keys and values may be of another type than the rest, as a cache may keep them.
 #[cube(launch_unchecked)]
-pub fn forward<F: Float>(
+pub fn forward<F: Float, K: Float>(
     query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
@@ -33,7 +35,7 @@ pub fn forward<F: Float>(
     threshold: u32,
     kept: f32,
     #[comptime] cfg: Config,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, K)] _dtypes: [ElemType; 2],
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -106,7 +108,7 @@ pub fn forward<F: Float>(
             words[word_row] = word(map, word_ranges, batch, head, first + word_row, tile);
         }
         clear(&mut scores, OWN);
-        add_dots::<F>(
+        add_dots::<F, K>(
             query,
             query_base,
             first,
@@ -198,7 +200,7 @@ pub fn forward<F: Float>(
         sync_cube();
 
         let full = is_full(map, seen, batch, tile);
-        add_weighted::<F>(
+        add_weighted::<K>(
             &own_words,
             full,
             value,

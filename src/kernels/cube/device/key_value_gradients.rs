@@ -100,7 +100,7 @@ pub fn key_value_gradients<F: Float>(
             }
             clear(&mut gradients, OWN);
             clear(&mut weights, OWN);
-            add_dots::<F>(
+            add_dots::<F, F>(
                 key,
                 key_base,
                 first,
@@ -131,7 +131,7 @@ pub fn key_value_gradients<F: Float>(
                     own_words[i] = bits;
                 }
             }
-            add_dots::<F>(
+            add_dots::<F, F>(
                 value,
                 value_base,
                 first,
