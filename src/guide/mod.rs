@@ -5,9 +5,11 @@
     feature = "import",
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
+#![cfg_attr(feature = "import", doc = "- [`from_a_gguf`]: the same from a GGUF file;")]
 //! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
+//! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -17,11 +19,18 @@ pub mod from_a_paper {}
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
 
+#[cfg(feature = "import")]
+#[doc = include_str!("from_a_gguf.md")]
+pub mod from_a_gguf {}
+
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}
 
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
+
+#[doc = include_str!("several_devices.md")]
+pub mod several_devices {}
 
 #[doc = include_str!("train.md")]
 pub mod train {}

@@ -19,7 +19,7 @@ pub struct Stored {
     read: Arc<Read>,
 }
 
-#[allow(dead_code)] // until a reader of such files comes
+#[allow(dead_code)] // until a projection keeps one
 impl Stored {
     /// `read` gives the rows one behind the other: `rows` times `format.row_bytes(columns)`.
     pub fn new(
