@@ -60,6 +60,7 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`verify`](mod@verify): does your device compute attention right?
 //! - [`config`]: configurations from JSON files, old ones too.
 #![cfg_attr(
     feature = "train",
@@ -105,8 +106,11 @@ mod picture;
 pub mod sequence;
 #[cfg(feature = "train")]
 pub mod training;
+pub mod verify;
 pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+#[doc(inline)]
+pub use verify::verify;
 pub use weights_mismatch::{WeightsMismatch, WrongShape};
