@@ -13,7 +13,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::coding::Coding;
 use super::op::{Extra, FusedAttention};
-use super::{Plan, reads_codes};
+use super::{Plan, reads_codes, reads_mixed};
 
 /// Keys or values, `[batch, kv_heads, keys, head_dim]`.
 #[derive(Clone, Debug)]
@@ -149,8 +149,8 @@ pub(crate) fn attention(
             Dispatch::coded_attention(query, key, value, extra, plan, coding)
         }
         (Kept::Float(key), Kept::Float(value)) => {
-            // The kernel for the CPU converts what it reads, tile by tile.
-            let alike = |tensor: Tensor<4>| match tensor.dtype() == dtype || reads_codes(&device) {
+            // Kernels convert what they read, tile by tile.
+            let alike = |tensor: Tensor<4>| match tensor.dtype() == dtype || reads_mixed(&device) {
                 true => tensor,
                 false => tensor.cast(dtype),
             };

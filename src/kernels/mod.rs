@@ -36,7 +36,8 @@ mod visibility;
 #[cfg(test)]
 pub(crate) use backends::{address, address_of_codes};
 pub(crate) use backends::{
-    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, supports, supports_attention,
+    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, reads_mixed, supports,
+    supports_attention,
 };
 pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};

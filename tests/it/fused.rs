@@ -2,7 +2,7 @@
 //!
 //! What all kernels promise is tested for each of them in `attention`.
 
-use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 use burn_decoder::attention::{
     Alibi, Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
@@ -351,6 +351,39 @@ on_each_backend! {
         for (name, x) in [("dq", q), ("dk", k), ("dv", v)] {
             let got = x.grad(&gradients).unwrap().into_data();
             assert_close(name, got, fixtures.data(&case(name)), GRADIENT.on(&device));
+        }
+    }
+
+    /// NaN in keys and values that nobody sees, in queries that see nothing, and in the gradients that
+    /// arrive there: the same bits as without.
+    fn nan_in_what_nobody_sees_changes_no_bit(device: Device) {
+        let (batch, queries, keys) = (2, 67, 71);
+        let clean = inputs([batch, 4, 2, queries, keys, 19, 23], &device, DType::F32);
+        let shown: Vec<bool> = (0..batch * keys).map(|i| i * i % 5 != 4).collect();
+        let shown = Tensor::<2, Bool>::from_data(TensorData::new(shown, [batch, keys]), &device);
+        let mask = Mask::look_ahead() & Mask::pad_counts([0, 37]) & Mask::from_visible_keys(&shown);
+        let mask = mask.lower(&Grid::bottom_right(batch, queries, keys)).unwrap();
+        let dead = |b: usize, q: usize| (0..keys).all(|k| !mask.is_visible(b, 0, q, k));
+        let unseen = |b: usize, k: usize| (0..queries).all(|q| !mask.is_visible(b, 0, q, k));
+        assert!(dead(1, 3) && !dead(0, 3) && unseen(1, 3) && unseen(0, 2) && !unseen(0, 5));
+        let broken = |x: &Tensor<4>, of_query: bool| {
+            let [_, heads, rows, width] = x.dims();
+            let mut data = x.to_data().iter::<f32>().collect::<Vec<_>>();
+            for (at, x) in data.iter_mut().enumerate() {
+                let (b, row) = (at / width / rows / heads, at / width % rows);
+                if of_query && dead(b, row) || !of_query && unseen(b, row) {
+                    *x = f32::NAN;
+                }
+            }
+            Tensor::<4>::from_data(TensorData::new(data, x.dims()), &device)
+        };
+        let [q, k, v, g] = clean.each_ref();
+        let nan = [broken(q, true), broken(k, false), broken(v, false), broken(g, true)];
+        let sinks = Tensor::from_data([0.5f32, -1.0, 0.0, 2.0], &device);
+        for score in [Score::new(), Score::new().with_sinks(sinks).with_softcap(2.0)] {
+            let expected = train_scored(&clean, &mask, &score, &fused());
+            assert!(expected.iter().flatten().all(|x| x.is_finite()));
+            assert_eq!(train_scored(&nan, &mask, &score, &fused()), expected);
         }
     }
 

@@ -46,6 +46,15 @@ pub(crate) fn reads_codes(device: &Device) -> bool {
     }
 }
 
+/// Whether attention on `device` reads keys and values of another float type than the queries'.
+pub(crate) fn reads_mixed(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    if let DispatchDevice::Cube(_) = device.clone().without_autodiff().as_dispatch() {
+        return true;
+    }
+    reads_codes(device)
+}
+
 /// Where the first element of a CPU tensor of f32 lies, to see whether something copies.
 #[cfg(test)]
 pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {

@@ -11,5 +11,6 @@ mod ndarray;
 #[cfg(test)]
 pub(crate) use devices::{address, address_of_codes};
 pub(crate) use devices::{
-    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, supports, supports_attention,
+    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, reads_mixed, supports,
+    supports_attention,
 };

@@ -11,7 +11,8 @@ use super::device::{
 use crate::kernels::Plan;
 use crate::kernels::dropout::mix;
 
-/// The inputs of one attention; those of the same kind of numbers, of the same element type.
+/// The inputs of one attention. All floats are of one type; but forward, keys and values may be of
+/// another.
 pub(super) struct Inputs {
     pub(super) query: CubeTensor,
     pub(super) key: CubeTensor,
@@ -111,7 +112,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         s.threshold,
         s.kept,
         cfg,
-        dtype_to_storage_type(query.dtype),
+        [query, key].map(|tensor| dtype_to_storage_type(tensor.dtype)),
     );
 }
 
@@ -147,7 +148,7 @@ pub(super) fn decode(
         s.scale,
         s.cap,
         cfg,
-        dtype_to_storage_type(query.dtype),
+        [query, key].map(|tensor| dtype_to_storage_type(tensor.dtype)),
     );
     run!(
         decode::decode_whole,

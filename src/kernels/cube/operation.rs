@@ -46,10 +46,12 @@ impl FusedAttention for CubeBackend {
         wanted: Wanted,
     ) -> AttentionGradients<Self> {
         let Plan { batch, heads, kv_heads, queries, keys, head_dim, value_dim, .. } = plan;
-        let dtypes = [&extra.bias, &extra.sinks].map(|tensor| match tensor {
+        let of_extra = [&extra.bias, &extra.sinks].map(|tensor| match tensor {
             Optional::Some(tensor) => tensor.dtype,
             Optional::None => query.dtype,
         });
+        let of_kept = [key.dtype, value.dtype];
+        let [key, value] = [key, value].map(|tensor| cast(tensor, query.dtype));
         let bias_shape = match &extra.bias {
             Optional::Some(bias) => bias.meta.shape().dims::<4>(),
             Optional::None => [1; 4],
@@ -74,25 +76,25 @@ impl FusedAttention for CubeBackend {
         let d_bias = (wanted.bias && inputs.bias.is_some()).then(|| {
             let gradient = empty(&inputs.query, Shape::from(bias_shape), inputs.query.dtype);
             launch::bias_gradient(&plan, &inputs, &d_output, &rows, &gradient);
-            cast(gradient, dtypes[0])
+            cast(gradient, of_extra[0])
         });
         let d_sinks = inputs.sinks.as_ref().filter(|_| wanted.sinks).map(|sinks| {
             let gradient = empty(sinks, Shape::from([heads]), sinks.dtype);
             launch::sinks_gradient(&plan, sinks, &rows, &gradient);
-            cast(gradient, dtypes[1])
+            cast(gradient, of_extra[1])
         });
         AttentionGradients {
             query: Optional::new(d_query),
-            key: Optional::new(d_key),
-            value: Optional::new(d_value),
+            key: Optional::new(d_key.map(|gradient| cast(gradient, of_kept[0]))),
+            value: Optional::new(d_value.map(|gradient| cast(gradient, of_kept[1]))),
             bias: Optional::new(d_bias),
             sinks: Optional::new(d_sinks),
         }
     }
 }
 
-/// The inputs as the kernels read them: of one element type, the bias with strides of 0 where it
-/// broadcasts.
+/// The inputs as the kernels read them: the bias with strides of 0 where it broadcasts, all of the
+/// queries' element type but keys and values, which are of one.
 fn inputs(
     query: FloatTensor<CubeBackend>,
     key: FloatTensor<CubeBackend>,
@@ -105,8 +107,8 @@ fn inputs(
     let dtype = query.dtype;
     let full = [plan.batch, plan.heads, plan.queries, plan.keys];
     Inputs {
-        key: cast(key, dtype),
-        value: cast(value, dtype),
+        value: cast(value, key.dtype),
+        key,
         query,
         map,
         bias: bias

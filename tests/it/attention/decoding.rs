@@ -1,6 +1,6 @@
 //! Steps of generation: few queries against what a cache holds.
 
-use burn_decoder::cache::CacheConfig;
+use burn_decoder::cache::{CacheConfig, CachePrecision};
 use burn_decoder::decoder::Batch;
 
 use super::*;
@@ -32,6 +32,35 @@ on_each_backend! {
                 let what = format!("{kind}, chunks of {chunk}");
                 assert_close(&what, logits, full.to_data(), LOGITS.on(&device));
             }
+        }
+    }
+
+    /// What a cache keeps in half precision is read as it is: the numbers are those of the reference,
+    /// which converts it before.
+    fn a_cache_in_half_precision(device: Device) {
+        let rows: Vec<Vec<i64>> =
+            (0..2).map(|b| (0..19).map(|i| (i * i * 7 + i * (5 + b) + 3) % 17).collect()).collect();
+        let all = tokens(&rows, &device);
+        let (_, config) = kinds().into_iter().find(|(kind, _)| *kind == "grouped heads").unwrap();
+        let model = config.init(&device).unwrap();
+        for precision in [CachePrecision::F16, CachePrecision::Bf16] {
+            let logits = |kernel| {
+                let mut cache = CacheConfig::new().with_precision(precision).init().unwrap();
+                // Many queries, then few.
+                let passes = [(0, 17), (17, 2)].map(|(start, new)| {
+                    let new = all.clone().narrow(1, start, new);
+                    let input = Batch::new().asking(by(kernel));
+                    model.forward_cached(new, input, &mut cache).map(|output| output.logits)
+                });
+                let passes: Result<Vec<_>, _> = passes.into_iter().collect();
+                passes.map(|passes| Tensor::cat(passes, 1).into_data())
+            };
+            let Ok(expected) = logits(Kernel::Reference) else {
+                println!("skipped: {device:?} keeps no {precision:?}");
+                continue;
+            };
+            let what = format!("{precision:?}");
+            assert_close(&what, logits(Kernel::Fused).unwrap(), expected, LOGITS.on(&device));
         }
     }
 }

@@ -78,9 +78,9 @@ fn main() {
                 let kernels: [Kernel; 8] = [
                     ("forward", cfg.units(), kernel!(forward::forward::Forward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
+                        (), (), (), (), (), (), cfg, [dtype; 2])),
                     ("decode_parts", UNITS, kernel!(decode::decode_parts::DecodeParts,
-                        t(), t(), t(), t(), t(), optional!(more), (), (), decode, dtype)),
+                        t(), t(), t(), t(), t(), optional!(more), (), (), decode, [dtype; 2])),
                     ("decode_whole", UNITS, kernel!(decode::decode_whole::DecodeWhole,
                         t(), t(), t(), optional!(more), dtype)),
                     ("row_numbers", UNITS, kernel!(row_numbers::row_numbers::RowNumbers,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, mix, state};
-use super::rows::block_visits;
+use super::rows::{agreed, block_visits};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::tile::clear;
@@ -76,6 +76,8 @@ pub fn bias_gradient<F: Float>(
     let mut own_words = Array::<u32>::new(OWN);
     let mut gradients = Array::<Quad>::new(OWN);
     let mut d_weights = Array::<Quad>::new(OWN);
+    let mut cells = Shared::<[u32]>::new_slice(2usize);
+    let mut turn = 0usize;
     let mut sums = Array::<Quad>::new(OWN);
     clear(&mut sums, OWN);
 
@@ -91,7 +93,7 @@ pub fn bias_gradient<F: Float>(
                 let mut tile = tile_start;
                 while tile < tile_end {
                     let first_key = tile * comptime!(COLUMNS);
-                    let mut visits = false;
+                    let mut visits = 0usize;
                     for n in 0..comptime!(rows / COLUMNS) {
                         let block = panel * comptime!(rows / COLUMNS) + n;
                         if block * comptime!(COLUMNS) < queries {
@@ -102,11 +104,12 @@ pub fn bias_gradient<F: Float>(
                                 first_key,
                                 first_key + comptime!(COLUMNS),
                             ) {
-                                visits = true;
+                                visits = 1usize;
                             }
                         }
                     }
-                    if visits {
+                    turn += 1;
+                    if agreed(visits, &mut cells, turn) != 0 {
                         score_gradients::<F>(
                             query,
                             key,

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::rows::{bounds, is_full, ranges, word};
+use super::rows::{agreed_bounds, bounds, is_full, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{clear, stage_columns, stage_rows};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad, UNITS};
@@ -21,17 +21,17 @@ pub const ROWS: usize = UNITS / LANES;
 /// maximum, the sum of `exp(score - maximum)`, and the sum of the values weighted so. The other
 /// tensors are those of `forward`.
 #[cube(launch_unchecked)]
-pub fn decode_parts<F: Float>(
+pub fn decode_parts<F: Float, K: Float>(
     query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     partial: &mut Tensor<f32>,
     bias: &Bias<F>,
     scale: f32,
     cap: f32,
     #[comptime] cfg: Config,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, K)] _dtypes: [ElemType; 2],
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -69,7 +69,9 @@ pub fn decode_parts<F: Float>(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
 
     // This part's share of the tiles that some query sees.
+    let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
+    let seen = agreed_bounds(seen, &mut cells);
     let of_first = seen.tile_end - seen.tile;
     let tiles = of_first + (seen.last - seen.second);
     let mut index = part * tiles / parts;
@@ -104,7 +106,7 @@ pub fn decode_parts<F: Float>(
                 }
                 rows[column * comptime!(ROWS + 1) + staged] = x;
             }
-            stage_columns::<F>(
+            stage_columns::<K>(
                 key,
                 key_base,
                 first_key,
@@ -166,7 +168,7 @@ pub fn decode_parts<F: Float>(
         for chunk in 0..comptime!(cfg.value_chunks) {
             sums[chunk] *= Quad::new(factor);
             let first_column = chunk * COLUMNS;
-            stage_rows::<F>(
+            stage_rows::<K>(
                 value,
                 value_base,
                 first_key,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, Wide, drops, mix, state};
-use super::rows::{bounds, first_tile, is_full, next_tile, ranges, word};
+use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, store_weights, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
@@ -15,11 +15,13 @@ use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
 /// - `out` `[batch, heads, queries, value_dim]`, by any strides
 /// - `statistics` `[2 * batch * heads * queries]`: maxima, then sums; a dead row's sum is 0
 /// - `sinks` `[heads]`
+///
+/// Keys and values may be of another type than the rest, as a cache may keep them.
 #[cube(launch_unchecked)]
-pub fn forward<F: Float>(
+pub fn forward<F: Float, K: Float>(
     query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
@@ -33,7 +35,7 @@ pub fn forward<F: Float>(
     threshold: u32,
     kept: f32,
     #[comptime] cfg: Config,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, K)] _dtypes: [ElemType; 2],
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -61,7 +63,9 @@ pub fn forward<F: Float>(
     // The first lanes of a line make the words of its rows, one each.
     let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
     let word_ranges = ranges(map, batch, first + word_row, queries, keys);
+    let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
+    let seen = agreed_bounds(seen, &mut cells);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut random_low = Array::<u32>::new(OWN);
     let mut random_high = Array::<u32>::new(OWN);
@@ -104,7 +108,7 @@ pub fn forward<F: Float>(
             words[word_row] = word(map, word_ranges, batch, head, first + word_row, tile);
         }
         clear(&mut scores, OWN);
-        add_dots::<F>(
+        add_dots::<F, K>(
             query,
             query_base,
             first,
@@ -196,7 +200,7 @@ pub fn forward<F: Float>(
         sync_cube();
 
         let full = is_full(map, seen, batch, tile);
-        add_weighted::<F>(
+        add_weighted::<K>(
             &own_words,
             full,
             value,

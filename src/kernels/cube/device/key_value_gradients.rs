@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::rows::{block_is_full, block_visits, low_bits, ranges, word};
+use super::rows::{agreed, block_is_full, low_bits, next_block, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, store_weights, write};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
@@ -65,6 +65,9 @@ pub fn key_value_gradients<F: Float>(
     // The word that holds this unit's keys, and where.
     let key_word = own_first / comptime!(COLUMNS);
     let key_bit = (own_first % comptime!(COLUMNS)) as u32;
+    let blocks = (queries + comptime!(COLUMNS - 1)) / comptime!(COLUMNS);
+    let mut cells = Shared::<[u32]>::new_slice(2usize);
+    let mut turn = 0usize;
     for member in 0..group {
         let head = kv_head * group + member;
         let query_base = batch * query.stride(0) + head * query.stride(1);
@@ -73,150 +76,152 @@ pub fn key_value_gradients<F: Float>(
         let bias_at = bias_base::<F>(bias, batch, head);
         let slope = slope_of(map, head, cfg);
         let seed = mix(of_batch, head);
-        let mut block = 0usize;
-        while block * comptime!(COLUMNS) < queries {
-            if block_visits(map, batch, block, first, first + rows) {
-                let first_query = block * comptime!(COLUMNS);
-                let full = block_is_full(map, batch, block, first, keys, rows);
-                // Which of this unit's queries see which of its keys.
-                if !full {
+        let mut block = next_block(map, batch, 0usize, blocks, first, first + rows);
+        turn += 1;
+        block = agreed(block, &mut cells, turn);
+        while block < blocks {
+            let first_query = block * comptime!(COLUMNS);
+            let full = block_is_full(map, batch, block, first, keys, rows);
+            // Which of this unit's queries see which of its keys.
+            if !full {
+                let mut bits = 0u32;
+                #[unroll]
+                for k in 0..OWN {
+                    let index = first_query + lane * comptime!(OWN) + k;
+                    let own_ranges = ranges(map, batch, index, queries, keys);
+                    let sees = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
+                    #[unroll]
+                    for i in 0..OWN {
+                        let bit = (sees >> (i as u32)) & 1u32;
+                        bits |= bit << ((i * OWN + k) as u32);
+                    }
+                }
+                parts[unit] = bits;
+            }
+            clear(&mut gradients, OWN);
+            clear(&mut weights, OWN);
+            add_dots::<F, F>(
+                key,
+                key_base,
+                first,
+                keys,
+                query,
+                query_base,
+                first_query,
+                queries,
+                &mut pool,
+                &mut gradients,
+                cfg,
+                comptime!(cfg.head_chunks),
+            );
+            if full {
+                #[unroll]
+                for i in 0..OWN {
+                    own_words[i] = low_bits((queries - first_query) as u32);
+                }
+            } else {
+                #[unroll]
+                for i in 0..OWN {
                     let mut bits = 0u32;
                     #[unroll]
-                    for k in 0..OWN {
-                        let index = first_query + lane * comptime!(OWN) + k;
-                        let own_ranges = ranges(map, batch, index, queries, keys);
-                        let sees = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
-                        #[unroll]
-                        for i in 0..OWN {
-                            let bit = (sees >> (i as u32)) & 1u32;
-                            bits |= bit << ((i * OWN + k) as u32);
-                        }
+                    for n in 0..LANES {
+                        let part = parts[line * comptime!(LANES) + n] >> ((i * OWN) as u32);
+                        bits |= (part & 15u32) << ((n * OWN) as u32);
                     }
-                    parts[unit] = bits;
+                    own_words[i] = bits;
                 }
-                clear(&mut gradients, OWN);
-                clear(&mut weights, OWN);
-                add_dots::<F>(
-                    key,
-                    key_base,
-                    first,
-                    keys,
-                    query,
-                    query_base,
-                    first_query,
-                    queries,
-                    &mut pool,
-                    &mut gradients,
-                    cfg,
-                    comptime!(cfg.head_chunks),
-                );
-                if full {
-                    #[unroll]
-                    for i in 0..OWN {
-                        own_words[i] = low_bits((queries - first_query) as u32);
-                    }
-                } else {
-                    #[unroll]
-                    for i in 0..OWN {
-                        let mut bits = 0u32;
-                        #[unroll]
-                        for n in 0..LANES {
-                            let part = parts[line * comptime!(LANES) + n] >> ((i * OWN) as u32);
-                            bits |= (part & 15u32) << ((n * OWN) as u32);
-                        }
-                        own_words[i] = bits;
-                    }
+            }
+            add_dots::<F, F>(
+                value,
+                value_base,
+                first,
+                keys,
+                d_out,
+                d_out_base,
+                first_query,
+                queries,
+                &mut pool,
+                &mut weights,
+                cfg,
+                comptime!(cfg.value_chunks),
+            );
+            #[unroll]
+            for k in 0..OWN {
+                let column = lane * comptime!(OWN) + k;
+                let index = first_query + column;
+                let mut maximum = 0.0f32;
+                let mut inverse = 0.0f32;
+                let mut delta = 0.0f32;
+                if index < queries {
+                    maximum = numbers[row_base + index];
+                    inverse = numbers[all + row_base + index];
+                    delta = numbers[2 * all + row_base + index];
                 }
-                add_dots::<F>(
-                    value,
-                    value_base,
-                    first,
-                    keys,
+                let random = mix(seed, index);
+                #[unroll]
+                for i in 0..OWN {
+                    let mut used = 0.0f32;
+                    let mut gradient = 0.0f32;
+                    if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
+                        let score = capped(gradients[i].extract(k), scale, cap, cfg);
+                        let sum = score
+                            + added::<F>(bias, bias_at, map, slope, index, own_first + i, cfg);
+                        let weight = (sum - maximum).exp() * inverse;
+                        let mut d_weight = weights[i].extract(k);
+                        used = weight;
+                        if comptime!(cfg.dropout) {
+                            d_weight *= kept;
+                            used *= kept;
+                            if drops(random, own_first + i, threshold) {
+                                d_weight = 0.0f32;
+                                used = 0.0f32;
+                            }
+                        }
+                        gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
+                    }
+                    let mut quad = weights[i];
+                    quad.insert(k, used);
+                    weights[i] = quad;
+                    let mut quad = gradients[i];
+                    quad.insert(k, gradient);
+                    gradients[i] = quad;
+                }
+            }
+            if comptime!(d_value.is_some()) {
+                store_weights(&weights, &mut pool, cfg);
+                sync_cube();
+                add_weighted::<F>(
+                    &own_words,
+                    full,
                     d_out,
                     d_out_base,
                     first_query,
                     queries,
                     &mut pool,
-                    &mut weights,
+                    &mut value_sums,
                     cfg,
                     comptime!(cfg.value_chunks),
                 );
-                #[unroll]
-                for k in 0..OWN {
-                    let column = lane * comptime!(OWN) + k;
-                    let index = first_query + column;
-                    let mut maximum = 0.0f32;
-                    let mut inverse = 0.0f32;
-                    let mut delta = 0.0f32;
-                    if index < queries {
-                        maximum = numbers[row_base + index];
-                        inverse = numbers[all + row_base + index];
-                        delta = numbers[2 * all + row_base + index];
-                    }
-                    let random = mix(seed, index);
-                    #[unroll]
-                    for i in 0..OWN {
-                        let mut used = 0.0f32;
-                        let mut gradient = 0.0f32;
-                        if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
-                            let score = capped(gradients[i].extract(k), scale, cap, cfg);
-                            let sum = score
-                                + added::<F>(bias, bias_at, map, slope, index, own_first + i, cfg);
-                            let weight = (sum - maximum).exp() * inverse;
-                            let mut d_weight = weights[i].extract(k);
-                            used = weight;
-                            if comptime!(cfg.dropout) {
-                                d_weight *= kept;
-                                used *= kept;
-                                if drops(random, own_first + i, threshold) {
-                                    d_weight = 0.0f32;
-                                    used = 0.0f32;
-                                }
-                            }
-                            gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
-                        }
-                        let mut quad = weights[i];
-                        quad.insert(k, used);
-                        weights[i] = quad;
-                        let mut quad = gradients[i];
-                        quad.insert(k, gradient);
-                        gradients[i] = quad;
-                    }
-                }
-                if comptime!(d_value.is_some()) {
-                    store_weights(&weights, &mut pool, cfg);
-                    sync_cube();
-                    add_weighted::<F>(
-                        &own_words,
-                        full,
-                        d_out,
-                        d_out_base,
-                        first_query,
-                        queries,
-                        &mut pool,
-                        &mut value_sums,
-                        cfg,
-                        comptime!(cfg.value_chunks),
-                    );
-                }
-                if comptime!(d_key.is_some()) {
-                    store_weights(&gradients, &mut pool, cfg);
-                    sync_cube();
-                    add_weighted::<F>(
-                        &own_words,
-                        full,
-                        query,
-                        query_base,
-                        first_query,
-                        queries,
-                        &mut pool,
-                        &mut key_sums,
-                        cfg,
-                        comptime!(cfg.head_chunks),
-                    );
-                }
             }
-            block += 1;
+            if comptime!(d_key.is_some()) {
+                store_weights(&gradients, &mut pool, cfg);
+                sync_cube();
+                add_weighted::<F>(
+                    &own_words,
+                    full,
+                    query,
+                    query_base,
+                    first_query,
+                    queries,
+                    &mut pool,
+                    &mut key_sums,
+                    cfg,
+                    comptime!(cfg.head_chunks),
+                );
+            }
+            block = next_block(map, batch, block + 1, blocks, first, first + rows);
+            turn += 1;
+            block = agreed(block, &mut cells, turn);
         }
     }
 

@@ -8,7 +8,8 @@
 //!
 //! Nothing hidden takes part in arithmetic that anything visible reads: each row of a tile has a word,
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
-//! is not zero. All units reach every barrier, whose control flow depends on sizes and the map alone.
+//! is not zero. All units reach every barrier: control flow around one depends on sizes and on numbers
+//! that the units have agreed on.
 //! There are no infinities, no plane operations, no atomics: the least common denominator of CUDA,
 //! Metal, Vulkan and browsers, and the same bits every time.
 //!

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, mix, state};
-use super::rows::{bounds, first_tile, is_full, next_tile};
+use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::tile::{add_weighted, clear, store_weights, write};
@@ -46,7 +46,9 @@ pub fn query_gradient<F: Float>(
     let row_base = (batch * query.shape(1) + head) * queries;
     load_numbers(numbers, row_base, first, queries, &mut own_numbers);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
+    let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
+    let seen = agreed_bounds(seen, &mut cells);
 
     let mut own_words = Array::<u32>::new(OWN);
     let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));

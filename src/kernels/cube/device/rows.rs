@@ -190,6 +190,39 @@ pub fn bounds(
     }
 }
 
+/// A number that all units have computed alike, as one that they are known to agree on: browsers ask for
+/// a proof before they let control flow with barriers in it depend on what was read from a buffer.
+/// `turn` counts the calls: what one call shares is not overwritten by the next.
+#[cube]
+pub fn agreed(number: usize, cells: &mut Shared<[u32]>, turn: usize) -> usize {
+    let cell = turn % 2;
+    if UNIT_POS == 0u32 {
+        cells[cell] = number as u32;
+    }
+    workgroup_uniform_load::<u32>(&cells[cell]) as usize
+}
+
+/// [`agreed`] on the tiles that a panel visits, with four cells.
+#[cube]
+pub fn agreed_bounds(bounds: Bounds, cells: &mut Shared<[u32]>) -> Bounds {
+    if UNIT_POS == 0u32 {
+        cells[0] = bounds.tile as u32;
+        cells[1] = bounds.tile_end as u32;
+        cells[2] = bounds.second as u32;
+        cells[3] = bounds.last as u32;
+    }
+    Bounds {
+        tile: workgroup_uniform_load::<u32>(&cells[0]) as usize,
+        tile_end: workgroup_uniform_load::<u32>(&cells[1]) as usize,
+        second: workgroup_uniform_load::<u32>(&cells[2]) as usize,
+        last: workgroup_uniform_load::<u32>(&cells[3]) as usize,
+        full_start: bounds.full_start,
+        full_end: bounds.full_end,
+        second_full_start: bounds.second_full_start,
+        second_full_end: bounds.second_full_end,
+    }
+}
+
 /// The tile that a panel visits first.
 #[cube]
 pub fn first_tile(bounds: Bounds) -> usize {
@@ -243,6 +276,28 @@ pub fn block_visits(
         + 8 * block;
     (entry(map, at) < end && first < entry(map, at + 1))
         || (entry(map, at + 2) < end && first < entry(map, at + 3))
+}
+
+/// The first block of 32 queries from `block` on that may see some of the keys `first..end`; `blocks`
+/// if there is none.
+#[cube]
+pub fn next_block(
+    map: &Tensor<i32>,
+    batch: usize,
+    block: usize,
+    blocks: usize,
+    first: usize,
+    end: usize,
+) -> usize {
+    let mut next = block;
+    let mut visits = false;
+    while next < blocks && !visits {
+        visits = block_visits(map, batch, next, first, end);
+        if !visits {
+            next += 1;
+        }
+    }
+    next
 }
 
 /// Whether each of 32 queries sees all of the keys `first..end`, where `end` may lie outside of the

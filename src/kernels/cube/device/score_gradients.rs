@@ -80,7 +80,7 @@ pub fn score_gradients<F: Float>(
     }
     clear(gradients, OWN);
     clear(d_weights, OWN);
-    add_dots::<F>(
+    add_dots::<F, F>(
         query,
         batch * query.stride(0) + head * query.stride(1),
         first,
@@ -94,7 +94,7 @@ pub fn score_gradients<F: Float>(
         cfg,
         comptime!(cfg.head_chunks),
     );
-    add_dots::<F>(
+    add_dots::<F, F>(
         d_out,
         batch * d_out.stride(0) + head * d_out.stride(1),
         first,

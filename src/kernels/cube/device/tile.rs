@@ -87,12 +87,12 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
 /// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
 /// with 32 rows of `b`. Ends with a barrier.
 #[cube]
-pub fn add_dots<F: Float>(
+pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
     a_base: usize,
     a_first: usize,
     a_limit: usize,
-    b: &Tensor<F>,
+    b: &Tensor<G>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
@@ -111,7 +111,7 @@ pub fn add_dots<F: Float>(
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
         stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
-        stage_columns::<F>(
+        stage_columns::<G>(
             b,
             b_base,
             b_first,
