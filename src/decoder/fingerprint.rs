@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{LanguageModel, LanguageModelConfig};
 use crate::hash::Hash;
@@ -77,6 +77,18 @@ impl ModuleVisitor for Sampler {
         }
         self.seen += 1;
     }
+
+    /// Blocks: a row in the middle.
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if self.wanted.is_none_or(|wanted| wanted == self.seen) {
+            let value = param.val();
+            let middle = value.dims()[0] / 2;
+            let mut hash = Hash::new();
+            hash_data(&mut hash, &value.narrow(0, middle, 1).into_data());
+            self.samples.push(hash.finish());
+        }
+        self.seen += 1;
+    }
 }
 
 /// Hashes all values of all parameters.
@@ -86,6 +98,10 @@ struct Whole {
 
 impl ModuleVisitor for Whole {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        hash_data(&mut self.hash, &param.val().into_data());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
         hash_data(&mut self.hash, &param.val().into_data());
     }
 }

@@ -19,7 +19,7 @@ use crate::attention::Request;
 use crate::cache::LayerCache;
 use crate::norm::Norm;
 use crate::sequence::Positions;
-use crate::{Error, Result, kernels};
+use crate::{Error, Result, weights};
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -62,12 +62,12 @@ pub struct LanguageModel {
 impl LanguageModel {
     /// Number of different tokens.
     pub fn vocab_size(&self) -> usize {
-        self.embedding.weight.shape()[0]
+        weights::shape(&self.embedding)[0]
     }
 
     /// Width of the decoder.
     pub fn d_model(&self) -> usize {
-        self.embedding.weight.shape()[1]
+        weights::shape(&self.embedding)[1]
     }
 
     /// Scores what comes after each token.
@@ -118,13 +118,14 @@ impl LanguageModel {
         positions: &Positions,
     ) -> Result<Tensor<3>> {
         let [batch, queries] = tokens.dims();
-        let mut embedded = self.embedding.forward(tokens); // [batch, queries, d_model]
+        let mut embedded = weights::embed(&self.embedding, tokens); // [batch, queries, d_model]
         if self.embedding_scale != 1.0 {
             embedded = embedded * self.embedding_scale;
         }
         if let Some(embedding) = &self.positions {
             let ids = positions.ids(batch, start, queries)?;
-            embedded = embedded.clone() + embedding.forward(&ids, &embedded.device())?;
+            let positions = embedding.forward(&ids, &embedded.device())?.cast(embedded.dtype());
+            embedded = embedded + positions;
         }
         Ok(match &self.embedding_norm {
             Some(norm) => norm.forward(embedded),
@@ -188,10 +189,10 @@ impl LanguageModel {
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
-            Some(head) => kernels::linear(head, x),
+            Some(head) => weights::linear(head, x),
             None => {
                 let bias = self.head_bias.as_ref().map(Param::val);
-                kernels::project(x, self.embedding.weight.val().transpose(), bias)
+                weights::unembed(&self.embedding, x, bias)
             }
         };
         match self.logit_softcap {

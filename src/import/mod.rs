@@ -19,6 +19,7 @@ mod files;
 mod form;
 mod hints;
 pub mod hugging_face;
+mod keep;
 mod load;
 pub mod mapping;
 mod open;

@@ -16,7 +16,9 @@ use safetensors::tensor::{Dtype, Metadata, View};
 
 use super::files::{not_this_file, show, write_whole};
 use super::source::Source;
+use super::stored::Stored;
 use crate::Result;
+use crate::weights::Format;
 
 /// Length of the field that tells the header's length.
 const LENGTH: u64 = 8;
@@ -39,6 +41,15 @@ pub fn open(path: &Path) -> Result<Source> {
         let (file, length) = (file.clone(), to - from);
         let read = move || read(&file, start + from as u64, length, dtype);
         let shape = info.shape.clone();
+        let format = match dtype {
+            DType::F16 => Some(Format::F16),
+            DType::BF16 => Some(Format::Bf16),
+            _ => None,
+        };
+        if let (Some(format), &[rows, columns]) = (format, &shape[..]) {
+            let matrix = Stored::new(format, [rows, columns], read.clone());
+            source.stored.insert(name.clone(), matrix);
+        }
         let tensor = burn_pack::Tensor::deferred(name.clone(), dtype, shape, None, length, read);
         source.tensors.insert(name, tensor);
     }

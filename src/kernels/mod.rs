@@ -34,6 +34,7 @@ pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
+pub(crate) use cpu::stored::StoredWeight;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
 pub(crate) use op::{Extra, FusedAttention, Optional};

@@ -24,3 +24,4 @@ mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+mod weights;

@@ -4,9 +4,7 @@ use burn::backend::{
     Flex,
     flex::{FlexTensor, Layout},
 };
-#[cfg(test)]
-use burn::tensor::Tensor;
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
 
 use crate::kernels::cpu::host::{HostFloat, HostView};
 
@@ -40,6 +38,12 @@ macro_rules! host_float {
 
 host_float!(f32, DType::F32);
 host_float!(f64, DType::F64);
+
+/// A tensor of u8 in row-major order.
+pub(super) fn bytes(tensor: Tensor<2, Int>) -> Option<FlexTensor> {
+    let tensor = tensor.try_into_primitive::<Flex>().ok()?.to_contiguous();
+    tensor.as_slice::<u8>().is_some().then_some(tensor)
+}
 
 /// Where the first element lies.
 #[cfg(test)]

@@ -8,4 +8,4 @@ mod ndarray;
 
 #[cfg(test)]
 pub(crate) use devices::address;
-pub(crate) use devices::{first_keys, supports};
+pub(crate) use devices::{HostBytes, first_keys, supports};

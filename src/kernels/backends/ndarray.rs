@@ -2,7 +2,7 @@
 #![allow(deprecated)]
 
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
-use burn::tensor::{Shape, Tensor, TensorData};
+use burn::tensor::{Int, Shape, Tensor, TensorData};
 
 use crate::kernels::cpu::host::{HostFloat, HostView};
 
@@ -81,6 +81,25 @@ pub(super) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
         other => unreachable!("a float tensor, not {other:?}"),
     };
     Tensor::from_primitive::<NdArray>(part)
+}
+
+/// A tensor of u8 in row-major order.
+pub(super) fn bytes(tensor: Tensor<2, Int>) -> Option<NdArrayTensor> {
+    let tensor = match tensor.try_into_primitive::<NdArray>().ok()? {
+        NdArrayTensor::U8(storage) if !storage.view().is_standard_layout() => {
+            storage.view().as_standard_layout().into_owned().into_shared().into()
+        }
+        tensor => tensor,
+    };
+    byte_slice(&tensor).is_some().then_some(tensor)
+}
+
+/// The bytes of such a tensor.
+pub(super) fn byte_slice(tensor: &NdArrayTensor) -> Option<&[u8]> {
+    match tensor {
+        NdArrayTensor::U8(storage) => storage.view().to_slice(),
+        _ => None,
+    }
 }
 
 /// Where the first element lies.

@@ -105,7 +105,7 @@ impl<B: Host> Operation<B, 3> for Projection {
 }
 
 /// The sum of each column of a row-major matrix, over blocks of rows.
-fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
     let add = |mut total: Vec<f32>, row: &[f32]| {
         total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
         total

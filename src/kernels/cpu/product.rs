@@ -104,6 +104,43 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
         }
         return sum;
     }
+    in_blocks([rows, columns], inner, |of_rows, of_columns, first| {
+        let (a, b) = (a.rows_of(&of_rows), b.columns_of(&of_columns));
+        let bias = bias.map(|bias| &bias[of_columns.clone()]);
+        // SAFETY: `check` above covers all of `a` and `b`, hence these parts; `first` as promised.
+        unsafe { write_product(a, b, bias, first, columns) };
+    })
+}
+
+/// `a bᵀ`, row-major, plus `bias` in each row, where `numbers` gives any of the `columns` rows of `b`.
+pub(super) fn product_by_panels(
+    a: Matrix,
+    columns: usize,
+    bias: Option<&[f32]>,
+    numbers: impl Fn(Range<usize>) -> Vec<f32> + Sync,
+) -> Vec<f32> {
+    let (rows, inner) = (a.rows, a.columns);
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
+    a.check();
+    in_blocks([rows, columns], inner, |of_rows, of_columns, first| {
+        let bias = bias.map(|bias| &bias[of_columns.clone()]);
+        let panel = numbers(of_columns.clone());
+        let b = Matrix::rows(&panel, inner).transposed();
+        assert!(b.rows == inner && b.columns == of_columns.len(), "a panel that does not fit");
+        b.check();
+        // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; `first` as promised.
+        unsafe { write_product(a.rows_of(&of_rows), b, bias, first, columns) };
+    })
+}
+
+/// A row-major result of such a size, of which `write` fills each block: it gets its rows and columns
+/// and its first element, behind which its rows are as far apart as the columns are many, and writes
+/// all of them.
+fn in_blocks(
+    [rows, columns]: [usize; 2],
+    inner: usize,
+    write: impl Fn(Range<usize>, Range<usize>, *mut f32) + Sync,
+) -> Vec<f32> {
     let blocks = blocks([rows, columns], inner);
     let part = |size: usize, blocks: usize, index: usize| {
         // Whole vectors, but for the last one.
@@ -114,21 +151,14 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     let mut sum = Vec::with_capacity(rows * columns);
     let shared = BlockPointer(sum.as_mut_ptr());
     (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
-        let rows = part(rows, blocks[0], block / blocks[1]);
+        let of_rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
-        if rows.is_empty() || of_columns.is_empty() {
+        if of_rows.is_empty() || of_columns.is_empty() {
             return; // whole vectors left nothing for the last blocks
         }
-        let a = a.rows_of(&rows);
-        let b = b.columns_of(&of_columns);
-        let bias = bias.map(|bias| &bias[of_columns.clone()]);
-        // SAFETY: `check` above covers all of `a` and `b`, hence these parts. The task writes
-        // `a.rows` rows of `b.columns` numbers from its block's first on, within the room of `sum`,
-        // and blocks do not overlap.
-        unsafe {
-            let first = shared.at(rows.start * columns + of_columns.start);
-            write_product(a, b, bias, first, columns);
-        }
+        // SAFETY: the first element of a block within the room of `sum`. Blocks do not overlap.
+        let first = unsafe { shared.at(of_rows.start * columns + of_columns.start) };
+        write(of_rows, of_columns, first);
     });
     // SAFETY: the blocks cover all rows and columns, and each was written.
     unsafe { sum.set_len(rows * columns) };
