@@ -72,7 +72,8 @@
 //!
 //! - `ndarray` (default): Burn's ndarray CPU backend.
 //! - `flex`: Burn's flex CPU backend, which succeeds ndarray.
-//! - `wgpu`: Burn's wgpu GPU backend.
+//! - `wgpu`: Burn's wgpu GPU backend; `vulkan`, `metal` and `webgpu` for the compilers of its
+//!   platforms, `cuda` for Burn's CUDA backend. Attention runs there by this crate's own kernels.
 //! - `import`: weights from checkpoints of other programs, and back.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own

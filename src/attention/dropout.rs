@@ -1,9 +1,9 @@
 //! Dropout of attention weights as tensors, for kernels that store the weights anyway.
 
-use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Int, IntDType, Tensor, TensorData};
 
 use super::Score;
-use crate::kernels::SeededDropout;
+use crate::kernels::{self, SeededDropout};
 
 /// Dropout that takes place.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +38,24 @@ impl Dropout {
         }
     }
 
-    /// The same, decided by a seed: its own, or one drawn from the device's random numbers.
-    pub(super) fn seeded(self, device: &Device) -> SeededDropout {
-        match self {
-            Self::Seeded(dropout) => dropout,
-            Self::Random { probability } => {
-                // 16 bits a number: an f32 holds them exactly.
-                let device = device.clone().without_autodiff();
-                let draws = Distribution::Uniform(0.0, 65536.0);
-                let draws = Tensor::<1>::random([4], draws, (&device, DType::F32)).into_data();
-                let seed = draws.iter::<f32>().fold(0, |seed, draw| seed << 16 | draw as u64);
-                SeededDropout { probability, seed }
-            }
+    /// The same, decided by a seed: its own, or one drawn from the device's random numbers. On a GPU
+    /// what was drawn stays there, for the kernel to make the seed of: nobody waits for it.
+    pub(super) fn for_kernel(self, device: &Device) -> (SeededDropout, Option<Tensor<1, Int>>) {
+        let probability = match self {
+            Self::Seeded(dropout) => return (dropout, None),
+            Self::Random { probability } => probability,
+        };
+        // 16 bits a number: an f32 holds them exactly.
+        let device = device.clone().without_autodiff();
+        let draws = Distribution::Uniform(0.0, 65536.0);
+        let draws = Tensor::<1>::random([4], draws, (&device, DType::F32));
+        if !kernels::supports(&device, DType::F32) {
+            let draws = draws.int().cast(IntDType::I32);
+            return (SeededDropout { probability, seed: 0 }, Some(draws));
         }
+        let draws = draws.into_data();
+        let seed = draws.iter::<f32>().fold(0, |seed, draw| seed << 16 | draw as u64);
+        (SeededDropout { probability, seed }, None)
     }
 
     /// Sets the dropped entries of `weights`, `[batch, heads, queries, keys]`, to exactly 0. The

@@ -1,15 +1,19 @@
-//! The crate's own attention for the CPU: one pass over the visible tiles, forward and backward.
+//! The crate's own attention: one pass over the visible tiles, forward and backward.
 
-use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{AttentionOutput, Score, dropout::Dropout};
-use crate::kernels::{self, Extra, FusedAttention, Optional, Plan, Scoring, Slopes};
+use crate::kernels::{self, Extra, Kept, Optional, OptionalInts, Plan, Scoring, Slopes};
 use crate::mask::LoweredMask;
 
 /// Whether [`attention`] runs on `device` for elements of `dtype`.
 pub(super) fn supports(device: &Device, dtype: DType) -> bool {
-    kernels::supports(device, dtype)
+    kernels::supports_attention(device, dtype)
+}
+
+/// Whether it is what `Kernel::Auto` takes there.
+pub(super) fn is_preferred(device: &Device) -> bool {
+    kernels::prefers_fused(device)
 }
 
 /// Attention without its weights, for what [`supports`] says and `attend` has checked.
@@ -17,8 +21,8 @@ pub(super) fn supports(device: &Device, dtype: DType) -> bool {
 /// The output lies in memory as `[batch, queries, heads, value_dim]`.
 pub(super) fn attention(
     query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
+    key: Kept,
+    value: Kept,
     mask: &LoweredMask,
     score: &Score,
     dropout: Option<Dropout>,
@@ -30,6 +34,7 @@ pub(super) fn attention(
         first_query: grid.query_position(0),
         key_positions: grid.listed_key_positions(),
     });
+    let (dropout, draws) = dropout.map(|dropout| dropout.for_kernel(&query.device())).unzip();
     let plan = Plan {
         batch,
         heads,
@@ -40,17 +45,15 @@ pub(super) fn attention(
         value_dim: value.dims()[3],
         visibility: mask.visibility.clone(),
         scoring: Scoring { scale: score.scale_for(head_dim), softcap: score.softcap, slopes },
-        dropout: dropout.map(|dropout| dropout.seeded(&query.device())),
+        dropout,
     };
-    let extra =
-        Extra { bias: Optional::of(score.bias.clone()), sinks: Optional::of(score.sinks.clone()) };
-    let (output, _) = Dispatch::attention_forward(
-        query.into_dispatch(),
-        key.into_dispatch(),
-        value.into_dispatch(),
-        extra,
-        plan,
-    );
-    let output = Tensor::from_dispatch(output);
+    let map = mask.kernel_map(&query.device(), &plan);
+    let extra = Extra {
+        bias: Optional::of(score.bias.clone()),
+        sinks: Optional::of(score.sinks.clone()),
+        map: OptionalInts::of(map),
+        draws: OptionalInts::of(draws.flatten()),
+    };
+    let output = kernels::attention(query, key, value, extra, plan);
     AttentionOutput { output, weights: None }
 }

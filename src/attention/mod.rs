@@ -38,5 +38,6 @@ pub use request::{Kernel, Request};
 pub(crate) use rotary::{Angles, PassAngles};
 pub use rotary::{RotaryConfig, RotaryLayout};
 pub use rotary_scaling::RotaryScaling;
+pub(crate) use scaled_dot_product::attend;
 pub use scaled_dot_product::{AttentionOutput, scaled_dot_product_attention};
 pub use score::Score;

@@ -19,7 +19,8 @@ use burn::tensor::{DType, Tensor, assert_shape};
 
 use super::qk_norm::normalize;
 use super::rotary::{Angles, PassAngles, Rotary, key_angles};
-use super::{Alibi, AttentionOutput, HeadMapping, Request, Score, scaled_dot_product_attention};
+use super::{Alibi, AttentionOutput, HeadMapping, Request, Score, attend};
+use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
 use crate::weights::{blocks, linear};
@@ -162,7 +163,7 @@ impl MultiHeadAttention {
         let query = self.project_query(query, angles.as_ref());
         let angles = self.rotary.as_ref().map(|rotary| key_angles(rotary, grid));
         let (key, value) = self.project_key_value(key, value, angles.as_ref());
-        self.attend(query, key, value, mask, score, request)
+        self.attend(query, key.into(), value.into(), mask, score, request)
     }
 
     /// The angles of this layer's rotary positions, if it has any.
@@ -209,29 +210,32 @@ impl MultiHeadAttention {
     /// Attention of projected queries over projected keys and values, projected back.
     ///
     /// - query: `[batch, heads, queries, head_dim]`
-    /// - key, value: `[batch, kv_heads, keys, head_dim]`
+    /// - key, value: `[batch, kv_heads, keys, head_dim]`, perhaps as a cache keeps them
     /// - output: `[batch, queries, d_model]`
     pub(crate) fn attend(
         &self,
         query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
+        key: Kept,
+        value: Kept,
         mask: &LoweredMask,
         score: &Score,
         request: &Request,
     ) -> MultiHeadOutput {
         let [batch, _, queries, _] = query.dims();
         assert_shape!(query, [batch, self.heads, queries, self.head_dim]);
-        assert_shape!(key, [batch, self.kv_heads, _, self.head_dim]);
-        assert_shape!(value, [batch, self.kv_heads, _, self.head_dim]);
+        for (name, kept) in [("key", &key), ("value", &value)] {
+            let [rows, kv_heads, _, head_dim] = kept.dims();
+            let (expected, got) =
+                ([batch, self.kv_heads, self.head_dim], [rows, kv_heads, head_dim]);
+            assert_eq!(got, expected, "{name}: batch, kv_heads and head_dim");
+        }
         let [key, value] = match self.head_mapping {
             HeadMapping::Grouped => [key, value],
             HeadMapping::Interleaved => {
-                [key, value].map(|tensor| tensor.repeat_dim(1, self.heads / self.kv_heads)) // [batch, heads, keys, head_dim]
+                [key, value].map(|kept| kept.repeat_heads(self.heads / self.kv_heads)) // [batch, heads, keys, head_dim]
             }
         };
-        let AttentionOutput { output, weights } =
-            scaled_dot_product_attention(query, key, value, mask, score, request);
+        let AttentionOutput { output, weights } = attend(query, key, value, mask, score, request);
         let output = output.swap_dims(1, 2); // [batch, queries, heads, head_dim]
         let output = output.reshape([batch, queries, self.heads * self.head_dim]); // [batch, queries, heads * head_dim]
         MultiHeadOutput { output: linear(&self.output, output), weights }

@@ -4,7 +4,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// [`Fused`](Self::Fused) where it serves the request, [`Reference`](Self::Reference) elsewhere.
+    /// [`Fused`](Self::Fused) where it serves the request, [`Reference`](Self::Reference) elsewhere,
+    /// and on software that plays a GPU (Mesa's lavapipe and the like), where it is the faster one.
     ///
     /// [`Backend`](Self::Backend) is not picked by itself: on the one wgpu device it was measured on,
     /// software Vulkan, it took as long as the reference (256 and 512 tokens, causal and full), and
@@ -18,13 +19,17 @@ pub enum Kernel {
     /// A NaN or an infinity in a hidden key or value may reach outputs and gradients, as in every
     /// implementation by matrix products (0 times NaN is NaN).
     Reference,
-    /// This crate's own operation for CPU devices. Panics on other devices, and if weights are asked
-    /// for.
+    /// This crate's own operation for CPUs, and for GPUs with one of the features `wgpu`, `vulkan`,
+    /// `metal`, `webgpu` or `cuda`. Holds two numbers a query besides its inputs and outputs, and reads
+    /// no tile of keys that nobody sees. Panics on other devices, if weights are asked for, and on
+    /// GPUs for f64.
     ///
-    /// It runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
+    /// It computes in f32, or in f64 for tensors of that. Queries, keys and values in half precision,
+    /// and what a cache keeps in fewer bits, are converted as they are read, a tile at a time; the
+    /// output is converted behind. On a CPU a backward pass has all of them converted before; a GPU
+    /// reads half precision where it has it, and keys and values in the queries' type.
     ///
-    /// Tensors in half precision are converted to f32 first, and the results back: keys and values
-    /// in a cache, too, with every token.
+    /// On a CPU it runs on the best instruction set that it finds: AVX-512, AVX2, NEON or none.
     Fused,
     /// Burn's own `attention` operation. Panics if the tensors are on an autodiff device (it would
     /// store all weights there), or if weights, a softcap, a bias, ALiBi or sinks are asked for.

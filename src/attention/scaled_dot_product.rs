@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 use super::dropout::Dropout;
 use super::{Kernel, Request, Score, backend_op, fused, reference};
+use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 
 /// What attention gives back.
@@ -71,18 +72,23 @@ pub fn scaled_dot_product_attention<const D: usize>(
 ) -> AttentionOutput<D> {
     const { assert!(D == 3 || D == 4, "attention takes tensors of rank 3 or 4") };
     let [query, key, value] = [query, key, value].map(with_heads);
-    let attended = attend(query, key, value, mask, score, request);
+    let attended = attend(query, key.into(), value.into(), mask, score, request);
     AttentionOutput {
         output: without_heads(attended.output),
         weights: attended.weights.map(without_heads),
     }
 }
 
-/// The function above, rank 4 only: checks the request and picks the kernel.
-fn attend(
+/// The function above, rank 4 only, of keys and values that a cache may keep in fewer bits: checks the
+/// request and picks the kernel.
+///
+/// # Panics
+///
+/// As that function.
+pub(crate) fn attend(
     query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
+    key: Kept,
+    value: Kept,
     mask: &LoweredMask,
     score: &Score,
     request: &Request,
@@ -104,39 +110,53 @@ fn attend(
 
     let dropout = Dropout::of(score, &query);
     let fused = !request.weights && fused::supports(&query.device(), query.dtype());
+    if request.kernel == Kernel::Fused {
+        assert!(
+            fused,
+            "Kernel::Fused: expected a device and elements that it runs on and no weights asked for, \
+             got {:?}, {:?}, weights {}",
+            query.device(),
+            query.dtype(),
+            request.weights
+        );
+    }
+    let takes_fused = match request.kernel {
+        Kernel::Auto => fused && fused::is_preferred(&query.device()),
+        kernel => kernel == Kernel::Fused,
+    };
+    if takes_fused {
+        return fused::attention(query, key, value, mask, score, dropout);
+    }
+    let [key, value] = [key, value].map(|kept| kept.into_float(query.dtype()));
     match request.kernel {
-        Kernel::Auto if fused => fused::attention(query, key, value, mask, score, dropout),
-        Kernel::Auto | Kernel::Reference => {
-            reference::attention(query, key, value, mask, score, request.weights, dropout)
-        }
-        Kernel::Fused => {
-            assert!(
-                fused,
-                "Kernel::Fused: expected a CPU device and no weights asked for, got {:?}, \
-                 weights {}",
-                query.device(),
-                request.weights
-            );
-            fused::attention(query, key, value, mask, score, dropout)
-        }
         Kernel::Backend => {
             if let Some(got) = backend_op::obstacle(&query, score, request) {
                 panic!(
                     "Kernel::Backend: expected a request that Burn's operation serves, got {got}"
                 );
             }
+            let [key, value] = [key, value].map(|tensor| tensor.cast(query.dtype()));
             let output = backend_op::attention(query, key, value, mask, score.scale);
             AttentionOutput { output, weights: None }
         }
+        _ => reference::attention(query, key, value, mask, score, request.weights, dropout),
     }
 }
 
 /// Panics, with expected and got, unless everything fits.
-fn check(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>, mask: &LoweredMask, score: &Score) {
+fn check(query: &Tensor<4>, key: &Kept, value: &Kept, mask: &LoweredMask, score: &Score) {
     let [batch, heads, queries, head_dim] = query.dims();
     let [_, kv_heads, keys, _] = key.dims();
-    assert_shape!(key, [batch, kv_heads, keys, head_dim]);
-    assert_shape!(value, [batch, kv_heads, keys, _]);
+    match (key, value) {
+        (Kept::Float(key), Kept::Float(value)) => {
+            assert_shape!(key, [batch, kv_heads, keys, head_dim]);
+            assert_shape!(value, [batch, kv_heads, keys, _]);
+        }
+        _ => {
+            let kept = [batch, kv_heads, keys, head_dim];
+            assert_eq!((key.dims(), value.dims()), (kept, kept), "keys and values in a cache");
+        }
+    }
     assert!(head_dim > 0, "query: expected a head_dim of at least 1, got 0");
     assert!(
         if kv_heads == 0 { heads == 0 } else { heads.is_multiple_of(kv_heads) },

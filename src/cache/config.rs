@@ -2,8 +2,8 @@
 
 use burn::config::Config;
 
-use super::KvCache;
 use super::store::Room;
+use super::{CachePrecision, KvCache};
 use crate::Result;
 use crate::error::check_nonzero;
 
@@ -20,8 +20,12 @@ pub struct CacheConfig {
     /// The most tokens that a row may have; one more is an error. Without it the cache grows as
     /// long as there is memory.
     pub limit: Option<usize>,
+    /// In what precision keys and values are kept, those of a memory included.
+    #[config(default = "CachePrecision::AsComputed")]
+    pub precision: CachePrecision,
     /// Compares with a forward pass over everything, without the cache, in every so many passes.
-    /// For finding mistakes: it costs what the cache saves.
+    /// For finding mistakes: it costs what the cache saves. That pass rounds no keys, so that the
+    /// difference that is allowed grows with what `precision` takes away.
     pub check_every: Option<usize>,
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use super::model::CachedModel;
-use super::{CacheConfig, KvCache, misuse};
+use super::{CacheConfig, CachePrecision, KvCache, misuse};
 use crate::error::CacheMisuse;
 use crate::hash::Hash;
 use crate::mask::{Mask, Past};
@@ -143,8 +143,16 @@ fn parse(bytes: &[u8]) -> Result<(Saved, SafeTensors<'_>), String> {
     if *expected != checksum(json, views.into_iter()).to_string() {
         return Err("a file that was changed after it was written".into());
     }
-    let saved = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    Ok((saved, tensors))
+    let saved = || -> serde_json::Result<Saved> {
+        let mut json: serde_json::Value = serde_json::from_str(json)?;
+        // A file from before there was a choice.
+        if let Some(config) = json.get_mut("config").and_then(|config| config.as_object_mut()) {
+            let as_computed = serde_json::to_value(CachePrecision::AsComputed)?;
+            config.entry("precision").or_insert(as_computed);
+        }
+        serde_json::from_value(json)
+    };
+    Ok((saved().map_err(|error| error.to_string())?, tensors))
 }
 
 /// Changes with every byte of what a cache is read from. The tensors come in the order of names.
@@ -166,6 +174,7 @@ fn view(data: &TensorData) -> Result<TensorView<'_>, String> {
         DType::F16 => safetensors::Dtype::F16,
         DType::BF16 => safetensors::Dtype::BF16,
         DType::I64 => safetensors::Dtype::I64,
+        DType::U8 => safetensors::Dtype::U8,
         other => return Err(format!("a tensor of {other:?}")),
     };
     let shape = data.shape().iter().copied().collect();

@@ -34,11 +34,16 @@ impl KvCache {
     /// Number of bytes that the tensors take.
     ///
     /// For a layer that keeps all its past and memories aside, `2 · batch · kv_heads · slots ·
-    /// head_dim` numbers, where the slots are the capacity, doubled as often as was needed. A layer
+    /// head_dim` numbers of the [precision](CacheConfig::precision), where the slots are the capacity, doubled as often as was needed. A layer
     /// whose window has `w` keys never has more slots than `2 w` and its sinks, with the longest left
     /// padding before those if there are any.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::bytes).sum()
+    }
+
+    /// What a number that was kept may be off by, where it is rounded.
+    pub(crate) fn epsilon(&self) -> Option<f64> {
+        self.config.precision.epsilon()
     }
 
     /// Forgets everything: the next pass is a first pass, of any model and batch.

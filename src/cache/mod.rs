@@ -15,6 +15,7 @@
 //! documents can't be lost on the way.
 //!
 //! - `layout`: which token lies in which slot, as arithmetic;
+//! - [`CachePrecision`]: in how many bits they are kept; `buffer`: what is done with them in any;
 //! - `store`: the keys and values of one layer, written in place;
 //! - `layer`: what a layer asks of them; each may keep another part of the past;
 //! - `rows`: what is known of the batch;
@@ -22,6 +23,7 @@
 //! - [`KvCache`]: all of it; `pass`: a pass through it, from the check to the end; `file`
 //!   and `restore`: a cache in a file.
 
+mod buffer;
 mod config;
 mod file;
 mod kv_cache;
@@ -29,6 +31,7 @@ mod layer;
 mod layout;
 mod model;
 mod pass;
+mod precision;
 mod restore;
 mod rows;
 mod samples;
@@ -41,5 +44,6 @@ pub use kv_cache::KvCache;
 pub(crate) use layer::LayerCache;
 pub(crate) use model::{CachedModel, KeyShape};
 pub(crate) use pass::CachedPass;
+pub use precision::CachePrecision;
 
 use kv_cache::misuse;

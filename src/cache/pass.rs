@@ -165,7 +165,12 @@ impl KvCache {
     fn new_layers(&self, model: &impl CachedModel, batch: &Batch) -> Result<Vec<LayerCache>> {
         let room = self.config.room();
         let layers = model.key_parameters().zip(model.pasts(batch)?);
-        let layer = |(model, past)| LayerCache { model, own: Store::new(past, room), memory: None };
+        let precision = self.config.precision;
+        precision.check(&model.device())?;
+        let layer = |(model, past)| {
+            let own = Store::new(past, room);
+            LayerCache { model, precision, own, memory: None }
+        };
         Ok(layers.map(layer).collect())
     }
 

@@ -1,6 +1,6 @@
 //! A cache from what a file holds, if all parts of that agree with each other and with the model.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use safetensors::{SafeTensors, tensor::TensorView};
 
 use super::file::{Saved, SavedRows};
@@ -9,8 +9,9 @@ use super::model::{CachedModel, KeyShape};
 use super::rows::KnownRows;
 use super::samples::Samples;
 use super::store::{Room, Store};
-use super::{KvCache, LayerCache};
+use super::{CachePrecision, KvCache, LayerCache};
 use crate::Result;
+use crate::kernels::Kept;
 use crate::mask::{Grid, Past};
 use crate::sequence::Batch;
 
@@ -37,13 +38,15 @@ impl Saved {
         if !pasts.iter().eq(self.layers.iter().map(|(past, _)| past)) {
             return Err("layers that keep another part of the past than the model needs".into());
         }
-        let reader =
-            LayerReader { tensors, rows, room: self.config.room(), device: model.device() };
+        let (room, precision) = (self.config.room(), self.config.precision);
+        precision.check(&model.device()).map_err(|error| error.to_string())?;
+        let reader = LayerReader { tensors, rows, room, precision, device: model.device() };
         let memory_keys = known.memory.as_ref().map(|(states, _)| states.dims()[1]);
         let parts = model.key_parameters().zip(model.key_shapes()).zip(&self.layers).enumerate();
         let layers = parts.map(|(i, ((model, shape), &(past, layout)))| {
             let own = reader.own(i, shape, past, layout)?;
-            Ok(LayerCache { model, own, memory: reader.memory(i, shape, memory_keys)? })
+            let memory = reader.memory(i, shape, memory_keys)?;
+            Ok(LayerCache { model, precision, own, memory })
         });
         let layers = layers.collect::<Result<_, String>>()?;
         Ok(KvCache {
@@ -100,6 +103,7 @@ struct LayerReader<'a> {
     tensors: &'a SafeTensors<'a>,
     rows: &'a SavedRows,
     room: Room,
+    precision: CachePrecision,
     device: Device,
 }
 
@@ -120,7 +124,7 @@ impl LayerReader<'_> {
         i: usize,
         shape: KeyShape,
         keys: Option<usize>,
-    ) -> Result<Option<[Tensor<4>; 2]>, String> {
+    ) -> Result<Option<[Kept; 2]>, String> {
         let name = format!("layers.{i}.memory");
         match (shape.memory, keys) {
             (Some(sizes), Some(keys)) => self.pair(&name, sizes, keys, shape.dtype).map(Some),
@@ -136,16 +140,18 @@ impl LayerReader<'_> {
         [kv_heads, head_dim]: [usize; 2],
         keys: usize,
         dtype: DType,
-    ) -> Result<[Tensor<4>; 2], String> {
+    ) -> Result<[Kept; 2], String> {
+        let (dtype, row_len) = self.precision.in_file(dtype, head_dim);
         let read = |part: &str| {
             let name = format!("{name}.{part}");
-            let tensor: Tensor<4> = tensor(self.tensors, &name, &self.device)?;
-            let expected = [self.rows.batch, kv_heads, keys, head_dim];
-            if tensor.dims() != expected || tensor.dtype() != dtype {
-                let got = (tensor.dims(), tensor.dtype());
+            let view = self.tensors.tensor(&name).map_err(|error| error.to_string())?;
+            let data = data(&view)?;
+            let expected = Shape::from([self.rows.batch, kv_heads, keys, row_len]);
+            if *data.shape() != expected || data.dtype() != dtype {
+                let got = (data.shape(), data.dtype());
                 return Err(format!("tensor {name} of {got:?}, not {:?}", (expected, dtype)));
             }
-            Ok(tensor)
+            Ok(Kept::of_data(data, self.precision.coding(), head_dim, &self.device))
         };
         Ok([read("key")?, read("value")?])
     }
@@ -169,6 +175,7 @@ fn data(view: &TensorView) -> Result<TensorData, String> {
         safetensors::Dtype::F16 => DType::F16,
         safetensors::Dtype::BF16 => DType::BF16,
         safetensors::Dtype::I64 => DType::I64,
+        safetensors::Dtype::U8 => DType::U8,
         other => return Err(format!("a tensor of {other:?}")),
     };
     Ok(TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype))
@@ -181,7 +188,7 @@ fn tensor<const D: usize>(
 ) -> Result<Tensor<D>, String> {
     let view = tensors.tensor(name).map_err(|error| error.to_string())?;
     let data = data(&view)?;
-    if data.shape().num_dims() != D || data.dtype() == DType::I64 {
+    if data.shape().num_dims() != D || !data.dtype().is_float() {
         return Err(format!("tensor {name} of {:?} of {:?}", data.shape(), data.dtype()));
     }
     let dtype = data.dtype();

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{misuse, store};
+use super::{buffer, misuse};
 use crate::Result;
 use crate::error::CacheMisuse;
 use crate::sequence::{Batch, Positions};
@@ -91,9 +91,9 @@ impl KnownRows {
             mask: mask.map(|mask| mask.select_rows(rows)),
             positions: positions.select_rows(rows),
             memory: memory
-                .map(|(states, mask)| (store::select(states, rows), mask.select_rows(rows))),
+                .map(|(states, mask)| (buffer::select(states, rows), mask.select_rows(rows))),
         };
-        self.history = self.history.take().map(|history| store::select(history, rows));
+        self.history = self.history.take().map(|history| buffer::select(history, rows));
         self.batch = rows.len();
     }
 }

@@ -1,10 +1,10 @@
 //! The keys and values of one attention layer, written in place.
 
-use burn::tensor::{Int, Tensor, kind::Basic, s};
+use std::ops::Range;
 
 use super::layout::{Append, Layout};
 use crate::Result;
-use crate::kernels::first_keys;
+use crate::kernels::Kept;
 use crate::mask::{Grid, Past};
 
 /// Keys and values of one layer, `[batch, kv_heads, slots, head_dim]` each.
@@ -18,7 +18,7 @@ pub(crate) struct Store {
     past: Past,
     room: Room,
     layout: Layout,
-    buffers: Option<[Tensor<4>; 2]>,
+    buffers: Option<[Kept; 2]>,
 }
 
 /// How many slots to begin with, and how many there may be; full buffers double.
@@ -54,8 +54,8 @@ impl Store {
     ///
     /// - `key`, `value`: `[batch, kv_heads, new, head_dim]`
     /// - output: `[batch, kv_heads, keys, head_dim]`, where the keys are those of `Append::shown`
-    pub(crate) fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> [Tensor<4>; 2] {
-        let new = key.dims()[2];
+    pub(crate) fn append(&mut self, key: Kept, value: Kept) -> [Kept; 2] {
+        let new = key.slots();
         let Append { kept, shown, stored } = self.layout.append(new, self.past);
         let slots = self.slots();
         let wanted = self.wanted_slots(stored.used());
@@ -71,19 +71,18 @@ impl Store {
                 }),
             };
             let [keys, values] = buffers;
-            let buffers = [(keys, key), (values, value)].map(|(buffer, new)| {
-                buffer.slice_assign(s![.., .., kept.used()..shown.used(), ..], new)
-            });
-            let out = buffers.each_ref().map(|buffer| view(buffer, shown.used()));
+            let buffers =
+                [(keys, key), (values, value)].map(|(buffer, new)| buffer.assign(kept.used(), new));
+            let out = buffers.each_ref().map(|buffer| buffer.first(shown.used()));
             self.buffers = Some(buffers);
             out
         } else {
             // More new tokens than a rolling store has slots: this pass sees them all, the store
             // keeps the last ones.
             let out = [(0, key), (1, value)].map(|(i, new)| {
-                let mut pieces: Vec<_> = old.as_ref().map_or(vec![], |b| slots_of(&b[i], &parts));
+                let mut pieces: Vec<_> = old.as_ref().map_or(vec![], |b| b[i].parts(&parts));
                 pieces.push(new);
-                Tensor::cat(pieces, 2)
+                Kept::joined(pieces)
             });
             let parts = shown.slots_of(&stored);
             self.buffers = Some(out.each_ref().map(|all| moved(Some(all), &parts, all, wanted)));
@@ -133,7 +132,7 @@ impl Store {
         let (slots, used) = (self.slots(), self.layout.used());
         if let Some(buffers) = self.buffers.take() {
             self.buffers = Some(buffers.map(|buffer| {
-                let chosen = select(view(&buffer, used), rows);
+                let chosen = buffer.first(used).select_rows(rows);
                 moved(Some(&chosen), &[0..used, 0..0], &chosen, slots)
             }));
         }
@@ -141,17 +140,17 @@ impl Store {
 
     /// Number of bytes of both buffers.
     pub(crate) fn bytes(&self) -> usize {
-        self.buffers.iter().flatten().map(bytes).sum()
+        self.buffers.iter().flatten().map(Kept::bytes).sum()
     }
 
     /// Number of tokens that there is room for without growing.
     pub(crate) fn slots(&self) -> usize {
-        self.buffers.as_ref().map_or(0, |buffers| buffers[0].dims()[2])
+        self.buffers.as_ref().map_or(0, |buffers| buffers[0].slots())
     }
 
     /// The used part of the buffers, for saving.
-    pub(crate) fn used(&self) -> Option<[Tensor<4>; 2]> {
-        self.buffers.as_ref().map(|b| b.each_ref().map(|b| view(b, self.layout.used())))
+    pub(crate) fn used(&self) -> Option<[Kept; 2]> {
+        self.buffers.as_ref().map(|b| b.each_ref().map(|b| b.first(self.layout.used())))
     }
 
     /// A store that holds what [`used`](Self::used) and [`layout`](Self::layout) of another gave.
@@ -159,53 +158,20 @@ impl Store {
         past: Past,
         room: Room,
         layout: Layout,
-        buffers: Option<[Tensor<4>; 2]>,
+        buffers: Option<[Kept; 2]>,
     ) -> Self {
         Self { past, room, layout, buffers }
     }
 }
 
-/// Number of bytes of a tensor.
-pub(crate) fn bytes(tensor: &Tensor<4>) -> usize {
-    tensor.shape().num_elements() * tensor.dtype().size()
-}
-
-/// Row `i` becomes what row `rows[i]` was.
-pub(crate) fn select<const D: usize, K: Basic>(
-    tensor: Tensor<D, K>,
-    rows: &[usize],
-) -> Tensor<D, K> {
-    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &tensor.device());
-    tensor.select(0, rows)
-}
-
-/// The first `used` slots of a buffer.
-fn view(buffer: &Tensor<4>, used: usize) -> Tensor<4> {
-    first_keys(buffer.clone(), used)
-}
-
-/// The given slot ranges of a buffer, empty ones left out.
-fn slots_of(buffer: &Tensor<4>, parts: &[std::ops::Range<usize>]) -> Vec<Tensor<4>> {
-    let filled = parts.iter().filter(|part| !part.is_empty());
-    filled.map(|part| buffer.clone().slice(s![.., .., part.clone(), ..])).collect()
-}
-
-/// A new buffer of `slots` slots, shaped like `like` otherwise, that begins with the given slot
-/// ranges of an old one.
-fn moved(
-    old: Option<&Tensor<4>>,
-    parts: &[std::ops::Range<usize>],
-    like: &Tensor<4>,
-    slots: usize,
-) -> Tensor<4> {
-    let [batch, kv_heads, _, head_dim] = like.dims();
-    let shape = [batch, kv_heads, slots, head_dim];
-    let mut buffer = Tensor::zeros(shape, (&like.device(), like.dtype()));
+/// A new buffer of `slots` slots, like `like` otherwise, that begins with the given slot ranges of an
+/// old one.
+fn moved(old: Option<&Kept>, parts: &[Range<usize>], like: &Kept, slots: usize) -> Kept {
+    let mut buffer = like.empty_like(slots);
     let mut at = 0;
-    for piece in old.map_or(vec![], |old| slots_of(old, parts)) {
-        let len = piece.dims()[2];
-        buffer = buffer.slice_assign(s![.., .., at..at + len, ..], piece);
+    for piece in old.map_or(vec![], |old| old.parts(parts)) {
+        let len = piece.slots();
+        buffer = buffer.assign(at, piece);
         at += len;
     }
     buffer
@@ -214,8 +180,10 @@ fn moved(
 #[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
 mod tests {
     use super::*;
-    use crate::kernels::address;
-    use burn::tensor::{Device, Distribution};
+    use crate::kernels::{Codes, Coding, address, address_of_codes};
+    use burn::tensor::{DType, Device, Distribution, Tensor};
+
+    const CODINGS: [Coding; 3] = [Coding::Bf16, Coding::F16, Coding::Q8_0];
 
     /// The CPU devices that are compiled in.
     fn cpus() -> Vec<Device> {
@@ -228,6 +196,13 @@ mod tests {
         ]
     }
 
+    fn append(store: &mut Store, [key, value]: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+        store.append(key.into(), value.into()).map(|kept| match kept {
+            Kept::Float(tensor) => tensor,
+            Kept::Coded(_) => unreachable!("floats were appended"),
+        })
+    }
+
     /// What is read is the buffer itself, which stays where it is while it is written to.
     #[test]
     fn no_step_copies() {
@@ -236,15 +211,41 @@ mod tests {
             let new = || Tensor::<4>::random([2, 3, 1, 5], Distribution::Default, &device);
             let first = [new(), new()];
             let mut expected = vec![first[0].clone()];
-            let [key, value] = first;
-            let addresses = store.append(key, value).map(|seen| address(&seen));
+            let addresses = append(&mut store, first).map(|seen| address(&seen));
             for step in 2..=64 {
                 let [key, value] = [new(), new()];
                 expected.push(key.clone());
-                let seen = store.append(key, value);
+                let seen = append(&mut store, [key, value]);
                 assert_eq!(seen.each_ref().map(address), addresses, "{device:?}, step {step}");
                 assert_eq!(seen[0].to_data(), Tensor::cat(expected.clone(), 2).into_data());
             }
+        }
+    }
+    /// The same of codes, and of floats of two bytes where the device has them.
+    #[test]
+    fn no_step_copies_codes() {
+        for (device, coding) in
+            cpus().into_iter().flat_map(|device| CODINGS.map(|coding| (device.clone(), coding)))
+        {
+            let mut store = Store::new(Past::Whole, Room { capacity: 64, limit: None });
+            let new = || {
+                let tensor = Tensor::<4>::random([2, 3, 1, 37], Distribution::Default, &device);
+                Kept::new(tensor, Some(coding))
+            };
+            let numbers = |kept: Kept| kept.into_float(DType::F32).cast(DType::F32);
+            let (mut expected, mut places) = (vec![], vec![]);
+            for _ in 0..64 {
+                let [key, value] = [new(), new()];
+                expected.push(numbers(key.clone()));
+                let seen = store.append(key, value);
+                places.push(seen.each_ref().map(|kept| match kept {
+                    Kept::Coded(Codes { codes, .. }) => address_of_codes(codes),
+                    Kept::Float(_) => std::ptr::null(),
+                }));
+                let [key, _] = seen;
+                assert_eq!(numbers(key).to_data(), Tensor::cat(expected.clone(), 2).into_data());
+            }
+            assert!(places.iter().all(|place| *place == places[0]), "{device:?}, {coding:?}");
         }
     }
 }

@@ -124,6 +124,27 @@ mod tests {
         assert!(use_it(&path, &model));
     }
 
+    /// A file from before there was a choice of precision.
+    #[test]
+    fn a_file_without_a_precision_is_as_computed() {
+        let (model, bytes) = saved();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.safetensors");
+        let field = ",\"precision\":\"AsComputed\"";
+        let old = resealed(&bytes, |json| {
+            assert!(json.contains(field), "{json}");
+            json.replacen(field, "", 1)
+        });
+        std::fs::write(&path, old).unwrap();
+        assert!(use_it(&path, &model));
+        // Nor are its floats taken for what another precision keeps.
+        for other in ["F16", "Bf16", "Q8_0", "Q7"] {
+            let other = resealed(&bytes, |json| json.replacen("AsComputed", other, 1));
+            std::fs::write(&path, other).unwrap();
+            assert!(KvCache::load(&path, &model).is_err());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 

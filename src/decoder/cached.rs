@@ -82,7 +82,10 @@ impl LanguageModel {
         let past = cache.enter(pass);
         let output = self.decode(embedded, &view, past, &request);
         let checked = match cache.history_with(&tokens) {
-            Some((all, batch)) => self.check_against_full(all, batch, request, &output.logits),
+            Some((all, batch)) => {
+                let epsilon = cache.epsilon();
+                self.check_against_full(all, batch, request, &output.logits, epsilon)
+            }
             None => Ok(()),
         };
         cache.leave(tokens, checked.is_ok());
@@ -111,6 +114,7 @@ impl LanguageModel {
         batch: Batch,
         request: Request,
         logits: &Tensor<3>,
+        cache_epsilon: Option<f64>,
     ) -> Result<()> {
         let [_, tokens_so_far] = tokens.dims();
         let [_, new, _] = logits.dims();
@@ -121,6 +125,7 @@ impl LanguageModel {
         let difference: f64 = (full - logits.clone()).abs().max().into_scalar();
         // Rounding differs between the two ways by some epsilons in each of many steps.
         let epsilon = logits.dtype().finfo().map_or(1.0, |float| float.epsilon);
+        let epsilon = epsilon.max(cache_epsilon.unwrap_or(0.0));
         let tolerance = epsilon.sqrt() * largest.max(1.0);
         if difference <= tolerance {
             return Ok(());

@@ -19,6 +19,7 @@ use burn::tensor::Tensor;
 use super::{FeedForward, NormPlacement, ResidualLayout};
 use crate::attention::{Angles, MultiHeadAttention, PassAngles, Request};
 use crate::cache::LayerCache;
+use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
 use crate::sequence::PositionIds;
@@ -149,10 +150,11 @@ impl DecoderLayer {
             }
             let attention = &self.self_attention;
             let query = attention.project_query(x.clone(), angles.as_ref());
-            let (mut key, mut value) = attention.project_key_value(x.clone(), x, angles.as_ref());
-            if let Some(past) = past.as_deref_mut() {
-                (key, value) = past.append(key, value);
-            }
+            let (key, value) = attention.project_key_value(x.clone(), x, angles.as_ref());
+            let [key, value] = match past.as_deref_mut() {
+                Some(past) => past.append(key, value),
+                None => [key.into(), value.into()],
+            };
             let attended = attention.attend(query, key, value, mask, &attention.score(), request);
             self_weights = attended.weights;
             attended.output
@@ -169,9 +171,9 @@ impl DecoderLayer {
             x = self.residual(x, (norm, &self.cross_attention_output_norm), |x| {
                 let Memory { states, mask } = memory;
                 let project = || attention.project_key_value(states.clone(), states.clone(), None);
-                let (key, value) = match past {
+                let [key, value] = match past {
                     Some(past) => past.memory(project),
-                    None => project(),
+                    None => <[_; 2]>::from(project()).map(Kept::from),
                 };
                 let query = attention.project_query(x, None);
                 let attended =

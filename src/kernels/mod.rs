@@ -6,7 +6,8 @@
 //! - `tiles`: which tiles of keys a tile of queries visits;
 //! - `naive`: attention in plain loops, which every kernel is tested against;
 //! - `op`: attention as Burn sees it, with its gradient; `autodiff`: the one backward step;
-//! - `cpu`: the kernels for the CPU;
+//! - `coding`, `kept`: numbers in fewer bits, and attention over keys and values of them;
+//! - `cpu`: the kernels for the CPU; `cube`: attention for GPUs;
 //! - `backends`: one small file for each backend that they run on.
 //!
 //! All `unsafe` of the crate stands here.
@@ -16,8 +17,12 @@
 
 mod autodiff;
 mod backends;
+mod coding;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 mod dropout;
+mod kept;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -26,8 +31,11 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::address;
-pub(crate) use backends::{first_keys, supports};
+pub(crate) use backends::{address, address_of_codes};
+pub(crate) use backends::{
+    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+};
+pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};
 pub use cpu::blocks::Format;
 pub(crate) use cpu::linear::{linear, project};
@@ -37,7 +45,8 @@ pub(crate) use cpu::runs_on;
 pub(crate) use cpu::stored::StoredWeight;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
-pub(crate) use op::{Extra, FusedAttention, Optional};
+pub(crate) use kept::{Codes, Kept, attention};
+pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;
 pub use visibility::{HiddenCells, RowSpans, Span};

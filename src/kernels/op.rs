@@ -11,15 +11,18 @@ use burn::backend::{
     AutodiffBackend, Backend, Dispatch, ExtensionType,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
     backend_extension,
-    tensor::FloatTensor,
+    tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use super::Plan;
 use super::autodiff::{Operation, OperationInputs, record};
+#[cfg(feature = "gpu")]
+use super::cube::specs;
 
 /// A tensor that may be missing.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "gpu"))]
 pub(crate) enum Optional<B: Backend> {
     None,
     Some(FloatTensor<B>),
@@ -44,8 +47,33 @@ impl Optional<Dispatch> {
     }
 }
 
+/// A tensor of integers that may be missing.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "gpu"))]
+pub(crate) enum OptionalInts<B: Backend> {
+    None,
+    Some(IntTensor<B>),
+}
+
+#[cfg(feature = "gpu")]
+impl<B: Backend> OptionalInts<B> {
+    pub(crate) fn into_option(self) -> Option<IntTensor<B>> {
+        match self {
+            Self::None => None,
+            Self::Some(tensor) => Some(tensor),
+        }
+    }
+}
+
+impl OptionalInts<Dispatch> {
+    pub(crate) fn of(tensor: Option<Tensor<1, Int>>) -> Self {
+        tensor.map_or(Self::None, |tensor| Self::Some(tensor.into_dispatch()))
+    }
+}
+
 /// What attention may read besides query, key and value.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "gpu"))]
 pub(crate) struct Extra<B: Backend> {
     /// Broadcasts to `[batch, heads, queries, keys]`.
     #[extension_type]
@@ -53,6 +81,13 @@ pub(crate) struct Extra<B: Backend> {
     /// `[heads]`: logits that take part in the softmax like a key whose value is zero.
     #[extension_type]
     pub(crate) sinks: Optional<B>,
+    /// The plan's visibility and positions as a GPU reads them; CPUs read the plan itself.
+    #[extension_type]
+    pub(crate) map: OptionalInts<B>,
+    /// The seed of dropout as four numbers of 16 bits, the highest first, where a GPU drew it; else it
+    /// is the plan's.
+    #[extension_type]
+    pub(crate) draws: OptionalInts<B>,
 }
 
 /// Which gradients are asked for.
@@ -67,6 +102,7 @@ pub(crate) struct Wanted {
 
 /// The gradients that were asked for, in the shapes of their tensors.
 #[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "gpu"))]
 pub(crate) struct AttentionGradients<B: Backend> {
     #[extension_type]
     pub(crate) query: Optional<B>,
@@ -94,10 +130,13 @@ pub(crate) struct AttentionGradients<B: Backend> {
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "gpu"),
     Autodiff
 )]
 pub(crate) trait FusedAttention: Backend {
     /// The output and the statistics of its rows.
+    #[fusion(meta = specs::forward)]
     fn attention_forward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -107,6 +146,7 @@ pub(crate) trait FusedAttention: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradients that are `wanted`, from the gradient of the output.
+    #[fusion(meta = specs::backward)]
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         query: FloatTensor<Self>,
@@ -137,7 +177,8 @@ impl<B: FusedAttention, C: CheckpointStrategy> FusedAttention for Autodiff<B, C>
             extra.bias.into_option(),
             extra.sinks.into_option(),
         ];
-        let (output, saved) = record::<B, C, _, 5>(plan, inputs);
+        let ints = [extra.map, extra.draws].map(OptionalInts::into_inner);
+        let (output, saved) = record::<B, C, _, 5>(Attention { plan, ints }, inputs);
         let [_, statistics] = saved.try_into().expect("what forward saved");
         (output, Self::from_inner(statistics))
     }
@@ -159,6 +200,8 @@ impl<B: FusedAttention, C: CheckpointStrategy> FusedAttention for Autodiff<B, C>
         let extra = Extra {
             bias: Optional::new(extra.bias.into_option().map(inner)),
             sinks: Optional::new(extra.sinks.into_option().map(inner)),
+            map: extra.map.into_inner(),
+            draws: extra.draws.into_inner(),
         };
         let [query, key, value, output, statistics, d_output] =
             [query, key, value, output, statistics, d_output].map(inner);
@@ -176,16 +219,35 @@ impl<B: FusedAttention, C: CheckpointStrategy> FusedAttention for Autodiff<B, C>
     }
 }
 
+impl<B: Backend, C: CheckpointStrategy> OptionalInts<Autodiff<B, C>> {
+    /// Integers are not tracked: the same tensor.
+    fn into_inner(self) -> OptionalInts<B> {
+        match self {
+            Self::None => OptionalInts::None,
+            Self::Some(tensor) => OptionalInts::Some(tensor),
+        }
+    }
+}
+
+/// Attention as an operation with a gradient.
+#[derive(Clone, Debug)]
+struct Attention<B: Backend> {
+    plan: Plan,
+    /// The map and the draws.
+    ints: [OptionalInts<B>; 2],
+}
+
 /// Query, key, value, bias and sinks.
 ///
 /// The backward pass gets the inputs, the output and two numbers a query (what its weights were
 /// divided by), and computes the weights again: memory grows with the length, not with its square.
-impl<B: FusedAttention> Operation<B, 5> for Plan {
+impl<B: FusedAttention> Operation<B, 5> for Attention<B> {
     const CHEAP: bool = false;
 
     fn forward(&self, inputs: OperationInputs<B, 5>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
-        let ([query, key, value], extra) = taken_apart(inputs);
-        let (output, statistics) = B::attention_forward(query, key, value, extra, self.clone());
+        let ([query, key, value], extra) = self.taken_apart(inputs);
+        let plan = self.plan.clone();
+        let (output, statistics) = B::attention_forward(query, key, value, extra, plan);
         (output.clone(), vec![output, statistics])
     }
 
@@ -197,7 +259,7 @@ impl<B: FusedAttention> Operation<B, 5> for Plan {
         [query, key, value, bias, sinks]: [bool; 5],
     ) -> OperationInputs<B, 5> {
         let wanted = Wanted { query, key, value, bias, sinks };
-        let ([query, key, value], extra) = taken_apart(inputs);
+        let ([query, key, value], extra) = self.taken_apart(inputs);
         let [output, statistics] = saved.try_into().expect("what forward saved");
         let gradients = B::attention_backward(
             query,
@@ -207,7 +269,7 @@ impl<B: FusedAttention> Operation<B, 5> for Plan {
             output,
             statistics,
             d_output,
-            self.clone(),
+            self.plan.clone(),
             wanted,
         );
         let AttentionGradients { query, key, value, bias, sinks } = gradients;
@@ -215,9 +277,13 @@ impl<B: FusedAttention> Operation<B, 5> for Plan {
     }
 }
 
-fn taken_apart<B: Backend>(inputs: OperationInputs<B, 5>) -> ([FloatTensor<B>; 3], Extra<B>) {
-    let [Some(query), Some(key), Some(value), bias, sinks] = inputs else {
-        unreachable!("attention without query, key or value")
-    };
-    ([query, key, value], Extra { bias: Optional::new(bias), sinks: Optional::new(sinks) })
+impl<B: Backend> Attention<B> {
+    fn taken_apart(&self, inputs: OperationInputs<B, 5>) -> ([FloatTensor<B>; 3], Extra<B>) {
+        let [Some(query), Some(key), Some(value), bias, sinks] = inputs else {
+            unreachable!("attention without query, key or value")
+        };
+        let [bias, sinks] = [bias, sinks].map(Optional::new);
+        let [map, draws] = self.ints.clone();
+        ([query, key, value], Extra { bias, sinks, map, draws })
+    }
 }

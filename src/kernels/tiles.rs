@@ -80,6 +80,18 @@ impl TileBounds {
         first.chain(rest)
     }
 
+    /// The keys outside of which nothing is visible, in order and apart.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn visible(&self) -> &[Range<usize>; 2] {
+        &self.visible
+    }
+
+    /// The keys that every query sees by its first range, and by its second one.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn all_full(&self) -> &[Range<usize>; 2] {
+        &self.full
+    }
+
     /// Whether [`tiles`](Self::tiles) holds `tile`.
     pub(crate) fn visits(&self, tile: usize, size: usize) -> bool {
         !self.within(&(tile * size..(tile + 1) * size)).is_empty()

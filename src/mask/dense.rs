@@ -16,33 +16,37 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use super::{Grid, LoweredMask, Mask, RowSpans, Span};
 use crate::Result;
 
-/// The dense mask built last, with its device. Clones of a lowered mask share it, so that a stack
-/// of layers builds it once.
-#[derive(Clone, Default)]
-pub(crate) struct Memo(Arc<Mutex<Option<Built>>>);
+/// What was built last for a mask, a dense tensor or what else a device reads, with what it was built
+/// for. Clones of a lowered mask share it, so that a stack of layers builds it once.
+pub(crate) struct Memo<K, T>(Arc<Mutex<Option<(K, T)>>>);
 
-type Built = (Device, Tensor<4, Bool>);
+impl<K, T> Clone for Memo<K, T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
-impl fmt::Debug for Memo {
+impl<K, T> Default for Memo<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K, T> fmt::Debug for Memo<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Memo")
     }
 }
 
-impl Memo {
-    fn get_or_build(
-        &self,
-        device: &Device,
-        build: impl FnOnce() -> Tensor<4, Bool>,
-    ) -> Tensor<4, Bool> {
+impl<K: PartialEq, T: Clone> Memo<K, T> {
+    pub(super) fn get_or_build(&self, key: K, build: impl FnOnce() -> T) -> T {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            // With autodiff or without is the same to a bool tensor, and to `==`.
-            Some((built_on, hidden)) if built_on == device => hidden.clone(),
+            Some((built_for, built)) if *built_for == key => built.clone(),
             _ => {
-                let hidden = build();
-                *last = Some((device.clone(), hidden.clone()));
-                hidden
+                let built = build();
+                *last = Some((key, built.clone()));
+                built
             }
         }
     }
@@ -75,7 +79,9 @@ impl LoweredMask {
     ///
     /// The tensor built last is remembered: a stack of layers builds it once.
     pub fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
-        (!self.is_all_visible()).then(|| self.memo.get_or_build(device, || self.build(device)))
+        // With autodiff or without is the same to a bool tensor, and to `==`.
+        (!self.is_all_visible())
+            .then(|| self.memo.get_or_build(device.clone(), || self.build(device)))
     }
 
     /// [`LoweredMask::hidden`] with flags for every key, nothing hidden included:
@@ -153,4 +159,26 @@ impl LoweredMask {
 
 fn flags(flags: Vec<bool>, shape: [usize; 4], device: &Device) -> Tensor<4, Bool> {
     Tensor::from_data(TensorData::new(flags, shape), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One upload a pass: clones share what was built, until something else is asked for.
+    #[test]
+    fn what_was_built_last_is_kept_for_all_clones() {
+        let memo = Memo::default();
+        let built = std::cell::Cell::new(0);
+        let ask = |memo: &Memo<&str, u32>, key| {
+            memo.get_or_build(key, || {
+                built.set(built.get() + 1);
+                built.get()
+            })
+        };
+        let layers = [memo.clone(), memo.clone(), memo];
+        assert_eq!(layers.each_ref().map(|memo| ask(memo, "device")), [1, 1, 1]);
+        assert_eq!(ask(&layers[0], "other device"), 2);
+        assert_eq!(ask(&layers[2], "other device"), 2);
+    }
 }

@@ -7,9 +7,11 @@
 //! A cell is visible if it lies in its row's spans, its key is not hidden, and the cell is not
 //! hidden. The parts are plain data on the host, the same for every device, and cheap to clone.
 
+use burn::tensor::{Bool, Device, Int, Tensor};
+
 use super::Grid;
 use super::dense::Memo;
-use crate::kernels::{HiddenCells, RowSpans, Visibility};
+use crate::kernels::{self, HiddenCells, Plan, RowSpans, Slopes, Visibility};
 
 /// A mask on a grid, ready for a kernel. See the module for its three parts.
 #[derive(Clone, Debug)]
@@ -18,7 +20,9 @@ pub struct LoweredMask {
     /// The three parts, as a kernel reads them.
     pub(crate) visibility: Visibility,
     /// The dense tensor that was asked for last; no part of the mask.
-    pub(super) memo: Memo,
+    pub(super) memo: Memo<Device, Tensor<4, Bool>>,
+    /// The same of what a kernel read last, which depends on the slopes of ALiBi, too.
+    map: Memo<(Device, Option<Slopes>), Option<Tensor<1, Int>>>,
 }
 
 impl LoweredMask {
@@ -28,7 +32,7 @@ impl LoweredMask {
     }
 
     pub(super) fn new(grid: Grid, visibility: Visibility) -> Self {
-        Self { grid, visibility, memo: Memo::default() }
+        Self { grid, visibility, memo: Memo::default(), map: Memo::default() }
     }
 
     /// Whether nothing is hidden.
@@ -57,6 +61,14 @@ impl LoweredMask {
         let cell_hidden =
             self.hidden_cells().is_some_and(|cells| cells.is_hidden(batch, head, query, key));
         in_span && !key_hidden && !cell_hidden
+    }
+
+    /// The mask as the kernels of a GPU read it, for a plan with this visibility; nothing on a CPU.
+    ///
+    /// The one built last is remembered: a stack of layers uploads it once.
+    pub(crate) fn kernel_map(&self, device: &Device, plan: &Plan) -> Option<Tensor<1, Int>> {
+        let key = (device.clone(), plan.scoring.slopes.clone());
+        self.map.get_or_build(key, || kernels::map(plan, device))
     }
 
     /// The grid that the mask was lowered on.

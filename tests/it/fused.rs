@@ -304,6 +304,36 @@ on_each_cpu! {
         }
     }
 
+    fn training_and_inference_agree(device: Device) {
+        let inputs = inputs([2, 3, 1, 17, 17, 8, 8], &device, DType::F32);
+        let mask = causal(2, 17);
+        let [q, k, v, _] = inputs.clone();
+        let plain = scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &Score::new(), &fused());
+        let plain = to_f64(plain.output.into_data());
+        let trained = train(&inputs, &mask, &fused());
+        assert_eq!(trained[0], plain);
+        // An autodiff device, but nothing to track.
+        let [q, k, v] = [q, k, v].map(|x| x.autodiff());
+        let untracked = scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &fused());
+        assert_eq!(to_f64(untracked.output.into_data()), plain);
+        // What Auto picks.
+        assert_eq!(train(&inputs, &mask, &Request::new()), trained);
+    }
+
+    fn threads_change_no_bit(device: Device) {
+        let inputs = inputs([1, 1, 1, 300, 300, 32, 32], &device, DType::F32);
+        let mask = causal(1, 300);
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train(&inputs, &mask, &fused()))
+        };
+        let one = with(1);
+        assert_eq!(with(2), one);
+        assert_eq!(with(3), one);
+    }
+}
+
+on_each_backend! {
     fn nan_in_hidden_keys_reaches_nothing(device: Device) {
         let fixtures = Fixtures::open("sdpa.safetensors");
         let case = |name: &str| format!("extra_nan_hidden.{name}");
@@ -394,22 +424,6 @@ on_each_cpu! {
         assert_eq!(train(&parts, &mask, &fused()), train(&plain, &mask, &fused()));
     }
 
-    fn training_and_inference_agree(device: Device) {
-        let inputs = inputs([2, 3, 1, 17, 17, 8, 8], &device, DType::F32);
-        let mask = causal(2, 17);
-        let [q, k, v, _] = inputs.clone();
-        let plain = scaled_dot_product_attention(q.clone(), k.clone(), v.clone(), &mask, &Score::new(), &fused());
-        let plain = to_f64(plain.output.into_data());
-        let trained = train(&inputs, &mask, &fused());
-        assert_eq!(trained[0], plain);
-        // An autodiff device, but nothing to track.
-        let [q, k, v] = [q, k, v].map(|x| x.autodiff());
-        let untracked = scaled_dot_product_attention(q, k, v, &mask, &Score::new(), &fused());
-        assert_eq!(to_f64(untracked.output.into_data()), plain);
-        // What Auto picks.
-        assert_eq!(train(&inputs, &mask, &Request::new()), trained);
-    }
-
     fn gradient_checkpointing_changes_no_bit(device: Device) {
         let inputs = inputs([1, 2, 2, 33, 33, 8, 8], &device, DType::F32);
         let mask = causal(1, 33);
@@ -442,18 +456,6 @@ on_each_cpu! {
                 assert_eq!(got, (i == which).then(|| expected[i + 1].clone()), "{i} of {which}");
             }
         }
-    }
-
-    fn threads_change_no_bit(device: Device) {
-        let inputs = inputs([1, 1, 1, 300, 300, 32, 32], &device, DType::F32);
-        let mask = causal(1, 300);
-        let with = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| train(&inputs, &mask, &fused()))
-        };
-        let one = with(1);
-        assert_eq!(with(2), one);
-        assert_eq!(with(3), one);
     }
 
     fn an_expanded_gradient_is_read(device: Device) {

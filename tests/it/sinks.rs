@@ -19,12 +19,8 @@ const WIDTH: usize = 5;
 /// Rounding of f32 sums of a few hundred terms of order one.
 const TOLERANCE: f64 = 2e-6;
 
-/// The kernels that know sinks on this device.
-fn kernels(device: &Device) -> Vec<Kernel> {
-    let mut kernels = vec![Kernel::Reference];
-    kernels.extend(is_cpu(device).then_some(Kernel::Fused));
-    kernels
-}
+/// The kernels that know sinks.
+const KERNELS: [Kernel; 2] = [Kernel::Reference, Kernel::Fused];
 
 fn random(rows: usize, heads: usize, seed: u64, device: &Device) -> Tensor<4> {
     let array = Array::random([2, heads, rows, WIDTH], seed);
@@ -94,7 +90,7 @@ on_each_backend! {
                 assert_close("sum of the weights", &[got], &[share], 2.0 * tolerance);
                 expected[row * WIDTH..][..WIDTH].iter_mut().for_each(|x| *x *= share);
             }
-            for kernel in kernels(&device) {
+            for kernel in KERNELS {
                 let output = attend(&mask, &with(), Request::new().with_kernel(kernel), &device).output;
                 let what = format!("{queries} queries, {keys} keys, {kernel:?}");
                 assert_close(&what, &to_f64(output.into_data()), &expected, 2.0 * tolerance);
@@ -109,7 +105,7 @@ on_each_backend! {
         let none = [f32::NEG_INFINITY; HEADS];
         for (queries, keys) in [(1, 7), (37, 41)] {
             let mask = Mask::look_ahead().lower(&Grid::bottom_right(2, queries, keys)).unwrap();
-            for kernel in kernels(&device) {
+            for kernel in KERNELS {
                 let request = Request::new().with_kernel(kernel);
                 let plain = attend(&mask, &Score::new(), request, &device).output;
                 let score = Score::new().with_sinks(sinks(none, &device));
@@ -126,7 +122,7 @@ on_each_backend! {
             // The second batch row is all padding.
             let mask = Mask::lengths([keys, 0]).lower(&Grid::bottom_right(2, queries, keys)).unwrap();
             let all_dead = Mask::lengths([0, 0]).lower(&Grid::bottom_right(2, queries, keys)).unwrap();
-            for kernel in kernels(&device) {
+            for kernel in KERNELS {
                 for values in [[0.0; HEADS], [50.0; HEADS], [-50.0; HEADS]] {
                     let run = |mask: &LoweredMask| {
                         let track = |x: Tensor<4>| x.autodiff().require_grad();

@@ -1,12 +1,17 @@
 //! What the kernels ask of a device by its backend.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, Int, Tensor, s};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 
+#[cfg(feature = "gpu")]
+use super::cube;
 #[cfg(feature = "flex")]
 use super::flex;
 #[cfg(feature = "ndarray")]
 use super::ndarray;
+use crate::kernels::Plan;
+#[cfg(feature = "gpu")]
+use crate::kernels::cube::map::pack;
 
 /// The bytes behind a tensor on a device whose memory the CPU reads.
 #[derive(Clone)]
@@ -56,6 +61,28 @@ pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
     }
 }
 
+/// The same of `[batch, kv_heads, keys, codes of a row]`.
+pub(crate) fn first_codes(codes: Tensor<4, Int>, keys: usize) -> Tensor<4, Int> {
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::first_codes(codes, keys),
+        _ => codes.slice(s![.., .., 0..keys, ..]),
+    }
+}
+
+/// Whether attention on `device` reads keys and values that stand in codes.
+pub(crate) fn reads_codes(device: &Device) -> bool {
+    let device = device.clone().without_autodiff();
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
 /// Where the first element of a CPU tensor of f32 lies, to see whether something copies.
 #[cfg(test)]
 pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
@@ -65,6 +92,19 @@ pub(crate) fn address(tensor: &Tensor<4>) -> *const f32 {
         DispatchDevice::NdArray(_) => ndarray::address(tensor),
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => flex::address(tensor),
+        other => unreachable!("a CPU backend, not {other:?}"),
+    }
+}
+
+/// The same of codes of one or two bytes.
+#[cfg(test)]
+pub(crate) fn address_of_codes(codes: &Tensor<4, Int>) -> *const u8 {
+    let codes = codes.clone();
+    match codes.device().as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => ndarray::address_of_codes(codes),
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => flex::address_of_codes(codes),
         other => unreachable!("a CPU backend, not {other:?}"),
     }
 }
@@ -87,4 +127,49 @@ pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
             false
         }
     }
+}
+
+/// Whether the crate's attention runs on `device` (tracked by autodiff or not) for `dtype`.
+pub(crate) fn supports_attention(device: &Device, dtype: DType) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(_) = device.as_dispatch() {
+            return match dtype {
+                DType::F32 => true,
+                DType::F16 | DType::BF16 => device.supports_dtype(dtype),
+                _ => false,
+            };
+        }
+    }
+    supports(device, dtype)
+}
+
+/// Whether it is faster there than tensor operations, where it runs. Software that plays a GPU works
+/// through shared memory unit by unit, and is slower by it.
+pub(crate) fn prefers_fused(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(device) = device.as_dispatch() {
+            return cube::is_card(device);
+        }
+    }
+    let _ = device;
+    true
+}
+
+/// What the kernels read of a plan besides its numbers, as a tensor on `device`; nothing on a CPU.
+pub(crate) fn map(plan: &Plan, device: &Device) -> Option<Tensor<1, Int>> {
+    #[cfg(feature = "gpu")]
+    {
+        let device = device.clone().without_autodiff();
+        if let DispatchDevice::Cube(_) = device.as_dispatch() {
+            let map = pack(plan);
+            let shape = [map.len()];
+            return Some(Tensor::from_data(TensorData::new(map, shape), (&device, DType::I32)));
+        }
+    }
+    let _ = (plan, device);
+    None
 }

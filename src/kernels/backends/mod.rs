@@ -1,11 +1,16 @@
 //! One small file for each backend that the kernels run on.
 
+#[cfg(feature = "gpu")]
+mod cube;
 mod devices;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
+pub(crate) use devices::{
+    HostBytes, first_codes, first_keys, map, prefers_fused, reads_codes, supports,
+    supports_attention,
+};
 #[cfg(test)]
-pub(crate) use devices::address;
-pub(crate) use devices::{HostBytes, first_keys, supports};
+pub(crate) use devices::{address, address_of_codes};

@@ -2,9 +2,10 @@
 #![allow(deprecated)]
 
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
-use burn::tensor::{Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
 
-use crate::kernels::cpu::host::{HostFloat, HostView};
+use crate::kernels::coding::Coding;
+use crate::kernels::cpu::host::{HostCodes, HostFloat, HostView};
 
 macro_rules! host_float {
     ($element:ty, $variant:ident) => {
@@ -61,10 +62,45 @@ macro_rules! host_float {
 
 host_float!(f32, F32);
 host_float!(f64, F64);
+// Codes of whole numbers, which are the same tensors here.
+host_float!(u16, U16);
+host_float!(u8, U8);
+
+impl HostCodes for NdArray {
+    fn half(_: DType) -> Option<Coding> {
+        None
+    }
+
+    fn half_bits(_: &NdArrayTensor) -> Option<HostView<'_, u16, 4>> {
+        unreachable!("ndarray has no tensors in half precision")
+    }
+
+    fn contiguous_codes(codes: NdArrayTensor) -> NdArrayTensor {
+        <Self as HostFloat<u16>>::contiguous(<Self as HostFloat<u8>>::contiguous(codes))
+    }
+
+    fn codes_u16(codes: &NdArrayTensor) -> Option<HostView<'_, u16, 4>> {
+        <Self as HostFloat<u16>>::view(codes)
+    }
+
+    fn codes_u8(codes: &NdArrayTensor) -> Option<HostView<'_, u8, 4>> {
+        <Self as HostFloat<u8>>::view(codes)
+    }
+}
 
 /// See [`first_keys`](super::first_keys). Burn's slice copies on this backend, although its arrays can
 /// be parts of each other.
 pub(super) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
+    Tensor::from_primitive::<NdArray>(first_rows(on_ndarray(tensor), keys))
+}
+
+/// See [`first_codes`](super::first_codes).
+pub(super) fn first_codes(codes: Tensor<4, Int>, keys: usize) -> Tensor<4, Int> {
+    let codes = codes.try_into_primitive::<NdArray>().expect("a tensor of ndarray's");
+    Tensor::from_primitive::<NdArray>(first_rows(codes, keys))
+}
+
+fn first_rows(tensor: NdArrayTensor, keys: usize) -> NdArrayTensor {
     macro_rules! part {
         ($storage:ident) => {{
             let mut array = $storage.into_shared();
@@ -75,12 +111,13 @@ pub(super) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {
             array.into()
         }};
     }
-    let part = match on_ndarray(tensor) {
+    match tensor {
         NdArrayTensor::F32(storage) => part!(storage),
         NdArrayTensor::F64(storage) => part!(storage),
-        other => unreachable!("a float tensor, not {other:?}"),
-    };
-    Tensor::from_primitive::<NdArray>(part)
+        NdArrayTensor::U16(storage) => part!(storage),
+        NdArrayTensor::U8(storage) => part!(storage),
+        other => unreachable!("floats or codes, not {other:?}"),
+    }
 }
 
 /// A tensor of u8 in row-major order.
@@ -107,6 +144,17 @@ pub(super) fn byte_slice(tensor: &NdArrayTensor) -> Option<&[u8]> {
 pub(super) fn address(tensor: Tensor<4>) -> *const f32 {
     let tensor = on_ndarray(tensor);
     <NdArray as HostFloat<f32>>::view::<4>(&tensor).expect("a view").data.as_ptr()
+}
+
+/// Where the first code lies.
+#[cfg(test)]
+pub(super) fn address_of_codes(codes: Tensor<4, Int>) -> *const u8 {
+    let dtype = codes.dtype();
+    let codes = codes.try_into_primitive::<NdArray>().expect("a tensor of this backend's");
+    match dtype {
+        DType::U8 => NdArray::codes_u8(&codes).expect("a view").data.as_ptr(),
+        _ => NdArray::codes_u16(&codes).expect("a view").data.as_ptr().cast(),
+    }
 }
 
 fn on_ndarray(tensor: Tensor<4>) -> NdArrayTensor {

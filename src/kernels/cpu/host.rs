@@ -4,13 +4,36 @@
 //! it, and makes a tensor of a vector. An operation written over it runs on each CPU backend, so a
 //! backend is one small file in `backends` and no operation names one.
 
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::Shape;
+use burn::backend::{
+    Backend, TensorMetadata,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{DType, Shape};
+
+use crate::kernels::coding::Coding;
 
 /// A CPU backend with the element types that this crate's operations compute in.
-pub(crate) trait Host: HostFloat<f64> + HostFloat<f32> {}
+pub(crate) trait Host: HostFloat<f64> + HostFloat<f32> + HostCodes {}
 
-impl<B> Host for B where B: HostFloat<f64> + HostFloat<f32> {}
+impl<B> Host for B where B: HostFloat<f64> + HostFloat<f32> + HostCodes {}
+
+/// Reads tensors of numbers in fewer bits, as `None` where [`HostFloat::view`] gives it.
+pub(crate) trait HostCodes: Backend {
+    /// How the numbers of a float tensor in half precision are coded; `None` for other types.
+    fn half(dtype: DType) -> Option<Coding>;
+
+    /// The bits of a tensor in half precision.
+    fn half_bits(tensor: &FloatTensor<Self>) -> Option<HostView<'_, u16, 4>>;
+
+    /// The codes in row-major order, copied only if they are not already.
+    fn contiguous_codes(codes: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Codes of two bytes.
+    fn codes_u16(codes: &IntTensor<Self>) -> Option<HostView<'_, u16, 4>>;
+
+    /// Codes of one byte.
+    fn codes_u8(codes: &IntTensor<Self>) -> Option<HostView<'_, u8, 4>>;
+}
 
 /// Reads and makes float tensors of element type `T`.
 pub(crate) trait HostFloat<T>: Backend {

@@ -51,6 +51,10 @@ on_each_backend! {
                 "got a request for weights",
             ),
             (
+                run([q, k, v], grid(), score(), by(Kernel::Fused).with_weights(true)),
+                "Kernel::Fused: expected a device and elements that it runs on and no weights",
+            ),
+            (
                 run([q, k, v], grid(), score().with_softcap(2.0), by(Kernel::Backend)),
                 "got a softcap",
             ),

@@ -7,6 +7,7 @@ mod misuse;
 mod model;
 mod mutants;
 mod padding;
+mod precision;
 mod windows;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};

@@ -13,6 +13,8 @@ mod why;
 use burn::tensor::Device;
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
 
+pub use random::random_masks;
+
 /// A mask on a grid as text, first row of the batch, first head: `x` visible, `.` hidden.
 fn table(mask: &Mask, grid: &Grid) -> Vec<String> {
     table_of_row(&mask.lower(grid).unwrap(), 0)

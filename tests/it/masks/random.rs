@@ -216,6 +216,11 @@ fn on_a_grid() -> impl Strategy<Value = (Sizes, Expression)> {
     sizes().prop_flat_map(|sizes| expression(&sizes).prop_map(move |e| (sizes.clone(), e)))
 }
 
+/// Masks with their grids and number of heads, for who reads what they are lowered to.
+pub fn random_masks() -> impl Strategy<Value = (Mask, Grid, usize)> {
+    on_a_grid().prop_map(|(sizes, expression)| (expression.mask(), sizes.grid(), HEADS))
+}
+
 fn two_on_a_grid() -> impl Strategy<Value = (Sizes, Expression, Expression)> {
     sizes().prop_flat_map(|sizes| {
         (expression(&sizes), expression(&sizes)).prop_map(move |(a, b)| (sizes.clone(), a, b))

@@ -10,9 +10,8 @@ use std::ops::Range;
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
 use super::panel::{KEY_TILE, MOST_LANES, QueryPanel};
+use super::read_rows::AnyRows;
 use super::real::exp2;
-use super::row_product::{add_weighted, dots};
-use super::rows::TensorRows;
 use super::score::ScoreRule;
 use super::strided::result_row;
 use super::tasks::{SharedSlice, Workspace, for_each};
@@ -123,8 +122,8 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             .collect();
         if head_dim > 0 {
             for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
-                let row = self.inputs.query.row([self.batch, panel.head, panel.first]);
-                row.copy_to(head_dim, query, T::ONE);
+                let at = [self.batch, panel.head, panel.first];
+                self.inputs.query.copy_rows(at, 1, head_dim, query);
             }
         }
         for part in self.parts.chunks_exact_mut(value_dim + 2) {
@@ -139,9 +138,9 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 continue;
             }
             let at = [self.batch, self.kv_head, tile.start];
-            let key = TensorRows::read(&self.inputs.key, at, tile.len(), head_dim, 1, key_copy);
-            let value =
-                TensorRows::read(&self.inputs.value, at, tile.len(), value_dim, 1, value_copy);
+            let (len, readers) = (tile.len(), panels.len());
+            let key = AnyRows::read(&self.inputs.key, at, len, head_dim, readers, key_copy);
+            let value = AnyRows::read(&self.inputs.value, at, len, value_dim, readers, value_copy);
             for (at, panel) in panels.iter().enumerate() {
                 let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
@@ -150,7 +149,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 let skip = seen.start - tile.start;
                 let query = &query[at * head_dim..][..head_dim];
                 let scores = &mut scores[..seen.len()];
-                dots(simd, query, key.skip(skip), scores);
+                key.skip(skip).dots(simd, query, scores);
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
                 let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
@@ -164,7 +163,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 }
                 part[2..].iter_mut().for_each(|x| *x *= rescale);
                 // what is hidden may be anything, also NaN
-                add_weighted(simd, scores, value.skip(skip), partial, &mut part[2..]);
+                value.skip(skip).add_weighted(simd, scores, partial, &mut part[2..]);
             }
         }
     }

@@ -21,7 +21,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::online_softmax::{OnlineSoftmax, update};
 use super::panel::{KEY_TILE, KeySet, MOST_LANES, QueryPanel};
-use super::rows::{TensorRows, rows_of_columns, transpose};
+use super::rows::{TensorRows, rows_of_columns, transpose_source};
 use super::score::ScoreRule;
 use super::strided::result_row;
 use super::tasks::{SharedSlice, Workspace, for_each};
@@ -110,7 +110,7 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
         let [states, scores, key_rows, value_rows] = self.workspace.slices([
             count * widest * (head_dim + value_dim + 2),
             key_tile * widest,
-            key_tile * head_dim,
+            key_tile.max(widest) * head_dim,
             key_tile * value_dim,
         ]);
         let mut panels = Vec::with_capacity(count);
@@ -126,7 +126,8 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
             let (out, state) = state.split_at_mut(value_dim * width);
             let (max, state) = state.split_at_mut(width);
             let sum = &mut state[..width];
-            transpose(&self.inputs.query, [self.batch, self.head, first], queries, query, width);
+            let at = [self.batch, self.head, first];
+            transpose_source(&self.inputs.query, at, queries, query, width, key_rows);
             let sink = self.rule.sink(self.head);
             max.fill(sink.map_or(T::NEG_INFINITY, T::of_f64));
             sum.fill(if sink.is_some() { T::ONE } else { T::ZERO });

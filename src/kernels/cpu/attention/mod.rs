@@ -11,7 +11,7 @@
 //!
 //! In reading order: `operation` (the tensors of a backend), `slices` (the passes on plain slices);
 //! `forward`, `decode`, `backward`; `panel` (who sees what), `score`, `online_softmax`;
-//! `tile_product`, `row_product`, `rows`, `strided`, `real`; `tasks`, `ordered_sum`. No file but
+//! `tile_product`, `row_product`, `read_rows`, `rows`, `source`, `strided`, `real`; `tasks`, `ordered_sum`. No file but
 //! `operation` names a type of Burn's.
 
 mod backward;
@@ -21,11 +21,13 @@ mod online_softmax;
 mod operation;
 mod ordered_sum;
 mod panel;
+mod read_rows;
 mod real;
 mod row_product;
 mod rows;
 mod score;
 mod slices;
+mod source;
 mod strided;
 mod tasks;
 #[cfg(test)]
@@ -34,4 +36,5 @@ mod tile_product;
 
 use real::Real;
 use slices::{BiasGradient, GradientSlices, Inputs};
+use source::Source;
 use strided::Strided;

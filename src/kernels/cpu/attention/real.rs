@@ -31,6 +31,7 @@ pub(crate) trait Real:
 
     fn to_f64(self) -> f64;
     fn of_f64(value: f64) -> Self;
+    fn of_f32(value: f32) -> Self;
     fn is_finite(self) -> bool;
 
     fn lanes<S: Simd>() -> usize;
@@ -130,6 +131,10 @@ macro_rules! real {
                 self.into()
             }
             fn of_f64(value: f64) -> Self {
+                value as $real
+            }
+            #[inline(always)]
+            fn of_f32(value: f32) -> Self {
                 value as $real
             }
             #[inline(always)]

@@ -7,14 +7,14 @@ use pulp::Simd;
 
 use super::Real;
 use super::panel::KeySet;
-use super::rows::TensorRows;
+use super::read_rows::ReadRows;
 
 /// Rows that are worked on side by side, so that none waits for another's sum.
 const ABREAST: usize = 4;
 
 /// The dot product of a query with each of the first rows.
 #[inline(always)]
-pub(super) fn dots<T: Real, S: Simd>(simd: S, query: &[T], rows: TensorRows<T>, out: &mut [T]) {
+pub(super) fn dots<T: Real, S: Simd, R: ReadRows<T>>(simd: S, query: &[T], rows: R, out: &mut [T]) {
     let (several, rest) = out.as_chunks_mut::<ABREAST>();
     let whole = several.len() * ABREAST;
     for (group, out) in several.iter_mut().enumerate() {
@@ -26,10 +26,10 @@ pub(super) fn dots<T: Real, S: Simd>(simd: S, query: &[T], rows: TensorRows<T>, 
 }
 
 #[inline(always)]
-fn dots_abreast<T: Real, S: Simd, const N: usize>(
+fn dots_abreast<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
     simd: S,
     query: &[T],
-    rows: TensorRows<T>,
+    rows: R,
     first: usize,
 ) -> [T; N] {
     let vectors = T::vectors::<S>(query);
@@ -37,8 +37,8 @@ fn dots_abreast<T: Real, S: Simd, const N: usize>(
     let mut sums = [T::splat(simd, T::ZERO); N];
     for (at, &query) in vectors.iter().enumerate() {
         for (i, sum) in sums.iter_mut().enumerate() {
-            let row = T::vectors::<S>(rows.row(first + i, rest));
-            *sum = T::mul_add(simd, query, row[at], *sum);
+            let row = R::vector(simd, rows.row(first + i, rest), at);
+            *sum = T::mul_add(simd, query, row, *sum);
         }
     }
     let mut dots = [T::ZERO; N];
@@ -46,7 +46,7 @@ fn dots_abreast<T: Real, S: Simd, const N: usize>(
         dots[i] = T::sum(simd, sums[i]);
         for at in rest..query.len() {
             let mut part = query[at];
-            part *= rows.row(first + i, query.len())[at];
+            part *= R::number(rows.row(first + i, query.len()), at);
             dots[i] += part;
         }
     }
@@ -55,10 +55,10 @@ fn dots_abreast<T: Real, S: Simd, const N: usize>(
 
 /// `out += Σ weights[i] rows[i]` over the rows that are not in `skipped`.
 #[inline(always)]
-pub(super) fn add_weighted<T: Real, S: Simd>(
+pub(super) fn add_weighted<T: Real, S: Simd, R: ReadRows<T>>(
     simd: S,
     weights: &[T],
-    rows: TensorRows<T>,
+    rows: R,
     skipped: KeySet,
     out: &mut [T],
 ) {
@@ -67,19 +67,19 @@ pub(super) fn add_weighted<T: Real, S: Simd>(
     let vectors = T::vectors_mut::<S>(out);
     let (fours, pairs) = (vectors.len() / 4 * 4, vectors.len() / 2 * 2);
     for at in (0..fours).step_by(4) {
-        add_columns::<T, S, 4>(simd, weights, rows, skipped, &mut vectors[at..at + 4], at);
+        add_columns::<T, S, R, 4>(simd, weights, rows, skipped, &mut vectors[at..at + 4], at);
     }
     for at in (fours..pairs).step_by(2) {
-        add_columns::<T, S, 2>(simd, weights, rows, skipped, &mut vectors[at..at + 2], at);
+        add_columns::<T, S, R, 2>(simd, weights, rows, skipped, &mut vectors[at..at + 2], at);
     }
     for at in pairs..vectors.len() {
-        add_columns::<T, S, 1>(simd, weights, rows, skipped, &mut vectors[at..at + 1], at);
+        add_columns::<T, S, R, 1>(simd, weights, rows, skipped, &mut vectors[at..at + 1], at);
     }
     for (at, out) in out.iter_mut().enumerate().skip(rest) {
         for (row, &weight) in weights.iter().enumerate() {
             if skipped >> row & 1 == 0 {
                 let mut part = weight;
-                part *= rows.row(row, width)[at];
+                part *= R::number(rows.row(row, width), at);
                 *out += part;
             }
         }
@@ -88,10 +88,10 @@ pub(super) fn add_weighted<T: Real, S: Simd>(
 
 /// The same for `N` vectors, from vector `at` of the rows on; their sums stay in registers.
 #[inline(always)]
-fn add_columns<T: Real, S: Simd, const N: usize>(
+fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
     simd: S,
     weights: &[T],
-    rows: TensorRows<T>,
+    rows: R,
     skipped: KeySet,
     out: &mut [T::Vector<S>],
     at: usize,
@@ -103,9 +103,9 @@ fn add_columns<T: Real, S: Simd, const N: usize>(
             let row = first + odd;
             if row < weights.len() && skipped >> row & 1 == 0 {
                 let weight = T::splat(simd, weights[row]);
-                let row = &T::vectors::<S>(rows.row(row, (at + N) * T::lanes::<S>()))[at..];
+                let row = rows.row(row, (at + N) * T::lanes::<S>());
                 for i in 0..N {
-                    sums[i] = T::mul_add(simd, weight, row[i], sums[i]);
+                    sums[i] = T::mul_add(simd, weight, R::vector(simd, row, at + i), sums[i]);
                 }
             }
         }

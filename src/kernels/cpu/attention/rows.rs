@@ -4,9 +4,9 @@ use std::mem::MaybeUninit;
 
 use pulp::Simd;
 
-use super::Real;
 use super::panel::KeySet;
 use super::strided::Strided;
+use super::{Real, Source};
 
 /// One row of a tensor where it lies.
 #[derive(Clone, Copy)]
@@ -83,15 +83,16 @@ pub(super) struct TensorRows<'a, T> {
 
 /// Products that read rows for which it pays to copy them to one piece. Rows of a projection stand
 /// `heads * width` apart, often a power of two, so that many compete for few places in a cache.
-const MANY_READERS: usize = 6;
+pub(super) const MANY_READERS: usize = 6;
 
 impl<'a, T: Real> TensorRows<'a, T> {
     /// `count` rows from `[batch, head, first]` on, at least `padded` wide, for so many `readers`:
-    /// where they lie, if they can be computed with there; else a copy, padded with zeros.
+    /// where they lie, if they can be computed with there; else a copy, padded with zeros. What stands
+    /// in fewer bits is copied always.
     #[inline(always)]
     pub(super) fn read<'b>(
-        from: &Strided<'a, T>,
-        [batch, head, first]: [usize; 3],
+        source: &Source<'a, T>,
+        at: [usize; 3],
         count: usize,
         padded: usize,
         readers: usize,
@@ -100,16 +101,17 @@ impl<'a, T: Real> TensorRows<'a, T> {
     where
         'a: 'b,
     {
-        let width = from.shape[3];
-        let [a, b, c, step] = from.strides;
-        if step == 1 && padded == width && (c == width || readers < MANY_READERS) {
-            return TensorRows { data: &from.data[batch * a + head * b + first * c..], step: c };
-        }
-        if padded > 0 {
-            for (row, to) in copy.chunks_exact_mut(padded).take(count).enumerate() {
-                from.row([batch, head, first + row]).copy_to(width, to, T::ONE);
+        if let Source::Real(from) = source {
+            let width = from.shape[3];
+            let ([a, b, c, step], [batch, head, first]) = (from.strides, at);
+            if step == 1 && padded == width && (c == width || readers < MANY_READERS) {
+                return TensorRows {
+                    data: &from.data[batch * a + head * b + first * c..],
+                    step: c,
+                };
             }
         }
+        source.copy_rows(at, count, padded, copy);
         TensorRows { data: copy, step: padded }
     }
 
@@ -212,6 +214,28 @@ pub(super) fn transpose<T: Real>(
     for lane in fours..count {
         for c in 0..columns {
             to[c * width + lane] = row(lane).get(c);
+        }
+    }
+}
+
+/// The same of rows that may stand in fewer bits; `copy` has room for them.
+#[inline(always)]
+pub(super) fn transpose_source<T: Real>(
+    from: &Source<T>,
+    at: [usize; 3],
+    count: usize,
+    to: &mut [T],
+    width: usize,
+    copy: &mut [T],
+) {
+    match from {
+        Source::Real(from) => transpose(from, at, count, to, width),
+        _ => {
+            let columns = to.len() / width;
+            from.copy_rows(at, count, columns, copy);
+            let strides = [0, 0, columns, 1];
+            let rows = Strided { data: copy, shape: [1, 1, count, columns], strides };
+            transpose(&rows, [0, 0, 0], count, to, width);
         }
     }
 }

@@ -4,18 +4,18 @@ use std::mem::MaybeUninit;
 
 use pulp::Arch;
 
-use super::{Real, Strided, backward as backward_pass, decode, forward as forward_pass};
+use super::{Real, Source, Strided, backward as backward_pass, decode, forward as forward_pass};
 use crate::kernels::Plan;
 use crate::kernels::cpu::simd::arch;
 
 /// What attention reads: `[batch, heads, queries, head_dim]`, `[batch, kv_heads, keys, head_dim]`,
 /// `[batch, kv_heads, keys, value_dim]`, and a bias whose strides broadcast it to
-/// `[batch, heads, queries, keys]`.
+/// `[batch, heads, queries, keys]`. The backward pass reads numbers of `T` alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inputs<'a, T> {
-    pub(super) query: Strided<'a, T>,
-    pub(super) key: Strided<'a, T>,
-    pub(super) value: Strided<'a, T>,
+    pub(super) query: Source<'a, T>,
+    pub(super) key: Source<'a, T>,
+    pub(super) value: Source<'a, T>,
     pub(super) bias: Option<Strided<'a, T>>,
     /// `[heads]`: one logit for each head that takes part in the softmax like a key whose value is
     /// zero.

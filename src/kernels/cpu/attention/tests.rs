@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use pulp::Arch;
 
 use super::slices::{backward_on, forward_on, statistics_len};
-use super::{BiasGradient, GradientSlices, Inputs, Real, Strided, real, strided};
+use super::{BiasGradient, GradientSlices, Inputs, Real, Source, Strided, real, strided};
+use crate::kernels::Coding;
 use crate::kernels::cpu::simd::{arch, tests::archs};
 use crate::kernels::naive::{self, Array};
 use crate::kernels::{
@@ -219,9 +220,16 @@ impl<T: Real> Data<T> {
         // queries with heads inside, as a projection leaves them
         let strides = [queries * heads * head_dim, head_dim, heads * head_dim, 1];
         Inputs {
-            query: Strided::new(&self.query, [batch, heads, queries, head_dim], strides),
-            key: Strided::contiguous(&self.key, [batch, kv_heads, keys, head_dim]),
-            value: Strided::contiguous(&self.value, [batch, kv_heads, keys, value_dim]),
+            query: Source::Real(Strided::new(
+                &self.query,
+                [batch, heads, queries, head_dim],
+                strides,
+            )),
+            key: Source::Real(Strided::contiguous(&self.key, [batch, kv_heads, keys, head_dim])),
+            value: Source::Real(Strided::contiguous(
+                &self.value,
+                [batch, kv_heads, keys, value_dim],
+            )),
             bias: case.bias.map(|shape| {
                 let full = [batch, heads, queries, keys];
                 Strided::new(&self.bias, full, strided::broadcast_strides(&shape))
@@ -383,6 +391,143 @@ proptest! {
         // ALiBi makes scores of 30 and more here, of which f32 keeps 2e-6
         let alibi = if case.plan.scoring.slopes.is_some() { 4.0 } else { 1.0 };
         agrees::<f32>(&case, alibi * 2e-6, alibi * 1e-5);
+    }
+}
+
+/// Keys and values as codes, and what these stand for.
+struct Coded {
+    codes: [burn::tensor::TensorData; 2],
+    numbers: [Vec<f32>; 2],
+}
+
+impl Coded {
+    fn of(coding: Coding, case: &Case, data: &Data<f32>) -> Self {
+        let [batch, _, kv_heads, _, keys, head_dim, value_dim] = sizes_of(case);
+        let parts = [(&data.key, head_dim), (&data.value, value_dim)];
+        let codes = parts.map(|(part, width)| coding.encode(part, [batch, kv_heads, keys, width]));
+        let [key, value] = &codes;
+        let numbers = [coding.decode(key, head_dim), coding.decode(value, value_dim)];
+        Self { codes, numbers }
+    }
+
+    fn source<T: Real>(&self, coding: Coding, part: usize, width: usize) -> Source<'_, T> {
+        let codes = &self.codes[part];
+        let shape = codes.shape().dims();
+        match coding {
+            Coding::Q8_0 => {
+                Source::q8_0(Strided::contiguous(codes.as_slice().unwrap(), shape), width)
+            }
+            _ => Source::halves(coding, Strided::contiguous(codes.as_slice().unwrap(), shape)),
+        }
+    }
+}
+
+fn forward<T: Real>(arch: Arch, plan: &Plan, inputs: &Inputs<T>) -> [Vec<T>; 2] {
+    let len = plan.batch * plan.queries * plan.heads * plan.value_dim;
+    let mut out = vec![T::of_f64(777.0); len];
+    let mut statistics = vec![T::of_f64(777.0); statistics_len(plan)];
+    out.clear();
+    forward_on(arch, plan, inputs, &mut out.spare_capacity_mut()[..len], &mut statistics);
+    // SAFETY: what the kernel has not written is the junk from before.
+    unsafe { out.set_len(len) };
+    [out, statistics]
+}
+
+/// Codes, read a tile at a time, give what their numbers give, to the bit.
+fn codes_are_their_numbers<T: Real>(case: &Case) {
+    let [batch, heads, kv_heads, queries, keys, head_dim, value_dim] = sizes_of(case);
+    let data = Data::<f32>::of(case);
+    let wide = |numbers: &[f32]| numbers.iter().map(|&x| T::of_f32(x)).collect::<Vec<T>>();
+    let [query, bias] = [&data.query, &data.bias].map(|numbers| wide(numbers));
+    let strides = [queries * heads * head_dim, head_dim, heads * head_dim, 1];
+    for coding in [Coding::Bf16, Coding::F16, Coding::Q8_0] {
+        let coded = Coded::of(coding, case, &data);
+        let [key, value] = coded.numbers.each_ref().map(|numbers| wide(numbers));
+        let numbers = Inputs {
+            query: Source::Real(Strided::new(&query, [batch, heads, queries, head_dim], strides)),
+            key: Source::Real(Strided::contiguous(&key, [batch, kv_heads, keys, head_dim])),
+            value: Source::Real(Strided::contiguous(&value, [batch, kv_heads, keys, value_dim])),
+            bias: case.bias.map(|shape| {
+                let full = [batch, heads, queries, keys];
+                Strided::new(&bias, full, strided::broadcast_strides(&shape))
+            }),
+            sinks: case.sinks.as_deref(),
+        };
+        let codes = Inputs {
+            key: coded.source(coding, 0, head_dim),
+            value: coded.source(coding, 1, value_dim),
+            ..numbers
+        };
+        for arch in archs() {
+            let [got, expected] =
+                [&codes, &numbers].map(|inputs| forward(arch, &case.plan, inputs));
+            assert_eq!(got, expected, "{coding:?}, {arch:?}: {case:?}");
+        }
+    }
+}
+
+/// Queries in half precision, whatever their strides, and keys whose numbers stand apart.
+#[test]
+fn halves_by_stride_are_their_numbers() {
+    for queries in [1, 2, 5, 70] {
+        let case = Case::causal([2, 3, 3, queries, 70, 13, 13]);
+        let data = Data::<f32>::of(&case);
+        for coding in [Coding::Bf16, Coding::F16] {
+            let [query, key] = [(&data.query, queries), (&data.key, 70)].map(|(numbers, rows)| {
+                let codes = coding.encode(numbers, [2, 3, rows, 13]);
+                (codes.try_to_vec::<u16>().unwrap(), coding.decode(&codes, 13))
+            });
+            let value = Strided::contiguous(&data.value, [2, 3, 70, 13]);
+            // columns before rows
+            let apart = [3 * 13 * 70, 13 * 70, 1, 70];
+            let inputs = |query, key| Inputs {
+                query,
+                key,
+                value: Source::Real(value),
+                bias: None,
+                sinks: None,
+            };
+            let rows =
+                |rows: usize| [queries * 3 * 13, 13, 3 * 13, 1].map(|step| step.min(rows * 117));
+            let (shape, strides) = ([2, 3, queries, 13], rows(queries));
+            let halves = inputs(
+                Source::halves(coding, Strided::new(&query.0, shape, strides)),
+                Source::halves(coding, Strided::new(&key.0, [2, 3, 70, 13], apart)),
+            );
+            let numbers = inputs(
+                Source::Real(Strided::new(&query.1, shape, strides)),
+                Source::Real(Strided::new(&key.1, [2, 3, 70, 13], apart)),
+            );
+            for arch in archs() {
+                let [got, expected] =
+                    [&halves, &numbers].map(|inputs| forward(arch, &case.plan, inputs));
+                assert_eq!(got, expected, "{coding:?}, {arch:?}, {queries} queries");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn any_codes_are_their_numbers(seed in any::<u64>()) {
+        codes_are_their_numbers::<f32>(&Case::random(seed));
+    }
+}
+
+/// Rows of one, two and three blocks of Q8_0, whole and cut off, grouped and not; also in f64.
+#[test]
+fn codes_of_wide_rows_are_their_numbers() {
+    for width in [31, 32, 33, 64, 70] {
+        for queries in [1, 2, 40] {
+            codes_are_their_numbers::<f32>(&Case::causal([2, 3, 1, queries, 150, width, 64]));
+            codes_are_their_numbers::<f64>(&Case::causal([1, 2, 2, queries, 40, 64, width]));
+        }
     }
 }
 

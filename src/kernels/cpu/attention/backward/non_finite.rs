@@ -44,7 +44,7 @@ impl<T: Real> NonFinite<'_, T> {
         };
         for lane in 0..scores.queries {
             let at = [batch, head, first + lane];
-            let (query, d_out) = (self.pass.inputs.query.row(at), self.pass.d_out.row(at));
+            let (query, d_out) = (self.pass.inputs.query.real().row(at), self.pass.d_out.row(at));
             for index in 0..scores.keys {
                 let (by_query, by_key) = (queries >> lane & 1 == 1, keys >> index & 1 == 1);
                 let key = self.keys.start + index;

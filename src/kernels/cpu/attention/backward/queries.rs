@@ -77,7 +77,7 @@ impl<T: Real> Queries<'_, T> {
             let query = &mut self.rows[lane * key_pad..][..key_pad];
             let d_out = &mut self.d_out_rows[lane * value_pad..][..value_pad];
             let alive = if self.inverses[lane] == T::ZERO { T::ZERO } else { T::ONE };
-            pass.inputs.query.row(at).copy_to(head_dim, query, alive);
+            pass.inputs.query.real().row(at).copy_to(head_dim, query, alive);
             pass.d_out.row(at).copy_to(value_dim, d_out, self.inverses[lane]);
             if !(is_finite(simd, query) && is_finite(simd, d_out)) {
                 non_finite |= 1 << lane;
@@ -89,7 +89,7 @@ impl<T: Real> Queries<'_, T> {
             let (queries, width) = sizes.panel_at(start);
             let at = [batch, head, first + start];
             let columns = &mut self.columns[start * head_dim..][..width * head_dim];
-            transpose(&pass.inputs.query, at, queries, columns, width);
+            transpose(pass.inputs.query.real(), at, queries, columns, width);
             let columns = &mut self.d_out_columns[start * value_dim..][..width * value_dim];
             transpose(&pass.d_out, at, queries, columns, width);
             let factors = T::vectors::<S>(&self.column_factors[start..][..width]);

@@ -1,0 +1,141 @@
+//! The gradients of a tile's scores, where rows are queries.
+
+use cubecl::prelude::*;
+
+use super::dropout::{Wide, drops, mix};
+use super::rows::{ranges, word};
+use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
+use super::tile::{add_dots, clear};
+use super::{COLUMNS, Config, LANES, OWN, Quad};
+
+/// The numbers of the rows that a unit's scores lie in: maxima, one over the sums, deltas.
+#[cube]
+pub fn load_numbers(
+    numbers: &Tensor<f32>,
+    base: usize,
+    first: usize,
+    queries: usize,
+    own: &mut Array<Quad>,
+) {
+    let line = UNIT_POS as usize / comptime!(LANES);
+    let all = numbers.shape(0) / 3;
+    #[unroll]
+    for kind in 0..3usize {
+        let mut quad = Quad::new(0.0f32);
+        #[unroll]
+        for i in 0..OWN {
+            let query = first + line * comptime!(OWN) + i;
+            if query < queries {
+                quad.insert(i, numbers[kind * all + base + query]);
+            }
+        }
+        own[kind] = quad;
+    }
+}
+
+/// Leaves in `gradients`, of each unit's four rows its four columns, the gradients of the scores of one
+/// tile: of the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where
+/// hidden. `own_words` get the rows' words; `numbers` is what [`load_numbers`] loads.
+#[cube]
+pub fn score_gradients<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    d_out: &Tensor<F>,
+    map: &Tensor<i32>,
+    bias: &Bias<F>,
+    batch: usize,
+    head: usize,
+    first: usize,
+    tile: usize,
+    numbers: &Array<Quad>,
+    pool: &mut Shared<[Quad]>,
+    words: &mut Shared<[u32]>,
+    own_words: &mut Array<u32>,
+    gradients: &mut Array<Quad>,
+    d_weights: &mut Array<Quad>,
+    scale: f32,
+    cap: f32,
+    seed: Wide,
+    threshold: u32,
+    kept: f32,
+    #[comptime] of_bias: bool,
+    #[comptime] cfg: Config,
+) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let line = unit / comptime!(LANES);
+    let queries = query.shape(2);
+    let keys = key.shape(2);
+    let kv_head = head / (query.shape(1) / key.shape(1));
+    let first_key = tile * comptime!(COLUMNS);
+    let bias_at = bias_base::<F>(bias, batch, head);
+    let slope = slope_of(map, head, cfg);
+
+    // The first lanes of a line make the words of its rows, one each.
+    if lane < comptime!(OWN) {
+        let row = line * comptime!(OWN) + lane;
+        let own_ranges = ranges(map, batch, first + row, queries, keys);
+        words[row] = word(map, own_ranges, batch, head, first + row, tile);
+    }
+    clear(gradients, OWN);
+    clear(d_weights, OWN);
+    add_dots::<F>(
+        query,
+        batch * query.stride(0) + head * query.stride(1),
+        first,
+        queries,
+        key,
+        batch * key.stride(0) + kv_head * key.stride(1),
+        first_key,
+        keys,
+        pool,
+        gradients,
+        cfg,
+        comptime!(cfg.head_chunks),
+    );
+    add_dots::<F>(
+        d_out,
+        batch * d_out.stride(0) + head * d_out.stride(1),
+        first,
+        queries,
+        value,
+        batch * value.stride(0) + kv_head * value.stride(1),
+        first_key,
+        keys,
+        pool,
+        d_weights,
+        cfg,
+        comptime!(cfg.value_chunks),
+    );
+    #[unroll]
+    for i in 0..OWN {
+        let own_query = first + line * comptime!(OWN) + i;
+        own_words[i] = words[line * comptime!(OWN) + i];
+        let random = mix(seed, own_query);
+        let mut quad = Quad::new(0.0f32);
+        #[unroll]
+        for k in 0..OWN {
+            let column = lane * comptime!(OWN) + k;
+            if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
+                let score = capped(gradients[i].extract(k), scale, cap, cfg);
+                let sum = score
+                    + added::<F>(bias, bias_at, map, slope, own_query, first_key + column, cfg);
+                let weight = (sum - numbers[0].extract(i)).exp() * numbers[1].extract(i);
+                let mut d_weight = d_weights[i].extract(k);
+                if comptime!(cfg.dropout) {
+                    d_weight *= kept;
+                    if drops(random, first_key + column, threshold) {
+                        d_weight = 0.0f32;
+                    }
+                }
+                let mut gradient = weight * (d_weight - numbers[2].extract(i));
+                if comptime!(!of_bias) {
+                    gradient *= cap_slope(score, cap, cfg);
+                }
+                quad.insert(k, gradient);
+            }
+        }
+        gradients[i] = quad;
+    }
+}

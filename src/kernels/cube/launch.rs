@@ -1,0 +1,294 @@
+//! Which kernel runs, compiled for what, by how many cubes.
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
+
+use super::device::{
+    COLUMNS, Config, UNITS, bias_gradient, decode, forward, key_value_gradients, query_gradient,
+    row_numbers, sinks_gradient,
+};
+use crate::kernels::Plan;
+use crate::kernels::dropout::mix;
+
+/// The inputs of one attention; those of the same kind of numbers, of the same element type.
+pub(super) struct Inputs {
+    pub(super) query: CubeTensor,
+    pub(super) key: CubeTensor,
+    pub(super) value: CubeTensor,
+    pub(super) map: CubeTensor,
+    /// By strides that broadcast, `[batch, heads, queries, keys]`.
+    pub(super) bias: Option<CubeTensor>,
+    pub(super) sinks: Option<CubeTensor>,
+    /// The seed of dropout, where the device drew it.
+    pub(super) draws: Option<CubeTensor>,
+}
+
+/// The numbers that every kernel takes.
+struct Scalars {
+    scale: f32,
+    cap: f32,
+    seed: [u32; 2],
+    threshold: u32,
+    kept: f32,
+}
+
+impl Scalars {
+    fn of(plan: &Plan) -> Self {
+        let (seed, threshold, kept) = plan.dropout.map_or((0, 0, 1.0), |dropout| {
+            (mix(dropout.seed), dropout.threshold(), dropout.scale())
+        });
+        Self {
+            scale: plan.scoring.scale as f32,
+            cap: plan.scoring.softcap.unwrap_or(1.0) as f32,
+            seed: [seed as u32, (seed >> 32) as u32],
+            threshold,
+            kept: kept as f32,
+        }
+    }
+}
+
+/// What the kernels are compiled for; `panel` is the length of the axis that panels divide.
+fn config(plan: &Plan, panel: usize) -> Config {
+    Config {
+        // Where 64 rows would be mostly padding.
+        rows: if panel <= 32 { 32 } else { 64 },
+        head_chunks: plan.head_dim.div_ceil(COLUMNS),
+        value_chunks: plan.value_dim.div_ceil(COLUMNS),
+        softcap: plan.scoring.softcap.is_some(),
+        slopes: plan.scoring.slopes.is_some(),
+        dropout: plan.dropout.is_some(),
+    }
+}
+
+fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
+    CubeCount::Static(panels as u32, heads as u32, batch as u32)
+}
+
+/// A tensor that may be missing, as the argument of a kernel.
+fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs<OwnedTensor<C>> {
+    tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
+}
+
+/// Launches a kernel, given the client, the numbers of cubes and of their units, the tensors, and the
+/// rest of its arguments.
+macro_rules! run {
+    ($kernel:path, $client:expr, $count:expr, $units:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
+        use $kernel as launched;
+        let dim = CubeDim::new_1d($units as u32);
+        let client = $client.clone();
+        // SAFETY: the kernels guard every index that they make of sizes, and the map was packed for
+        // these sizes.
+        unsafe {
+            launched::launch_unchecked(
+                &client,
+                $count,
+                dim,
+                $($tensor.clone().into_tensor_arg(),)*
+                $($rest,)*
+            )
+        };
+    }};
+}
+
+pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, plan.queries);
+    let s = Scalars::of(plan);
+    run!(
+        forward::forward,
+        query.client,
+        count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        cfg.units(),
+        [query, key, value, map, output, statistics],
+        optional(inputs.bias.as_ref()),
+        optional(inputs.sinks.as_ref()),
+        optional(inputs.draws.as_ref()),
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+/// Whether few queries share their keys, so that a panel would be mostly padding.
+pub(super) fn is_decoding(plan: &Plan) -> bool {
+    plan.queries * (plan.heads / plan.kv_heads) <= decode::ROWS && plan.dropout.is_none()
+}
+
+/// Parts that the keys are divided into: enough cubes for a large device, of 256 keys at least.
+pub(super) fn parts(plan: &Plan) -> usize {
+    let cubes = 512_usize.div_ceil(plan.batch * plan.kv_heads);
+    plan.keys.div_ceil(256).min(cubes).max(1)
+}
+
+/// [`forward`] for few queries; `partial` holds `parts * (2 + value_dim)` numbers a row.
+pub(super) fn decode(
+    plan: &Plan,
+    inputs: &Inputs,
+    partial: &CubeTensor,
+    output: &CubeTensor,
+    statistics: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, plan.queries);
+    let s = Scalars::of(plan);
+    run!(
+        decode::decode_parts,
+        query.client,
+        count(parts(plan), plan.kv_heads, plan.batch),
+        UNITS,
+        [query, key, value, map, partial],
+        optional(inputs.bias.as_ref()),
+        s.scale,
+        s.cap,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+    run!(
+        decode::decode_whole,
+        query.client,
+        count(plan.queries, plan.heads, plan.batch),
+        UNITS,
+        [partial, output, statistics],
+        optional(inputs.sinks.as_ref()),
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn row_numbers(
+    plan: &Plan,
+    output: &CubeTensor,
+    d_output: &CubeTensor,
+    statistics: &CubeTensor,
+    numbers: &CubeTensor,
+) {
+    run!(
+        row_numbers::row_numbers,
+        output.client,
+        count(plan.queries.div_ceil(row_numbers::ROWS), plan.heads, plan.batch),
+        UNITS,
+        [output, d_output, statistics, numbers],
+        dtype_to_storage_type(output.dtype),
+    );
+}
+
+pub(super) fn query_gradient(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    d_query: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, plan.queries);
+    let s = Scalars::of(plan);
+    run!(
+        query_gradient::query_gradient,
+        query.client,
+        count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
+        cfg.units(),
+        [query, key, value, d_output, map, numbers, d_query],
+        optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn key_value_gradients(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    [d_key, d_value]: [Option<&CubeTensor>; 2],
+) {
+    // Each tensor is a binding, and what the kernel is told of their sizes is one more. And the sums of
+    // both gradients, where they are wide, fit no registers.
+    let bindings = 9 + [&inputs.bias, &inputs.draws].into_iter().flatten().count();
+    let most = inputs.query.client.properties().hardware.max_bindings as usize;
+    let wide = plan.head_dim + plan.value_dim > 384;
+    if d_key.is_some() && d_value.is_some() && (bindings > most || wide) {
+        key_value_gradients(plan, inputs, d_output, numbers, [d_key, None]);
+        return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
+    }
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, plan.keys);
+    let s = Scalars::of(plan);
+    run!(
+        key_value_gradients::key_value_gradients,
+        query.client,
+        count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
+        cfg.units(),
+        [query, key, value, d_output, map, numbers],
+        optional(d_key),
+        optional(d_value),
+        optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn bias_gradient(
+    plan: &Plan,
+    inputs: &Inputs,
+    d_output: &CubeTensor,
+    numbers: &CubeTensor,
+    d_bias: &CubeTensor,
+) {
+    let Inputs { query, key, value, map, .. } = inputs;
+    let cfg = config(plan, plan.queries);
+    let s = Scalars::of(plan);
+    let [batch, heads, queries, keys] = d_bias.meta.shape().dims::<4>();
+    run!(
+        bias_gradient::bias_gradient,
+        query.client,
+        count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
+        cfg.units(),
+        [query, key, value, d_output, map, numbers, d_bias],
+        optional(inputs.bias.as_ref()),
+        optional(inputs.draws.as_ref()),
+        s.scale,
+        s.cap,
+        s.seed[0],
+        s.seed[1],
+        s.threshold,
+        s.kept,
+        cfg,
+        dtype_to_storage_type(query.dtype),
+    );
+}
+
+pub(super) fn sinks_gradient(
+    plan: &Plan,
+    sinks: &CubeTensor,
+    numbers: &CubeTensor,
+    d_sinks: &CubeTensor,
+) {
+    run!(
+        sinks_gradient::sinks_gradient,
+        sinks.client,
+        count(plan.heads, 1, 1),
+        UNITS,
+        [sinks, numbers, d_sinks],
+        plan.queries as u32,
+        dtype_to_storage_type(sinks.dtype),
+    );
+}
