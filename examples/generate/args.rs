@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use burn_decoder::cache::{CacheConfig, CachePrecision};
 use burn_decoder::import::Precision;
 use clap::{Parser, ValueEnum};
 use shared::Backend;
 
 /// Lets a published model speak.
 ///
-/// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi,
-/// gpt_neox, olmo2) and goes on from each prompt. How tokens are chosen is taken from
+/// Loads a Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi, phi3,
+/// gpt_neox, olmo2) or a GGUF file (llama, qwen2, qwen3, gemma2, gemma3, phi2, phi3, olmo2) and goes
+/// on from each prompt. How tokens are chosen is taken from
 /// generation_config.json where the options do not say it. An option given twice takes the last;
 /// --prompt takes all.
 #[derive(Parser, Debug)]
@@ -17,12 +19,13 @@ use shared::Backend;
 #[command(after_help = "Exit codes: 0 done; 1 the logits of --parity do not agree; 2 bad input; \
                         3 standard output can't be written.")]
 pub struct Args {
-    /// Folder with config.json, model.safetensors (or its shards) and tokenizer.json.
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder with config.json, model.safetensors (or its shards) and tokenizer.json, or a file that
+    /// ends with .gguf.
+    #[arg(long, value_name = "FOLDER|FILE.gguf")]
     pub model: PathBuf,
     /// What to go on from. Several prompts go through the model together and are printed one after
     /// the other.
-    #[arg(long, value_name = "TEXT", required_unless_present = "parity")]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["parity", "bench"])]
     pub prompt: Vec<String>,
     /// Puts each prompt into the model's own chat template, as a message of the user.
     #[arg(long)]
@@ -36,6 +39,9 @@ pub struct Args {
     /// The type of the parameters.
     #[arg(long, value_enum, default_value_t = PrecisionChoice::F32)]
     pub precision: PrecisionChoice,
+    /// The type in which the keys and values of the past are kept.
+    #[arg(long, value_enum, default_value_t = CacheChoice::AsComputed)]
+    pub cache_precision: CacheChoice,
     /// The most tokens to write behind each prompt.
     #[arg(long, default_value_t = 64, value_parser = number::at_least_one)]
     pub max_new_tokens: usize,
@@ -65,6 +71,27 @@ pub struct Args {
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     #[arg(value_parser = parsed(number::tolerance))]
     pub tolerance: f64,
+    /// Measures how fast the model is, as llama-bench does: tokens a second of a prompt (pp512), and
+    /// of tokens written one after the other (tg128), mean and standard deviation.
+    #[arg(long)]
+    pub bench: bool,
+    /// Tokens of the prompt that --bench reads.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, requires = "bench")]
+    #[arg(value_parser = number::at_least_one)]
+    pub bench_prompt: usize,
+    /// Tokens that --bench writes.
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, requires = "bench")]
+    #[arg(value_parser = number::at_least_one)]
+    pub bench_new: usize,
+    /// Tokens that stand before those that --bench writes; llama-bench calls it depth.
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, requires = "bench")]
+    pub bench_depth: usize,
+    /// How often --bench runs each of the two, behind one run to warm up.
+    #[arg(long, default_value_t = 5, requires = "bench", value_parser = number::at_least_one)]
+    pub repetitions: usize,
+    /// Prints what --bench measures as JSON.
+    #[arg(long, requires = "bench")]
+    pub json: bool,
 }
 
 /// The type of the parameters.
@@ -80,7 +107,32 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+/// The type of what a cache keeps.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum CacheChoice {
+    /// As the model computes them.
+    AsComputed,
+    /// f16.
+    F16,
+    /// bf16.
+    Bf16,
+    /// Blocks of 32 numbers of 8 bits that share a scale.
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
 impl Args {
+    /// A cache with room for so many tokens.
+    pub fn cache(&self, tokens: usize) -> CacheConfig {
+        let precision = match self.cache_precision {
+            CacheChoice::AsComputed => CachePrecision::AsComputed,
+            CacheChoice::F16 => CachePrecision::F16,
+            CacheChoice::Bf16 => CachePrecision::Bf16,
+            CacheChoice::Q8_0 => CachePrecision::Q8_0,
+        };
+        CacheConfig::new().with_capacity(tokens).with_precision(precision)
+    }
+
     /// How the parameters are loaded.
     pub fn precision(&self) -> Precision {
         match self.precision {

@@ -12,7 +12,10 @@ use crate::failure::Failure;
 pub fn text(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // Beside a file there is nothing either.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(error) => Err(format!("{}: expected text, got {error}", path.display()).into()),
     }
 }

@@ -5,15 +5,15 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_decoder::import::LoadOptions;
-use burn_decoder::import::hugging_face::{Checkpoint, Loaded};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::tell;
+use crate::source::{Loaded, Source};
 
-/// The model of the folder.
-pub fn load(checkpoint: Checkpoint, args: &Args, device: &Device) -> Result<Loaded, Failure> {
+/// The model of the folder or file.
+pub fn load(source: Source, args: &Args, device: &Device) -> Result<Loaded, Failure> {
     let style = ProgressStyle::with_template("loading {bar:40} {bytes} of {total_bytes}");
     let bar = ProgressBar::new(0).with_style(style.expect("the template is one of indicatif's"));
     let shown = bar.clone();
@@ -22,7 +22,7 @@ pub fn load(checkpoint: Checkpoint, args: &Args, device: &Device) -> Result<Load
         shown.set_position(at.bytes);
     });
     let begin = Instant::now();
-    let loaded = checkpoint.load(device, options);
+    let loaded = source.load(device, options);
     bar.finish_and_clear();
     let loaded = loaded?;
     tell(format_args!(

@@ -1,23 +1,28 @@
-//! Lets a published model speak: loads a Hugging Face folder and goes on from a prompt.
+//! Lets a published model speak: loads a Hugging Face folder or a GGUF file and goes on from a prompt.
 //!
 //! ```text
 //! cargo run --release -p generate -- --model FOLDER --prompt "Once upon a time"
 //! cargo run --release -p generate -- --model FOLDER --chat --prompt "What is a mask?"
+//! cargo run --release -p generate -- --model FILE.gguf --chat --prompt "What is a mask?"
 //! cargo run --release -p generate -- --model FOLDER --parity reference.safetensors
+//! cargo run --release -p generate -- --model FILE.gguf --bench
 //! ```
 //!
 //! `FOLDER` holds `config.json`, `model.safetensors` (or its shards) and `tokenizer.json`, as
-//! `huggingface-cli download MODEL --local-dir FOLDER` or `save_pretrained` leaves them. The text
-//! comes to standard output as it is written, all else to standard error.
+//! `huggingface-cli download MODEL --local-dir FOLDER` or `save_pretrained` leaves them; `FILE.gguf`
+//! holds all of it. The text comes to standard output as it is written, all else to standard error.
 
 mod args;
+mod bench;
 mod chat;
 mod failure;
 mod files;
+mod gguf_tokenizer;
 mod load;
 mod output;
 mod prompts;
 mod sampling;
+mod source;
 mod speak;
 mod tokenizer;
 
@@ -27,7 +32,6 @@ mod tests;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
-use burn_decoder::import::hugging_face::Checkpoint;
 use burn_decoder::import::parity;
 use clap::Parser;
 use mimalloc::MiMalloc;
@@ -35,6 +39,7 @@ use mimalloc::MiMalloc;
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::{Output, tell};
+use crate::source::Source;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -55,19 +60,22 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let out = &mut Output::new(out);
     let device = args.backend.device("generate")?;
     // Whatever can be wrong without the weights is found before they are read.
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let source = Source::open(&args.model)?;
     let voice = match args.prompt.is_empty() {
         true => None,
-        false => Some(speak::Voice::open(args, checkpoint.config())?),
+        false => Some(speak::Voice::open(args, &source)?),
     };
     let dump = args.parity.as_ref().map(|file| parity::read(file, &device)).transpose()?;
 
-    let loaded = load::load(checkpoint, args, &device)?;
+    let loaded = load::load(source, args, &device)?;
     let mut agrees = true;
     for case in dump.iter().flatten() {
         let parity = case.check(&loaded.model, args.tolerance)?;
         agrees &= parity.agrees();
         out.print(format_args!("{parity}\n"))?;
+    }
+    if args.bench {
+        bench::run(&loaded.model, args, out)?;
     }
     if let Some(voice) = voice {
         voice.speak(&loaded, args, out)?;

@@ -5,16 +5,17 @@ use burn_decoder::decoder::{LanguageModelConfig, PositionEmbeddingConfig};
 use tokenizers::Tokenizer;
 
 use crate::args::Args;
-use crate::chat::{ChatTemplate, Conversation};
+use crate::chat::Conversation;
 use crate::failure::Failure;
+use crate::source::Source;
 
 /// The tokens of each prompt, which the model has vectors and positions for.
 pub fn encode(
     args: &Args,
     tokenizer: &Tokenizer,
-    model: &LanguageModelConfig,
+    source: &Source,
 ) -> Result<Vec<Vec<u32>>, Failure> {
-    let template = args.chat.then(|| ChatTemplate::open(&args.model)).transpose()?;
+    let template = args.chat.then(|| source.chat_template(&args.model)).transpose()?;
     let mut prompts = Vec::new();
     for (row, prompt) in args.prompt.iter().enumerate() {
         // A template writes the special tokens itself.
@@ -28,7 +29,7 @@ pub fn encode(
         let encoding =
             encoding.map_err(|error| format!("--prompt, number {}: {error}", row + 1))?;
         let tokens = encoding.get_ids().to_vec();
-        check(&tokens, row, model)?;
+        check(&tokens, row, source.config())?;
         prompts.push(tokens);
     }
     Ok(prompts)

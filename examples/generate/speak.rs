@@ -2,16 +2,15 @@
 
 use std::time::Instant;
 
-use burn_decoder::decoder::LanguageModelConfig;
 use burn_decoder::generation::{Finish, Generation, GenerationConfig, Threads};
-use burn_decoder::import::hugging_face::Loaded;
 use tokenizers::Tokenizer;
 
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::output::{Output, tell};
+use crate::prompts;
 use crate::sampling::Sampling;
-use crate::{prompts, tokenizer};
+use crate::source::{Loaded, Source};
 
 /// What is needed beside the model: the tokenizer, the prompts in its tokens, and the settings.
 pub struct Voice {
@@ -21,11 +20,11 @@ pub struct Voice {
 }
 
 impl Voice {
-    /// Reads the small files of the model's folder, and the prompts.
-    pub fn open(args: &Args, model: &LanguageModelConfig) -> Result<Self, Failure> {
+    /// Reads what stands beside the weights, and the prompts.
+    pub fn open(args: &Args, source: &Source) -> Result<Self, Failure> {
         let sampling = Sampling::read(args)?;
-        let tokenizer = tokenizer::open(&args.model)?;
-        let prompts = prompts::encode(args, &tokenizer, model)?;
+        let tokenizer = source.tokenizer(&args.model)?;
+        let prompts = prompts::encode(args, &tokenizer, source)?;
         Ok(Self { tokenizer, prompts, sampling })
     }
 
@@ -41,9 +40,13 @@ impl Voice {
             let others = not_taken.join(", ");
             tell(format_args!("in generation_config.json, and not done here: {others}"));
         }
+        let longest = self.prompts.iter().map(Vec::len).max().unwrap_or(0);
+        // Room grows as more come: most texts end sooner.
+        let cache = args.cache(longest + args.max_new_tokens.min(256));
         let config = GenerationConfig::new(args.max_new_tokens)
+            .with_cache(Some(cache))
             .with_sampling(self.sampling.config.clone())
-            .with_stop_tokens(loaded.eos_tokens.clone())
+            .with_stop_tokens(loaded.stop_tokens.clone())
             // The program has nothing else to do meanwhile.
             .with_threads(Threads::Spinning(7));
         let begin = Instant::now();

@@ -174,6 +174,21 @@ fn bad_input_is_refused_before_the_weights_are_read() {
     refused(&["--prompt", "w1", "--temperature", "0"], &["config.json"]);
 }
 
+/// A GGUF file speaks as the same model in a folder would.
+#[test]
+fn a_file_holds_all_that_a_folder_does() {
+    let file = crate::gguf_tokenizer::tests::file("llama_tied");
+    let said = |arguments: &[&str]| generate(&file, arguments).unwrap().1;
+    let marked = "<|im_start|>user\nA mask<|im_end|>\n<|im_start|>assistant\n";
+    let plain = said(&["--prompt", marked, "--max-new-tokens", "9"]);
+    assert!(plain.len() > 1, "{plain:?}");
+    assert_eq!(said(&["--prompt", "A mask", "--chat", "--max-new-tokens", "9"]), plain);
+    assert_ne!(said(&["--prompt", "A mask", "--max-new-tokens", "9"]), plain);
+    let untemplated = crate::gguf_tokenizer::tests::file("gemma2");
+    let refused = generate(&untemplated, &["--prompt", "A mask", "--chat"]).unwrap_err();
+    assert!(refused.contains("no tokenizer.chat_template"), "{refused}");
+}
+
 /// Learned positions end: a prompt that is longer is refused by its length.
 #[test]
 fn a_prompt_beyond_the_positions_is_refused() {

@@ -5,6 +5,7 @@
     feature = "import",
     doc = "- [`from_a_checkpoint`]: from a published checkpoint to a running model;"
 )]
+#![cfg_attr(feature = "import", doc = "- [`from_a_gguf`]: the same from a GGUF file;")]
 //! - [`for_speed`]: what an application may turn on to be faster;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
@@ -16,6 +17,10 @@ pub mod from_a_paper {}
 #[cfg(feature = "import")]
 #[doc = include_str!("from_a_checkpoint.md")]
 pub mod from_a_checkpoint {}
+
+#[cfg(feature = "import")]
+#[doc = include_str!("from_a_gguf.md")]
+pub mod from_a_gguf {}
 
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}

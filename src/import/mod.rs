@@ -1,8 +1,9 @@
-//! Weights from elsewhere: Hugging Face's checkpoints, PyTorch's state dicts, burn-nn's decoder; and
-//! back.
+//! Weights from elsewhere: Hugging Face's checkpoints, GGUF files, PyTorch's state dicts, burn-nn's
+//! decoder; and back.
 //!
 //! - [`hugging_face`]: a folder with `config.json` and safetensors becomes a
 //!   [`LanguageModel`](crate::decoder::LanguageModel), and one becomes a folder again;
+//! - [`gguf`]: a GGUF file becomes one, with its tokenizer as plain values;
 //! - [`pytorch`]: state dicts of `nn.MultiheadAttention`, `nn.TransformerDecoderLayer` and
 //!   `nn.TransformerDecoder`;
 //! - [`mapping`]: any other state dict, by a table of names;
@@ -17,6 +18,7 @@ mod arrange;
 pub mod burn_nn;
 mod files;
 mod form;
+pub mod gguf;
 mod hints;
 pub mod hugging_face;
 mod keep;

@@ -28,7 +28,6 @@ impl Source {
     }
 
     /// Adds a matrix in blocks: f32 for whoever can't keep it as it is.
-    #[allow(dead_code)] // for files of blocks
     pub fn insert_stored(&mut self, name: String, matrix: Stored) {
         self.tensors.insert(name.clone(), matrix.numbers(&name));
         self.stored.insert(name, matrix);

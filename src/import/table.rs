@@ -144,6 +144,12 @@ impl Table {
         self
     }
 
+    /// More rows, which go before those that are there.
+    pub fn with_rows_first(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
+        self.rows.splice(0..0, rows);
+        self
+    }
+
     /// Names that match one of `patterns` are known and not needed.
     pub fn with_skipped(mut self, patterns: &[&str]) -> Self {
         self.skipped.extend(patterns.iter().map(|&pattern| pattern.into()));
@@ -215,6 +221,12 @@ impl Table {
             Some(rest) => format!("{prefix}{rest}"),
             None => name.into(),
         });
+        self
+    }
+
+    /// The same table with each name, or pattern of names, in place of another.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> String) -> Self {
+        self.rename(rename);
         self
     }
 

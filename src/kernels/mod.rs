@@ -23,6 +23,8 @@ mod cpu;
 mod cube;
 mod dropout;
 mod kept;
+#[cfg(feature = "import")]
+mod mapped;
 #[cfg(test)]
 mod naive;
 mod op;
@@ -46,6 +48,8 @@ pub(crate) use cpu::stored::StoredWeight;
 pub use cpu::threads::Threads;
 pub(crate) use dropout::SeededDropout;
 pub(crate) use kept::{Codes, Kept, attention};
+#[cfg(feature = "import")]
+pub(crate) use mapped::MappedFile;
 pub(crate) use op::{Extra, Optional, OptionalInts};
 pub(crate) use plan::{Plan, Scoring, Slopes};
 pub(crate) use visibility::Visibility;

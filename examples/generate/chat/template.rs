@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
+use burn_decoder::import::gguf::Gguf;
 use chrono::{Local, NaiveDateTime};
 use minijinja::{Value, context};
 use serde_json::{Map, Value as Json};
@@ -66,6 +67,30 @@ impl ChatTemplate {
             return Err(message.into());
         }
         Ok(Self { templates, tokens: special_tokens(folder, &config)? })
+    }
+
+    /// The template of a GGUF file, `path`.
+    pub fn of_file(file: &Gguf, path: &Path) -> Result<Self, Failure> {
+        let Some(template) = file.chat_template() else {
+            return Err(format!(
+                "--chat: expected a chat template in {}, got no tokenizer.chat_template; without \
+                 --chat the prompt goes to the model as it is",
+                path.display()
+            )
+            .into());
+        };
+        let values = file.tokenizer()?;
+        let named = [
+            ("bos_token", values.bos),
+            ("eos_token", values.eos),
+            ("unk_token", values.unknown),
+            ("pad_token", values.padding),
+        ];
+        let text = |(name, id): (&str, Option<u32>)| {
+            Some((name.to_string(), values.text(id?)?.to_string()))
+        };
+        let tokens = named.into_iter().filter_map(text).collect();
+        Ok(Self { templates: [(DEFAULT.to_string(), template.to_string())].into(), tokens })
     }
 
     /// The text of a conversation today.

@@ -8,7 +8,7 @@ use crate::Result;
 type Reader = fn(&Fields) -> Result<Description>;
 
 /// All that are known.
-const FAMILIES: [(&str, Reader); 11] = [
+const FAMILIES: [(&str, Reader); 12] = [
     ("bart", bart::read),
     ("gemma2", gemma::read_2),
     ("gemma3_text", gemma::read_3),
@@ -18,6 +18,7 @@ const FAMILIES: [(&str, Reader); 11] = [
     ("mistral", llama::read_mistral),
     ("olmo2", olmo2::read),
     ("phi", phi::read),
+    ("phi3", phi::read_3),
     ("qwen2", llama::read_qwen2),
     ("qwen3", llama::read_qwen3),
 ];

@@ -24,6 +24,7 @@
 //! | `gemma2` | Gemma 2 | sandwich norms, softcaps, GeGLU, alternating windows |
 //! | `gemma3_text` | Gemma 3 1B | sandwich norms, QK-norm, two rotary bases |
 //! | `phi` | Phi 1, 1.5, 2 | parallel with one norm, partly rotary |
+//! | `phi3` | Phi 3, Phi 4 | Llama's, query, key and value in one tensor; no longrope |
 //! | `gpt_neox` | GPT-NeoX, Pythia | parallel with two norms, partly rotary |
 //! | `olmo2` | OLMo 2 | norms behind the parts, QK-norm across heads |
 //! | `bart` | BART's decoder | post-norm, cross-attention, learned positions |
@@ -60,3 +61,7 @@ mod tokens;
 mod windows;
 
 pub use checkpoint::{Checkpoint, Loaded, load};
+pub(super) use description::Description;
+pub(super) use family::read as read_family;
+pub(super) use fields::Fields;
+pub(super) use phi::packed_attention;

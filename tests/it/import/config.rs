@@ -170,7 +170,7 @@ fn an_unknown_architecture_is_told_what_is_known() {
         with_config("llama_tiny", |config| insert(config, json!({ "model_type": "mamba" })));
     let error = Checkpoint::open(changed.path()).unwrap_err().to_string();
     let known = "model_type: expected one of bart, gemma2, gemma3_text, gpt2, gpt_neox, llama, \
-                 mistral, olmo2, phi, qwen2, qwen3, got \"mamba\"";
+                 mistral, olmo2, phi, phi3, qwen2, qwen3, got \"mamba\"";
     assert!(error.ends_with(known), "{error}");
 }
 

@@ -4,6 +4,7 @@ pub mod allocations;
 mod burn_nn;
 mod config;
 mod families;
+mod gguf;
 mod mapping;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -22,16 +22,18 @@ const CASES: u32 = 10_000;
 
 /// What a reader may hold for a file of so many bytes: the parsed text of it, names and lists of the
 /// tensors, and buffers of a constant size.
-fn allowed(bytes: usize) -> usize {
+pub fn allowed(bytes: usize) -> usize {
     64 * bytes + (2 << 20)
 }
 
 /// One change of a file.
 #[derive(Clone, Debug)]
-enum Edit {
+pub enum Edit {
     Set(Index, u8),
     Flip(Index, u8),
     Insert(Index, Vec<u8>),
+    /// Bytes over those that are there.
+    Replace(Index, Vec<u8>),
     Remove(Index, usize),
     /// A stretch of the file again, elsewhere.
     Copy(Index, Index, usize),
@@ -73,11 +75,12 @@ fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn edits() -> impl Strategy<Value = Vec<Edit>> {
+pub fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let edit = prop_oneof![
         4 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Edit::Set(at, byte)),
         3 => (any::<Index>(), 0..8u8).prop_map(|(at, bit)| Edit::Flip(at, bit)),
         3 => (any::<Index>(), odd_bytes()).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
+        2 => (any::<Index>(), odd_bytes()).prop_map(|(at, bytes)| Edit::Replace(at, bytes)),
         2 => (any::<Index>(), 1..16usize).prop_map(|(at, length)| Edit::Remove(at, length)),
         1 => (any::<Index>(), any::<Index>(), 1..64usize)
             .prop_map(|(from, to, length)| Edit::Copy(from, to, length)),
@@ -86,7 +89,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
     proptest::collection::vec(edit, 1..4)
 }
 
-fn changed(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
+pub fn changed(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     for edit in edits {
         let length = bytes.len();
         let place = |index: &Index| index.index(length.max(1));
@@ -96,6 +99,11 @@ fn changed(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
             Edit::Insert(at, odd) => {
                 let at = place(at).min(length);
                 bytes.splice(at..at, odd.iter().copied());
+            }
+            Edit::Replace(at, odd) => {
+                let at = place(at).min(length);
+                let end = (at + odd.len()).min(length);
+                bytes[at..end].copy_from_slice(&odd[..end - at]);
             }
             Edit::Remove(at, many) => {
                 let at = place(at).min(length);
@@ -113,7 +121,7 @@ fn changed(mut bytes: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     bytes
 }
 
-fn config() -> ProptestConfig {
+pub fn config() -> ProptestConfig {
     ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -152,7 +160,7 @@ fn biases(attention: &MultiHeadAttention) -> Vec<u32> {
 }
 
 /// Whether an error is one that a damaged file may give.
-fn is_known(error: &Error) -> bool {
+pub fn is_known(error: &Error) -> bool {
     matches!(
         error,
         Error::File { .. } | Error::Weights(_) | Error::ConfigFile { .. } | Error::Config { .. }

@@ -1,0 +1,140 @@
+//! The tensors of a file, each read from the mapped file when it is asked for.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::store::burn_pack;
+use burn::tensor::{Bytes, DType};
+
+use super::header::TensorInfo;
+use crate::import::source::Source;
+use crate::import::stored::Stored;
+use crate::kernels::MappedFile;
+use crate::weights::Format;
+
+/// The tensors of `file`, those of the head `tensors`, none of them read yet.
+///
+/// `pair_rows` says of a tensor whose rows stand pair by pair how wide its heads are.
+pub fn tensors(
+    path: &str,
+    file: &Arc<MappedFile>,
+    tensors: &BTreeMap<String, TensorInfo>,
+    pair_rows: impl Fn(&str) -> Option<usize>,
+) -> Source {
+    let mut source = Source { path: path.into(), ..Source::default() };
+    for (name, info) in tensors {
+        let rows = Rows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
+        match (rows.numbers(name), rows.matrix()) {
+            (Some(numbers), matrix) => {
+                source.tensors.insert(name.clone(), numbers);
+                source.stored.extend(matrix.map(|matrix| (name.clone(), matrix)));
+            }
+            (None, Some(matrix)) => source.insert_stored(name.clone(), matrix),
+            (None, None) => _ = source.foreign.insert(name.clone(), info.kind.name.into()),
+        }
+    }
+    source
+}
+
+/// The values of a short tensor of f32.
+pub fn f32s(file: &MappedFile, info: &TensorInfo) -> Option<Vec<f32>> {
+    let bytes = &file[info.bytes.clone()];
+    let numbers = bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
+    (info.kind.name == "F32").then(|| numbers.collect())
+}
+
+/// The rows of one tensor.
+#[derive(Clone)]
+struct Rows {
+    file: Arc<MappedFile>,
+    info: TensorInfo,
+    /// How wide the heads are whose rows stand pair by pair, if they do.
+    head_dim: Option<usize>,
+}
+
+impl Rows {
+    /// As a tensor of Burn's, if each value stands by itself.
+    fn numbers(&self, name: &str) -> Option<burn_pack::Tensor> {
+        let dtype = match self.info.kind.name {
+            "F64" => DType::F64,
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            _ => return None,
+        };
+        let rows = self.clone();
+        let read = move || Ok(floats(&rows.bytes(), dtype.size()));
+        let (shape, length) = (self.info.shape.clone(), self.info.bytes.len());
+        Some(burn_pack::Tensor::deferred(name.into(), dtype, shape, None, length, read))
+    }
+
+    /// As a matrix that may stay as it is, if it is one: in blocks or in half precision.
+    fn matrix(&self) -> Option<Stored> {
+        let format = Format::from_ggml(self.info.kind.number)?;
+        let &[outputs, inputs] = &self.info.shape[..] else { return None };
+        let rows = self.clone();
+        let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
+        (format != Format::F32).then(|| Stored::new(format, [outputs, inputs], read))
+    }
+
+    /// Their bytes, those of each head in halves.
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        let bytes = &self.file[self.info.bytes.clone()];
+        match self.head_dim {
+            None => Cow::Borrowed(bytes),
+            Some(head_dim) => Cow::Owned(in_halves(bytes, head_dim, self.info.shape[0])),
+        }
+    }
+}
+
+/// Rows that stand pair by pair within each head, in the order of halves: first the first of each
+/// pair, then the second.
+///
+/// Llama's first code turned neighbouring channels together; Hugging Face turns channel `i` with
+/// channel `i + head_dim / 2`, and so does a model here. A row is whole blocks in every type, so that
+/// rows change places as they are.
+fn in_halves(bytes: &[u8], head_dim: usize, rows: usize) -> Vec<u8> {
+    let length = bytes.len() / rows;
+    let mut ordered = Vec::with_capacity(bytes.len());
+    for row in 0..rows {
+        let (head, channel) = (row / head_dim, row % head_dim);
+        let there = head * head_dim + channel % (head_dim / 2) * 2 + channel / (head_dim / 2);
+        ordered.extend_from_slice(&bytes[there * length..][..length]);
+    }
+    ordered
+}
+
+/// Little-endian numbers of so many bytes, aligned.
+fn floats(bytes: &[u8], size: usize) -> Bytes {
+    fn numbers<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+    }
+    match size {
+        8 => Bytes::from_elems(numbers(bytes, u64::from_le_bytes)),
+        4 => Bytes::from_elems(numbers(bytes, u32::from_le_bytes)),
+        _ => Bytes::from_elems(numbers(bytes, u16::from_le_bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_become_halves() {
+        // Two heads of six channels; rows of two bytes that are called after what they are here.
+        let pairs = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11];
+        let bytes: Vec<u8> = pairs.iter().flat_map(|row| [*row, 100 + row]).collect();
+        let halves: Vec<u8> = (0..12).flat_map(|row| [row, 100 + row]).collect();
+        assert_eq!(in_halves(&bytes, 6, 12), halves);
+    }
+
+    #[test]
+    fn numbers_are_little_endian() {
+        let bytes: Vec<u8> =
+            [1.5f32, -2.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+        let read = floats(&bytes, 4);
+        assert_eq!(&read[..], [1.5f32.to_ne_bytes(), (-2.0f32).to_ne_bytes()].concat());
+    }
+}

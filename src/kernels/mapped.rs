@@ -1,0 +1,31 @@
+//! Files as memory: what is not looked at is not read, and the system may drop what was.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+
+use memmap2::Mmap;
+
+/// The bytes of a file, as they lie on the disk.
+pub(crate) struct MappedFile(Mmap);
+
+impl MappedFile {
+    /// Maps the whole of `file`.
+    ///
+    /// A file that another program changes meanwhile gives bytes of both states; one that it cuts off
+    /// ends the process, as the system sends a signal for what is no longer there. Files that are
+    /// written aside and moved to their place, as checkpoints are, do neither.
+    pub(crate) fn open(file: &File) -> io::Result<Self> {
+        // SAFETY: the bytes are only ever read as bytes, for which every state of them is a valid one,
+        // and no reference to them outlives the map; what another program may do is told above.
+        unsafe { Mmap::map(file) }.map(Self)
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
