@@ -74,7 +74,12 @@ impl Rows {
         let format = Format::from_ggml(self.info.kind.number)?;
         let &[outputs, inputs] = &self.info.shape[..] else { return None };
         let rows = self.clone();
-        let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
+        let read = move || {
+            Ok(match rows.head_dim {
+                None => rows.file.bytes(rows.info.bytes.clone()),
+                Some(_) => Bytes::from_bytes_vec(rows.bytes().into_owned()),
+            })
+        };
         (format != Format::F32).then(|| Stored::new(format, [outputs, inputs], read))
     }
 
