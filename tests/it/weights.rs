@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Lora, Module, ParamGroup};
 use burn::optim::{AdamConfig, GradientsParams};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_decoder::attention::MultiHeadAttentionConfig;
 use burn_decoder::decoder::{
     Activation, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
@@ -201,6 +201,8 @@ fn devices_are_moved_to() {
     for device in &devices {
         let moved = stored.clone().to_device(device);
         assert_eq!(moved.devices(), [device.clone()]);
+        let bytes = blocks(&moved.embedding.weight).unwrap().bytes();
+        assert_eq!((bytes.device(), bytes.dtype()), (device.clone(), DType::U8));
         let got = logits(&moved, 1, 4, device);
         assert_close(&got, &expected, "another device");
     }
