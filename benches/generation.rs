@@ -1,6 +1,7 @@
 //! Tokens a second of cached generation, beside burn-nn's cached decoding of the same size.
 //!
-//! 4 layers, d_model 256, d_ff 1024, 8 heads, random weights, on every CPU backend compiled in:
+//! 4 layers, d_model 256, d_ff 1024, 8 heads, random weights, on every CPU backend compiled in, and on
+//! the GPUs that are named:
 //!
 //! - `burn-nn`: its `TransformerDecoder` with its cache, and a memory of one token, since it can't do
 //!   without; no embedding, no head. Up to 512 tokens: its time per token grows with the square of
@@ -10,14 +11,19 @@
 //! - `llama`: layers as Llama's, rotary positions too, for benches/generation.py, which runs the same
 //!   in PyTorch.
 //!
-//! This crate's each twice: as it is, and with threads that stay awake (`Threads::Spinning`).
+//! - `small`: of the size of SmolLM2-135M: 30 layers, d_model 576, d_ff 1536, 9 heads on 3, a tied head
+//!   over 49,152 tokens. Only where it is named.
 //!
-//! `cargo bench -p benches --features flex --bench generation`; the name of a model after `--` runs it alone.
+//! This crate's each twice on a CPU: as it is, and with threads that stay awake (`Threads::Spinning`).
+//!
+//! `cargo bench -p benches --features flex --bench generation`; the name of a model or of a backend after
+//! `--` runs it alone.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::io::Write;
 use std::time::Instant;
 
+use benches::{adapter, device, is_gpu};
 use burn::nn::transformer::{TransformerDecoderConfig, TransformerDecoderInput};
 use burn::tensor::{Device, Tensor};
 use burn_decoder::attention::{MultiHeadAttentionConfig, RotaryConfig};
@@ -38,20 +44,24 @@ const D_FF: usize = 1024;
 const HEADS: usize = 8;
 const VOCAB_SIZE: usize = 1024;
 
-/// A backend's name and how to get its device.
-type Backend = (&'static str, fn() -> Device);
-
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    let devices: &[Backend] = &[
-        #[cfg(feature = "ndarray")]
-        ("ndarray", Device::ndarray),
-        #[cfg(feature = "flex")]
-        ("flex", Device::flex),
-    ];
-    for (backend, device) in devices {
-        let device = device();
+    let models: Vec<&String> = only.iter().filter(|name| device(name).is_none()).collect();
+    let wanted = |name: &str| models.is_empty() || models.iter().any(|only| *only == name);
+    let named = |name: &str| only.iter().any(|only| only == name);
+    let mut backends = benches::wanted(&only);
+    if backends.iter().any(|name| named(name)) {
+        backends.retain(|name| named(name));
+    }
+    for backend in backends {
+        let device = device(backend).expect("a backend that is compiled in");
+        let policies: &[Threads] = match is_gpu(backend) {
+            true => &[Threads::Global],
+            false => &[Threads::Global, Threads::Spinning(7)],
+        };
+        if is_gpu(backend) {
+            println!("{backend}: {}", adapter(&device));
+        }
         let say = |model: &str, batch: usize, tokens: usize, seconds: f64| {
             let rate = (batch * tokens) as f64 / seconds;
             let line = format!(
@@ -61,14 +71,14 @@ fn main() {
                 std::process::exit(0); // nobody reads any more
             }
         };
-        for (name, cross_attention) in [("decoder", true), ("llama", false)] {
-            if !wanted(name) {
+        for name in ["decoder", "llama", "small"] {
+            if !wanted(name) || (name == "small" && !named(name)) {
                 continue;
             }
-            let model = language_model(cross_attention, &device);
+            let model = language_model(name, &device);
             generate(&model, 1, 8, Threads::Global);
             for (batch, tokens) in [(1, 64), (1, 512), (1, 2048), (16, 64)] {
-                for threads in [Threads::Global, Threads::Spinning(7)] {
+                for &threads in policies {
                     let repeats = if tokens > 512 { 1 } else { 3 };
                     let runs = (0..repeats).map(|_| generate(&model, batch, tokens, threads));
                     let policy = if threads == Threads::Global { "" } else { ", spinning" };
@@ -85,7 +95,11 @@ fn main() {
     }
 }
 
-fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
+fn language_model(name: &str, device: &Device) -> LanguageModel {
+    if name == "small" {
+        return small(device);
+    }
+    let cross_attention = name == "decoder";
     let attention = MultiHeadAttentionConfig::new(D_MODEL, HEADS);
     let feed_forward = FeedForwardConfig::new(D_MODEL, D_FF);
     let layer = if cross_attention {
@@ -103,6 +117,22 @@ fn language_model(cross_attention: bool, device: &Device) -> LanguageModel {
     config.init(device).expect("a valid configuration")
 }
 
+fn small(device: &Device) -> LanguageModel {
+    let attention = MultiHeadAttentionConfig::new(576, 9)
+        .with_kv_heads(Some(3))
+        .with_biases(false)
+        .with_rotary(Some(RotaryConfig::new()));
+    let feed_forward =
+        FeedForwardConfig::new(576, 1536).with_activation(Activation::SwiGlu).with_biases(false);
+    let layer = DecoderLayerConfig::new(attention, feed_forward).with_norm(NormConfig::rms_norm());
+    LanguageModelConfig::new(49_152, DecoderConfig::new(layer, 30))
+        .with_tied_head(true)
+        .with_positions(None)
+        .with_scale_embedding(false)
+        .init(device)
+        .expect("a valid configuration")
+}
+
 /// Seconds for `tokens` tokens behind prompts of one token.
 fn generate(model: &LanguageModel, batch: usize, tokens: usize, threads: Threads) -> f64 {
     let device = model.embedding.weight.device();
@@ -116,6 +146,7 @@ fn generate(model: &LanguageModel, batch: usize, tokens: usize, threads: Threads
     let generation = Generation::with_input(model, &prompts, input, &config);
     let all = generation.and_then(Generation::finish).expect("generation");
     assert!(all.iter().all(|row| row.tokens.len() == tokens));
+    device.sync().expect("the device has done its work");
     start.elapsed().as_secs_f64()
 }
 

@@ -60,7 +60,12 @@
 //! - [`decoder`]: layers, stacks, and models built from them.
 //! - [`cache`] and [`generation`]: going on from a past that is kept, token by token.
 //! - [`causality`]: a leak checker for any Burn model, and an alarm for training.
+//! - [`verify`](mod@verify): does your device compute attention right?
 //! - [`config`]: configurations from JSON files, old ones too.
+#![cfg_attr(
+    feature = "train",
+    doc = "- [`training`]: metrics for burn-train that find out a training that sees the future."
+)]
 #![cfg_attr(
     feature = "import",
     doc = "- [`import`]: weights from Hugging Face, PyTorch and burn-nn, and back."
@@ -75,6 +80,7 @@
 //! - `wgpu`: Burn's wgpu GPU backend; `vulkan`, `metal` and `webgpu` for the compilers of its
 //!   platforms, `cuda` for Burn's CUDA backend. Attention runs there by this crate's own kernels.
 //! - `import`: weights from checkpoints of other programs, and back.
+//! - `train`: metrics for burn-train.
 //!
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
@@ -98,8 +104,13 @@ pub mod mask;
 pub mod norm;
 mod picture;
 pub mod sequence;
+#[cfg(feature = "train")]
+pub mod training;
+pub mod verify;
 pub mod weights;
 mod weights_mismatch;
 
 pub use error::{CacheMisuse, Error, Result};
+#[doc(inline)]
+pub use verify::verify;
 pub use weights_mismatch::{WeightsMismatch, WrongShape};

@@ -1,19 +1,25 @@
 //! What is measured: attention, the layers around it and a training step of the copy example, by
 //! this crate, by Burn and by burn-nn.
 //!
-//! A case is written `BY@BACKEND/WHAT[/MASK]/PASS/LENGTH`, for example
-//! `fused@flex/op/causal/training/2048`:
+//! A case is written `BY@BACKEND[:TYPE]/WHAT[/MASK]/PASS/LENGTH`, for example
+//! `fused@flex/op/causal/training/2048` or `fused@vulkan:bf16/op/window/forward/4096`:
 //!
-//! - BY: `fused` and `reference` are this crate's kernels, `burn` is Burn's attention operation or
-//!   burn-nn's module;
-//! - BACKEND: `flex` or `ndarray`;
+//! - BY: `auto` is what this crate takes by itself, `fused` and `reference` are its kernels by name,
+//!   `burn` is Burn's attention operation or burn-nn's module;
+//! - BACKEND: `flex` or `ndarray`; `wgpu`, `vulkan`, `metal`, `webgpu` or `cuda` for the best GPU of that
+//!   interface, `software` for Vulkan in software; each with its feature;
+//! - TYPE: of `op`, the element type: `f32` (where none is given), `f16` or `bf16`;
 //! - WHAT: `op` (8 heads x 64, batch 1), `small` (the same with the copy example's sizes: batch 64,
 //!   4 heads x 16), `mha` (d_model 512, 8 heads), `layer` (the same with cross-attention to a memory
 //!   of the same length and d_ff 2048) or `copy` (the copy example's model with AdamW, 64 sequences);
 //! - MASK: `causal`, `full`, `padded` (causal, the last quarter is padding), `window` (causal, 256
 //!   keys), `sinks` (the same, and the first 4 keys always) or `packed` (causal, eight documents); of `copy` always causal;
 //! - PASS: `forward`, or `training` (forward and backward).
+//!
+//! A GPU works while the host goes on: the clock stops once the device has done all its work.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+mod device;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,7 +33,7 @@ use burn::nn::transformer::{
 use burn::nn::{self, Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::prelude::*;
-use burn::tensor::{Distribution, ops::AttentionModuleOptions};
+use burn::tensor::{DType, Distribution, ops::AttentionModuleOptions};
 use burn_decoder::attention::{
     Kernel, MultiHeadAttentionConfig, Request, Score, scaled_dot_product_attention,
 };
@@ -35,6 +41,8 @@ use burn_decoder::decoder::{
     DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig, LayerContext, Memory,
 };
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
+
+pub use device::{adapter, device, is_gpu, wanted};
 
 const HEADS: usize = 8;
 const HEAD_DIM: usize = 64;
@@ -55,6 +63,10 @@ pub type Step = Box<dyn FnMut()>;
 pub struct Case {
     by: By,
     device: Device,
+    dtype: DType,
+    /// Runs before the first that counts: a GPU's shaders are compiled, and Burn's fusion looks for the
+    /// best way through the steps for a few of them.
+    warm_up: usize,
     what: String,
     mask: String,
     training: bool,
@@ -78,15 +90,29 @@ impl Case {
             [whose, what, pass, length] => (whose, what, "causal", pass, length),
             _ => return Err(unknown("form")),
         };
-        let (by, backend) = whose.split_once('@').ok_or_else(|| unknown("form"))?;
+        let (by, place) = whose.split_once('@').ok_or_else(|| unknown("form"))?;
+        let (backend, dtype) = place.split_once(':').unwrap_or((place, "f32"));
+        let device = device(backend).ok_or_else(|| unknown("backend (is its feature on?)"))?;
+        let dtype = match dtype {
+            "f32" => DType::F32,
+            "f16" => DType::F16,
+            "bf16" => DType::BF16,
+            _ => return Err(unknown("element type")),
+        };
+        if dtype != DType::F32 && !(what == "op" && device.supports_dtype(dtype)) {
+            return Err(unknown("element type here"));
+        }
         Ok(Self {
             by: match by {
-                "fused" => By::Ours(Kernel::Auto),
+                "auto" => By::Ours(Kernel::Auto),
+                "fused" => By::Ours(Kernel::Fused),
                 "reference" => By::Ours(Kernel::Reference),
                 "burn" => By::Burn,
                 _ => return Err(unknown("author")),
             },
-            device: device(backend).ok_or_else(|| unknown("backend (is its feature on?)"))?,
+            device,
+            dtype,
+            warm_up: if is_gpu(backend) { 3 } else { 1 },
             what: what.into(),
             mask: mask.into(),
             training: match pass {
@@ -110,10 +136,15 @@ impl Case {
         }
     }
 
-    /// The median time of a run in milliseconds, after one to warm up. `pytorch.py` has the same rule.
+    /// The median time of a run in milliseconds, after one to warm up, or three on a GPU. `pytorch.py`
+    /// and `gpu.py` have the same rule.
     pub fn median(&self) -> f64 {
-        let mut step = self.prepare();
-        step();
+        let mut run = self.prepare();
+        let mut step = || {
+            run();
+            self.device.sync().expect("the device has done its work");
+        };
+        (0..self.warm_up).for_each(|_| step());
         let start = Instant::now();
         let mut times = Vec::new();
         while times.len() < 3 || (start.elapsed() < BUDGET && times.len() < MOST) {
@@ -151,7 +182,8 @@ impl Case {
     }
 
     fn random<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
-        let random = Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &self.device);
+        let uniform = Distribution::Uniform(-1.0, 1.0);
+        let random = Tensor::random(shape, uniform, (&self.device, self.dtype));
         if self.training { random.autodiff().require_grad() } else { random }
     }
 
@@ -350,15 +382,5 @@ impl BurnCopy {
         let x = self.tokens.forward(ids) + self.positions.weight.val().unsqueeze();
         let x = self.layers.forward(TransformerEncoderInput::new(x).mask_attn(hidden));
         self.head.forward(self.norm.forward(x))
-    }
-}
-
-fn device(backend: &str) -> Option<Device> {
-    match backend {
-        #[cfg(feature = "ndarray")]
-        "ndarray" => Some(Device::ndarray()),
-        #[cfg(feature = "flex")]
-        "flex" => Some(Device::flex()),
-        _ => None,
     }
 }

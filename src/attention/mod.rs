@@ -34,10 +34,15 @@ pub use alibi::Alibi;
 pub use multi_head::{MultiHeadAttention, MultiHeadOutput};
 pub use multi_head_config::{AttentionSinks, HeadMapping, MultiHeadAttentionConfig};
 pub use qk_norm::QkNormConfig;
-pub use request::{Kernel, Request};
+pub use request::{Kernel, Request, TokenCheck};
 pub(crate) use rotary::{Angles, PassAngles};
 pub use rotary::{RotaryConfig, RotaryLayout};
 pub use rotary_scaling::RotaryScaling;
 pub(crate) use scaled_dot_product::attend;
 pub use scaled_dot_product::{AttentionOutput, scaled_dot_product_attention};
 pub use score::Score;
+
+/// Whether [`Kernel::Fused`] serves tensors of `dtype` on `device`.
+pub(crate) fn fused_serves(device: &burn::tensor::Device, dtype: burn::tensor::DType) -> bool {
+    fused::supports(device, dtype)
+}

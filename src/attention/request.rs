@@ -40,6 +40,26 @@ pub enum Kernel {
     Backend,
 }
 
+/// Who looks whether every token that enters a language model is in its vocabulary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenCheck {
+    /// [`Host`](Self::Host) where the tokens lie in the host's memory (ndarray and flex),
+    /// [`Device`](Self::Device) elsewhere.
+    #[default]
+    Auto,
+    /// The host, before the pass: a token outside the vocabulary is an
+    /// [`Error::Token`](crate::Error::Token). On a GPU this waits until the device has done all its
+    /// work. Where the tokens come from the host anyway, look at them there, before they are sent.
+    Host,
+    /// The device, in the pass, for which nobody waits: the vector of a token outside the vocabulary
+    /// is NaN, and with it the logits of every token that sees it, and the loss.
+    Device,
+    /// Nobody, for tokens that were looked at before. What another token does is the backend's to
+    /// say: a panic, or the vector of some other token.
+    Off,
+}
+
 /// What the caller of a pass asks for. Nothing of it changes the numbers, but for rounding.
 ///
 /// ```
@@ -57,9 +77,8 @@ pub struct Request {
     pub kernel: Kernel,
     /// Of a language model: scores what comes after the last token of each row only.
     pub last_logits_only: bool,
-    /// Of a language model: takes the tokens as they are. See
-    /// [`Request::with_unchecked_tokens`].
-    pub unchecked_tokens: bool,
+    /// Of a language model: who looks whether every token is in the vocabulary.
+    pub token_check: TokenCheck,
 }
 
 impl Request {
@@ -90,13 +109,16 @@ impl Request {
         self
     }
 
-    /// Does not look whether every token is in the vocabulary.
-    ///
-    /// The look is cheap on a CPU. On a GPU it waits until the device has done all its work, which
-    /// a training loop with tokens of its own making can spare itself.
+    /// Says who looks whether every token is in the vocabulary.
     #[must_use]
-    pub fn with_unchecked_tokens(mut self) -> Self {
-        self.unchecked_tokens = true;
+    pub fn with_token_check(mut self, check: TokenCheck) -> Self {
+        self.token_check = check;
         self
+    }
+
+    /// Takes the tokens as they are: [`TokenCheck::Off`].
+    #[must_use]
+    pub fn with_unchecked_tokens(self) -> Self {
+        self.with_token_check(TokenCheck::Off)
     }
 }

@@ -44,7 +44,13 @@ impl CacheConfig {
         check_nonzero("CacheConfig::capacity", self.capacity)?;
         check_nonzero("CacheConfig::limit", self.limit.unwrap_or(1))?;
         check_nonzero("CacheConfig::check_every", self.check_every.unwrap_or(1))?;
-        Ok(KvCache { config: self.clone(), rows: None, layers: Vec::new(), samples: None })
+        Ok(KvCache {
+            config: self.clone(),
+            rows: None,
+            layers: Vec::new(),
+            samples: None,
+            model_is_held: false,
+        })
     }
 
     pub(super) fn room(&self) -> Room {

@@ -16,8 +16,10 @@ pub struct KvCache {
     pub(super) config: CacheConfig,
     pub(super) rows: Option<KnownRows>,
     pub(super) layers: Vec<LayerCache>,
-    /// Of the model that fills it.
+    /// Of the model that fills it; none if that can't change.
     pub(super) samples: Option<Samples>,
+    /// Whether whoever fills it holds the model for as long, so that it can't change meanwhile.
+    pub(super) model_is_held: bool,
 }
 
 impl KvCache {
@@ -39,6 +41,12 @@ impl KvCache {
     /// padding before those if there are any.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(LayerCache::bytes).sum()
+    }
+
+    /// For who holds the model as long as the cache: nothing looks whether its values change, which
+    /// on a GPU is a wait.
+    pub(crate) fn hold_model(&mut self) {
+        self.model_is_held = true;
     }
 
     /// What a number that was kept may be off by, where it is rounded.

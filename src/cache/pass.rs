@@ -26,7 +26,7 @@ pub(crate) struct CachedPass {
     rows: usize,
     device: Device,
     /// Of a first pass.
-    first: Option<(Vec<LayerCache>, Samples)>,
+    first: Option<(Vec<LayerCache>, Option<Samples>)>,
     /// Whether the batch's mask meets a token behind a past for the first time.
     mask_is_new: bool,
 }
@@ -77,7 +77,10 @@ impl KvCache {
         let mask = known.mask.as_ref().map(|mask| mask.up_to(end));
         let first = match &self.rows {
             Some(_) => None,
-            None => Some((self.new_layers(model, known)?, Samples::of(model))),
+            None => {
+                let samples = (!self.model_is_held).then(|| Samples::of(model));
+                Some((self.new_layers(model, known)?, samples))
+            }
         };
         let layers = first.as_ref().map_or(&self.layers, |(layers, _)| layers);
         let grids = grids(layers, rows, new)?;
@@ -97,7 +100,7 @@ impl KvCache {
         if let Some((layers, samples)) = first {
             let known = said.unwrap_or_default();
             self.layers = layers;
-            self.samples = Some(samples);
+            self.samples = samples;
             let (history, before) = (None, None);
             self.rows =
                 Some(KnownRows { device, batch, tokens: 0, known, before, history, passes: 0 });

@@ -28,6 +28,7 @@ impl Saved {
             rows: None,
             layers: Vec::new(),
             samples: None,
+            model_is_held: false,
         };
         let Some(rows) = &self.rows else { return Ok(empty()) };
         if rows.batch == 0 || rows.tokens == 0 || rows.passes == 0 || rows.tokens > MOST_TOKENS {
@@ -61,6 +62,7 @@ impl Saved {
                 passes: rows.passes,
             }),
             samples: Some(Samples::of(model)),
+            model_is_held: false,
             config: self.config,
         })
     }

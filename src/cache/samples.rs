@@ -7,7 +7,9 @@
 //!
 //! - of all parameters in a pass of many tokens, and before it is saved;
 //! - of one of them, each in its turn, in a pass of few tokens; where such a look waits for a device
-//!   (a GPU), in every 16th of those.
+//!   (a GPU), in every 16th of those;
+//! - never, where whoever fills the cache holds the model as long as that (`KvCache::hold_model`), as
+//!   a generation does.
 //!
 //! A step of an optimizer, which changes all parameters, is noticed by the next look. One that changes
 //! a few of them is noticed when their turn comes, in as many looks as there are parameters at the

@@ -2,10 +2,11 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 
 use super::{LanguageModel, LanguageModelConfig};
 use crate::hash::Hash;
+use crate::kernels;
 
 /// Of each parameter, so many values stand for it in a sample.
 const SAMPLED: usize = 8;
@@ -39,8 +40,9 @@ impl LanguageModel {
     /// For each of these parameters, or for one of them, a number that changes with a few of its
     /// values.
     pub(super) fn past_samples(&self, wanted: Option<usize>) -> Vec<u64> {
-        let mut sampler = Sampler { wanted, seen: 0, samples: Vec::new() };
+        let mut sampler = Sampler { wanted, seen: 0, reading: None, samples: Vec::new() };
         self.visit_past(&mut sampler);
+        sampler.read();
         sampler.samples
     }
 
@@ -57,7 +59,23 @@ impl LanguageModel {
 struct Sampler {
     wanted: Option<usize>,
     seen: usize,
+    /// What is to be read of a device that is waited for: all at once, for one wait.
+    reading: Option<(Device, Transaction)>,
     samples: Vec<u64>,
+}
+
+impl Sampler {
+    fn sample(&mut self, data: &TensorData) {
+        let mut hash = Hash::new();
+        hash_data(&mut hash, data);
+        self.samples.push(hash.finish());
+    }
+
+    fn read(&mut self) {
+        if let Some((_, values)) = self.reading.take() {
+            values.execute().iter().for_each(|data| self.sample(data));
+        }
+    }
 }
 
 impl ModuleVisitor for Sampler {
@@ -71,9 +89,16 @@ impl ModuleVisitor for Sampler {
                     if axis + 1 == D { (0, SAMPLED) } else { (shape[axis] / 2, 1) };
                 start..(start + length).min(shape[axis])
             });
-            let mut hash = Hash::new();
-            hash_data(&mut hash, &value.slice(ranges).into_data());
-            self.samples.push(hash.finish());
+            let device = value.device();
+            if self.reading.as_ref().is_none_or(|(other, _)| *other != device) {
+                self.read();
+            }
+            if kernels::is_host(&device) {
+                self.sample(&value.slice(ranges).into_data());
+            } else {
+                let values = self.reading.take().map_or_else(Transaction::default, |(_, v)| v);
+                self.reading = Some((device, values.register(value.slice(ranges))));
+            }
         }
         self.seen += 1;
     }
@@ -83,6 +108,7 @@ impl ModuleVisitor for Sampler {
         if self.wanted.is_none_or(|wanted| wanted == self.seen) {
             let value = param.val();
             let middle = value.dims()[0] / 2;
+            self.read();
             let mut hash = Hash::new();
             hash_data(&mut hash, &value.narrow(0, middle, 1).into_data());
             self.samples.push(hash.finish());

@@ -14,12 +14,13 @@ use burn::nn::{Dropout, Embedding, Linear};
 use burn::tensor::{Int, Tensor, assert_shape};
 
 use super::pass_view::PassView;
+use super::token_check::CheckedTokens;
 use super::{Decoder, LanguageModelInput, PositionEmbedding};
 use crate::attention::Request;
 use crate::cache::LayerCache;
 use crate::norm::Norm;
 use crate::sequence::Positions;
-use crate::{Error, Result, weights};
+use crate::{Result, weights};
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -79,19 +80,19 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] for a token outside the vocabulary, and those of
-    /// [`LanguageModel::forward_embedded`] and [`LanguageModel::embed`].
+    /// [`Error::Token`](crate::Error::Token) for a token outside the vocabulary, where the host looks at them
+    /// ([`TokenCheck`](crate::attention::TokenCheck): on a GPU the device does, and such a token's
+    /// logits are NaN), and those of [`LanguageModel::forward_embedded`] and
+    /// [`LanguageModel::embed`].
     pub fn forward(
         &self,
         tokens: Tensor<2, Int>,
         input: impl Into<LanguageModelInput>,
     ) -> Result<LanguageModelOutput> {
         let LanguageModelInput { batch, request } = input.into();
-        if !request.unchecked_tokens {
-            self.check_tokens(&tokens)?;
-        }
-        let embedded = self.embed(tokens, &batch.positions)?;
-        self.forward_embedded(embedded, batch.asking(request))
+        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
+        self.forward_embedded(tokens.marked(embedded), batch.asking(request))
     }
 
     /// The vectors that enter the decoder: token embedding and position embedding, normalized if
@@ -104,7 +105,7 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Positions`] if the positions don't fit the tokens, or lie beyond the capacity of
+    /// [`Error::Positions`](crate::Error::Positions) if the positions don't fit the tokens, or lie beyond the capacity of
     /// learned positions.
     pub fn embed(&self, tokens: Tensor<2, Int>, positions: &Positions) -> Result<Tensor<3>> {
         self.embed_from(0, tokens, positions)
@@ -144,8 +145,8 @@ impl LanguageModel {
     ///
     /// # Errors
     ///
-    /// [`Error::Mask`] if a mask does not fit the batch, [`Error::Positions`] if the positions don't
-    /// fit the tokens, [`Error::Input`] if there is cross-attention and no memory or the other way
+    /// [`Error::Mask`](crate::Error::Mask) if a mask does not fit the batch, [`Error::Positions`](crate::Error::Positions) if the positions don't
+    /// fit the tokens, [`Error::Input`](crate::Error::Input) if there is cross-attention and no memory or the other way
     /// round.
     ///
     /// # Panics
@@ -198,20 +199,6 @@ impl LanguageModel {
         match self.logit_softcap {
             Some(softcap) => (logits / softcap).tanh() * softcap,
             None => logits,
-        }
-    }
-
-    /// An error for the first token that is not in the vocabulary.
-    pub(super) fn check_tokens(&self, tokens: &Tensor<2, Int>) -> Result<()> {
-        let vocab_size = self.vocab_size();
-        let [_, queries] = tokens.dims();
-        let inside = 0..vocab_size as i64;
-        let data = tokens.to_data();
-        match data.iter::<i64>().enumerate().find(|(_, token)| !inside.contains(token)) {
-            None => Ok(()),
-            Some((at, token)) => {
-                Err(Error::Token { token, row: at / queries, index: at % queries, vocab_size })
-            }
         }
     }
 }

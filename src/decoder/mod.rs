@@ -18,8 +18,9 @@ mod layer_masks;
 mod pass_view;
 mod position_embedding;
 mod stack;
+mod token_check;
 
-pub use crate::attention::Request;
+pub use crate::attention::{Request, TokenCheck};
 pub use crate::norm::{LayerNorm, Norm, NormConfig, RmsNorm};
 pub use crate::sequence::{Batch, PositionIds, Positions};
 pub use activation::Activation;

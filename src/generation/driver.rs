@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::logits::PassLogits;
+use super::logits::{PassLogits, Wanted};
 use crate::attention::Request;
 use crate::cache::{CacheConfig, KvCache};
 use crate::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput, PositionEmbedding};
@@ -24,6 +24,8 @@ pub(super) struct Driver<'a> {
     limit: Option<usize>,
     /// The length of the longest prompt, to which the others are padded.
     longest: usize,
+    /// What is read of each pass.
+    pub wanted: Wanted,
 }
 
 impl<'a> Driver<'a> {
@@ -56,8 +58,10 @@ impl<'a> Driver<'a> {
         };
         let LanguageModelInput { batch, request } = input;
         let request = request.with_unchecked_tokens().with_last_logits_only();
-        let (limit, cache) = (cache.limit, cache.init()?);
-        let driver = Self { model, cache, batch, request, positions, limit, longest };
+        let (limit, mut cache) = (cache.limit, cache.init()?);
+        cache.hold_model();
+        let wanted = Wanted::All;
+        let driver = Self { model, cache, batch, request, positions, limit, longest, wanted };
         driver.check_lengths(prompts)?;
         Ok(driver)
     }
@@ -121,7 +125,12 @@ impl<'a> Driver<'a> {
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &device);
         let LanguageModelOutput { logits, self_weights, .. } =
             self.model.forward_cached(tokens, batch.asking(self.request), &mut self.cache)?;
-        Ok(PassLogits::new(logits, self_weights))
+        let read = PassLogits::new(logits, self_weights, self.wanted);
+        if read.are_all() {
+            // Of a model whose scores are not all numbers once, not all will be the next time.
+            self.wanted = Wanted::All;
+        }
+        Ok(read)
     }
 }
 

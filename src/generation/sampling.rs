@@ -17,7 +17,8 @@
 //! This is the order of Hugging Face's `generate`; [hooks](super::hooks) come before all of it. All
 //! of it happens on the host, in f64, with a random generator (ChaCha with 8 rounds) that gives the
 //! same numbers on every machine: the same logits and the same seed give the same token on every
-//! backend. Each row draws from a stream of its own, named by its number among the prompts.
+//! backend. (The likeliest token alone, where no hook and no log-probability wants to see the logits,
+//! a GPU finds itself, and one number a row is read: by the same rule.) Each row draws from a stream of its own, named by its number among the prompts.
 
 use burn::config::Config;
 use chacha20::ChaCha8Rng;
@@ -97,6 +98,11 @@ impl SamplingConfig {
         }
     }
 
+    /// Whether the likeliest token is taken, whatever came before.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.temperature.is_none() && self.repetition_penalty == 1.0
+    }
+
     /// The random generator of a row.
     pub(crate) fn rng(&self, row: usize) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
@@ -109,7 +115,7 @@ impl SamplingConfig {
     /// `logits`: one for each token of the vocabulary, below +inf and not all -inf; `so_far`: the
     /// tokens of the row.
     pub(crate) fn choose(&self, logits: &[f32], so_far: &[u32], rng: &mut ChaCha8Rng) -> usize {
-        if self.temperature.is_none() && self.repetition_penalty == 1.0 {
+        if self.is_greedy() {
             return likeliest(logits);
         }
         let mut logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();

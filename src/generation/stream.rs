@@ -8,7 +8,7 @@ use chacha20::ChaCha8Rng;
 
 use super::driver::Driver;
 use super::hooks::{Hook, RowTokens};
-use super::logits::PassLogits;
+use super::logits::{PassLogits, Wanted};
 use super::sampling::{SamplingConfig, log_probability};
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
@@ -232,8 +232,16 @@ impl<'a> Generation<'a> {
         Ok(all)
     }
 
+    /// Whether nothing of a pass but the likeliest tokens is looked at.
+    fn wants_likeliest_alone(&self) -> bool {
+        self.config.sampling.is_greedy() && self.hooks.is_empty() && !self.config.log_probabilities
+    }
+
     /// One pass through the model, and a token for each live row.
     fn advance(&mut self) -> Result<()> {
+        if !self.started && self.wants_likeliest_alone() {
+            self.driver.wanted = Wanted::Likeliest;
+        }
         let scores = if self.started {
             let last: Vec<u32> =
                 self.live.iter().map(|row| row.tokens[row.tokens.len() - 1]).collect();
@@ -269,15 +277,10 @@ impl LiveRow {
         config: &GenerationConfig,
         hooks: &mut [Hook],
     ) -> Result<GeneratedToken> {
-        let so_far = RowTokens::new(&self.tokens, self.prompt_length);
-        let logits = scores.row(place, self.index, so_far)?;
-        let hooked = match hooks {
-            [] => None,
-            hooks => Some(scores.hooked_row(place, self.index, so_far, hooks)?),
+        let (token, log_probability) = match scores.likeliest(place) {
+            Some(token) => (token, None),
+            None => self.choose_on_host(place, scores, config, hooks)?,
         };
-        let candidates = hooked.as_deref().unwrap_or(logits);
-        let chosen = config.sampling.choose(candidates, &self.tokens, &mut self.rng);
-        let token = chosen as u32;
         self.tokens.push(token);
         let stop = config.stop_tokens.contains(&token).then_some(Finish::Stop);
         let written = self.tokens.len() - self.prompt_length;
@@ -290,10 +293,30 @@ impl LiveRow {
         Ok(GeneratedToken {
             row: self.index,
             token,
-            log_probability: config.log_probabilities.then(|| log_probability(logits, chosen)),
+            log_probability,
             finish: stop.or(length),
             weights: weights.collect(),
         })
+    }
+
+    /// The next token by all logits of its row, and its log-probability if asked for.
+    fn choose_on_host(
+        &mut self,
+        place: usize,
+        scores: &PassLogits,
+        config: &GenerationConfig,
+        hooks: &mut [Hook],
+    ) -> Result<(u32, Option<f64>)> {
+        let so_far = RowTokens::new(&self.tokens, self.prompt_length);
+        let logits = scores.row(place, self.index, so_far)?;
+        let hooked = match hooks {
+            [] => None,
+            hooks => Some(scores.hooked_row(place, self.index, so_far, hooks)?),
+        };
+        let candidates = hooked.as_deref().unwrap_or(logits);
+        let chosen = config.sampling.choose(candidates, &self.tokens, &mut self.rng);
+        let log = config.log_probabilities.then(|| log_probability(logits, chosen));
+        Ok((chosen as u32, log))
     }
 }
 

@@ -7,8 +7,10 @@
 )]
 #![cfg_attr(feature = "import", doc = "- [`from_a_gguf`]: the same from a GGUF file;")]
 //! - [`for_speed`]: what an application may turn on to be faster;
+//! - [`gpu`]: which kernel runs where, whether it is right on your machine, and what is waited for;
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
+//! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 
 #[doc = include_str!("from_a_paper.md")]
@@ -25,8 +27,14 @@ pub mod from_a_gguf {}
 #[doc = include_str!("for_speed.md")]
 pub mod for_speed {}
 
+#[doc = include_str!("gpu.md")]
+pub mod gpu {}
+
 #[doc = include_str!("generate_by_hand.md")]
 pub mod generate_by_hand {}
+
+#[doc = include_str!("several_devices.md")]
+pub mod several_devices {}
 
 #[doc = include_str!("train.md")]
 pub mod train {}

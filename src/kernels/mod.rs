@@ -25,8 +25,7 @@ mod dropout;
 mod kept;
 #[cfg(feature = "import")]
 mod mapped;
-#[cfg(test)]
-mod naive;
+pub(crate) mod naive;
 mod op;
 mod plan;
 mod tiles;
@@ -35,7 +34,7 @@ mod visibility;
 #[cfg(test)]
 pub(crate) use backends::{address, address_of_codes};
 pub(crate) use backends::{
-    first_codes, first_keys, map, prefers_fused, reads_codes, supports, supports_attention,
+    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, supports, supports_attention,
 };
 pub(crate) use coding::Coding;
 pub(crate) use cpu::activation::{Function, activate, activate_gated};

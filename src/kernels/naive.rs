@@ -19,7 +19,6 @@ impl Array {
     }
 
     /// Uniform numbers in [-1.5, 1.5), the same for the same seed everywhere.
-    #[allow(dead_code)] // in the unit tests, whose numbers come by the element type
     pub fn random(shape: [usize; 4], seed: u64) -> Self {
         let mut array = Self::zeros(shape);
         let mut state = seed;
@@ -77,6 +76,7 @@ pub struct Problem<'a> {
 pub struct Solution {
     pub output: Array,
     /// Before dropout.
+    #[allow(dead_code)] // read by tests alone
     pub weights: Array,
     pub d_query: Array,
     pub d_key: Array,

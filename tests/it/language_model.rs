@@ -4,14 +4,14 @@ use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::Error;
-use burn_decoder::attention::MultiHeadAttentionConfig;
+use burn_decoder::attention::{MultiHeadAttentionConfig, TokenCheck};
 use burn_decoder::decoder::{
     Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, NormConfig, PositionEmbeddingConfig, Positions, Request,
 };
 use burn_decoder::mask::Mask;
 
-use crate::backends::any_device;
+use crate::backends::{any_device, is_cpu};
 use crate::fixtures::{LOGITS, OUTPUT, assert_close};
 
 const VOCAB_SIZE: usize = 17;
@@ -40,6 +40,36 @@ fn logits(model: &LanguageModel, ids: Tensor<2, Int>, input: Batch) -> Tensor<3>
 }
 
 on_each_backend! {
+    /// A token outside the vocabulary is an error where the host looks, and NaN where the device does:
+    /// in its own logits and in those of every token that sees it, not in another row.
+    fn tokens_outside_the_vocabulary_are_shown(device: Device) {
+        let model = config().with_positions(None).init(&device).unwrap();
+        let asked = |check| Request::new().with_token_check(check);
+        let known = tokens([[3, 1, 4], [2, 7, 16]], &device);
+        for outside in [VOCAB_SIZE as i64, -1, i64::from(i32::MAX)] {
+            let ids = || tokens([[3, outside, 4], [2, 7, 16]], &device);
+            let error = model.forward(ids(), asked(TokenCheck::Host)).unwrap_err();
+            assert!(
+                matches!(error, Error::Token { token, row: 0, index: 1, .. } if token == outside),
+                "{error}"
+            );
+            let [got, expected] = [ids(), known.clone()].map(|ids| {
+                let output = model.forward(ids, asked(TokenCheck::Device)).unwrap();
+                output.logits.into_data().iter::<f32>().collect::<Vec<_>>()
+            });
+            let logits = |all: &[f32], at: usize| all[at * VOCAB_SIZE..][..VOCAB_SIZE].to_vec();
+            for at in [1, 2] {
+                assert!(logits(&got, at).iter().all(|x| x.is_nan()), "{outside}, token {at}");
+            }
+            for at in 3..6 {
+                assert_eq!(logits(&got, at), logits(&expected, at), "{outside}, token {at}");
+            }
+            assert!(expected.iter().all(|x| x.is_finite()));
+            let by_default = model.forward(ids(), Batch::new());
+            assert_eq!(by_default.is_err(), is_cpu(&device));
+        }
+    }
+
     /// Without tokens, without rows, with and without a memory: no scores, and no panic. Only the last
     /// ones asked for or not.
     fn empty_sequences(device: Device) {

@@ -12,6 +12,8 @@ mod feed_forward;
 mod fixtures;
 mod fused;
 mod generation;
+#[cfg(feature = "gpu")]
+mod gpu_device;
 mod gradients;
 mod import;
 mod language_model;
@@ -24,4 +26,7 @@ mod rotary;
 mod settings;
 mod sinks;
 mod switching;
+mod verify;
+#[cfg(feature = "wgpu")]
+mod waits;
 mod weights;

@@ -126,3 +126,17 @@ fn burn_nns_decoder_is_judged_as_it_is() {
     }
     assert_eq!(run(&["--backend", "cuda"]).0, 2);
 }
+
+#[test]
+fn the_device_is_verified() {
+    let run = |arguments: &[&str], stdout: Stdio| {
+        ended(Command::new(env!("CARGO_BIN_EXE_verify")).args(arguments).stdout(stdout))
+    };
+    let (code, said, error) = run(&["--device", backend()], Stdio::piped());
+    assert_eq!(code, 0, "{said}{error}");
+    for kernel in ["fused", "reference", "backend"] {
+        assert!(said.lines().any(|line| line.starts_with(kernel)), "{said}");
+    }
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("all ")), "{said}");
+    assert_eq!(run(&["--backend", "cuda"], Stdio::piped()).0, 2);
+}

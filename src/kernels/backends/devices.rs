@@ -129,6 +129,20 @@ pub(crate) fn supports(device: &Device, dtype: DType) -> bool {
     }
 }
 
+/// Whether the tensors of `device` lie in the host's memory: to read one waits for nothing.
+pub(crate) fn is_host(device: &Device) -> bool {
+    match device.clone().without_autodiff().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        // Also met where another crate enables a backend of Burn's that this crate's features do not
+        // name.
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
 /// Whether the crate's attention runs on `device` (tracked by autodiff or not) for `dtype`.
 pub(crate) fn supports_attention(device: &Device, dtype: DType) -> bool {
     #[cfg(feature = "gpu")]

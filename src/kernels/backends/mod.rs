@@ -9,7 +9,7 @@ mod flex;
 mod ndarray;
 
 pub(crate) use devices::{
-    HostBytes, first_codes, first_keys, map, prefers_fused, reads_codes, supports,
+    HostBytes, first_codes, first_keys, is_host, map, prefers_fused, reads_codes, supports,
     supports_attention,
 };
 #[cfg(test)]

@@ -41,7 +41,8 @@ impl Mask {
     }
 
     /// Packed documents told by a document id for each position, `[batch, positions]`: a query sees
-    /// the keys of its own id only. Does not hide the future.
+    /// the keys of its own id only. Does not hide the future. The ids are read to the host, which waits
+    /// for a GPU; [`document_lengths`](Self::document_lengths) asks none.
     ///
     /// A document may come in pieces; then its rule costs `queries * keys` when lowered. In one
     /// piece it costs as much as a window.

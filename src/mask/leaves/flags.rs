@@ -34,7 +34,8 @@ pub(in crate::mask) enum FlagSource {
     Cells,
 }
 
-/// Flags by tensor index. The tensors are read to the host, so that the mask is used on any device.
+/// Flags by tensor index. The tensors are read to the host, which waits for a GPU, so that the mask is
+/// used on any device.
 impl Mask {
     /// Hides the keys whose flag is true, for every query. `hidden`: `[batch or 1, keys]`.
     pub fn from_hidden_keys(hidden: &Tensor<2, Bool>) -> Self {

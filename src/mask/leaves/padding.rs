@@ -36,7 +36,7 @@ impl Mask {
 
     /// Hides every token that equals `pad_id`, wherever it stands.
     ///
-    /// `tokens`: `[batch, keys]`, read to the host. A real token that equals the pad id is hidden
+    /// `tokens`: `[batch, keys]`, read to the host, which waits for a GPU. A real token that equals the pad id is hidden
     /// too: where that can happen, say how long the rows are with [`Mask::lengths`] or
     /// [`Mask::pad_counts`].
     pub fn padding(tokens: &Tensor<2, Int>, pad_id: i64) -> Self {

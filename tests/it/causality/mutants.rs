@@ -431,9 +431,9 @@ fn all_are_caught_and_named_on_flex() {
 }
 
 /// A few, once: each shader of software Vulkan takes seconds to compile.
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "gpu")]
 #[test]
-fn some_are_caught_and_named_on_wgpu() {
+fn some_are_caught_and_named_on_a_gpu() {
     let names = ["off by one", "missing", "a single head", "padding seen", "cache loses a token"];
-    crate::backends::on_wgpu(|device| catch_all(&device, Some(&names), 2));
+    crate::backends::on_gpu(|device| catch_all(&device, Some(&names), 2));
 }

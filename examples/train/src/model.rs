@@ -1,0 +1,195 @@
+//! The model for burn-train: a step of training, and one of validation.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{ExecutionError, Int, Tensor};
+use burn::train::metric::{Adaptor, ItemLazy, LossInput};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn_decoder::decoder::{LanguageModel, Request};
+use burn_decoder::training::{ForwardPass, TextLoss};
+
+use super::rows::TextBatch;
+
+/// A language model that learns to say the next token.
+#[derive(Module, Debug)]
+pub struct NextToken {
+    pub language: LanguageModel,
+    /// What each pass counts: 1 over the passes of a step, whose gradients burn-train adds.
+    #[module(skip)]
+    share: f64,
+    /// The norm that all gradients together are cut to.
+    #[module(skip)]
+    clip: Option<f64>,
+}
+
+impl NextToken {
+    pub fn new(language: LanguageModel, passes_in_a_step: usize, clip: f64) -> Self {
+        let clip = (clip > 0.0).then_some(clip);
+        Self { language, share: 1.0 / passes_in_a_step as f64, clip }
+    }
+
+    /// The mean loss of all tokens, in nats, `[1]`.
+    fn loss(&self, batch: &TextBatch) -> Tensor<1> {
+        // The tokens are the tokenizer's; a look at them would wait for a GPU.
+        let input = batch.rows().asking(Request::new().with_unchecked_tokens());
+        let output = self.language.forward(batch.read.clone(), input);
+        mean_loss(output.expect("the rows fit the model").logits, batch.said.clone())
+    }
+}
+
+/// The mean of `-ln p(said)`, `[1]`, for logits `[rows, context, vocab_size]`.
+fn mean_loss(logits: Tensor<3>, said: Tensor<2, Int>) -> Tensor<1> {
+    let said = said.unsqueeze_dim::<3>(2); // [rows, context, 1]
+    -log_softmax(logits, 2).gather(2, said).mean()
+}
+
+/// What a step of training says.
+pub struct TrainingOutput {
+    loss: Tensor<1>,
+}
+
+/// What a step of validation says.
+pub struct ValidationOutput {
+    loss: Tensor<1>,
+    tokens: usize,
+    bytes: usize,
+    language: LanguageModel,
+}
+
+impl TrainStep for NextToken {
+    type Input = TextBatch;
+    type Output = TrainingOutput;
+
+    fn step(&self, batch: TextBatch) -> TrainOutput<TrainingOutput> {
+        let loss = self.loss(&batch);
+        let gradients = (loss.clone() * self.share).backward();
+        TrainOutput::new(self, gradients, TrainingOutput { loss })
+    }
+
+    fn optimize(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        learning_rate: ModuleLearningRate,
+        gradients: GradientsParams,
+    ) -> Self {
+        let gradients = match self.clip {
+            Some(limit) => clip_by_global_norm(gradients, &self, limit),
+            None => gradients,
+        };
+        optimizer.step(learning_rate, self, gradients)
+    }
+}
+
+impl InferenceStep for NextToken {
+    type Input = TextBatch;
+    type Output = ValidationOutput;
+
+    fn step(&self, batch: TextBatch) -> ValidationOutput {
+        ValidationOutput {
+            loss: self.loss(&batch),
+            tokens: batch.said.dims().iter().product(),
+            bytes: batch.bytes,
+            language: self.language.clone(),
+        }
+    }
+}
+
+impl ItemLazy for TrainingOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        self.loss.device().flush()?;
+        Ok(Self { loss: self.loss.without_autodiff() })
+    }
+}
+
+impl ItemLazy for ValidationOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        self.loss.device().flush()?;
+        Ok(self)
+    }
+}
+
+impl Adaptor<LossInput> for TrainingOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss.clone())
+    }
+}
+
+impl Adaptor<LossInput> for ValidationOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss.clone())
+    }
+}
+
+impl Adaptor<TextLoss> for ValidationOutput {
+    fn adapt(&self) -> TextLoss {
+        TextLoss { loss: self.loss.clone(), tokens: self.tokens, bytes: self.bytes }
+    }
+}
+
+impl Adaptor<ForwardPass> for ValidationOutput {
+    fn adapt(&self) -> ForwardPass {
+        let language = self.language.clone();
+        let request = || Request::new().with_unchecked_tokens();
+        ForwardPass::new(&self.loss.device(), move |tokens| {
+            language.forward(tokens, request()).expect("plain rows fit the model").logits
+        })
+    }
+}
+
+impl Adaptor<LanguageModel> for ValidationOutput {
+    fn adapt(&self) -> LanguageModel {
+        self.language.clone()
+    }
+}
+
+/// Scales all gradients so that their norm, taken together, is at most `limit`. Burn's own clipping
+/// looks at each tensor alone, which changes the direction of the step.
+fn clip_by_global_norm(
+    gradients: GradientsParams,
+    model: &NextToken,
+    limit: f64,
+) -> GradientsParams {
+    let mut squares = Squares { gradients: &gradients, sum: None };
+    model.visit(&mut squares);
+    let Some(sum) = squares.sum else { return gradients };
+    let norm = sum.into_scalar::<f64>().sqrt();
+    // A norm that is no number is left to show in the loss.
+    if norm.is_nan() || norm <= limit {
+        return gradients;
+    }
+    let mut scaled = Scaled { gradients, factor: limit / norm };
+    model.visit(&mut scaled);
+    scaled.gradients
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let square = gradient.square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+struct Scaled {
+    gradients: GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scaled {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients.register(param.id, gradient * self.factor);
+        }
+    }
+}
