@@ -15,14 +15,15 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, Linear};
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{DType, Tensor, assert_shape};
 
 use super::qk_norm::normalize;
 use super::rotary::{Angles, PassAngles, Rotary, key_angles};
 use super::{Alibi, AttentionOutput, HeadMapping, Request, Score, attend};
-use crate::kernels::{Kept, linear};
+use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
+use crate::weights::{blocks, linear};
 
 /// Queries, keys and values projected to heads, attention, and the heads projected back.
 ///
@@ -99,10 +100,14 @@ impl MultiHeadAttention {
         // A frozen layer on the training device does not drop, as with Burn's Dropout.
         let dropout = if self.dropout.training.is_enabled() { self.dropout.prob } else { 0.0 };
         let quiet = || {
-            let weight = self.query.weight.val();
+            let weight = self.query.weight.base();
             Tensor::zeros([self.heads], (&weight.device(), weight.dtype()))
         };
         let sinks = match &self.sinks {
+            // In f32, as what a projection in blocks gives.
+            Some(sinks) if blocks(&self.query.weight).is_some() => {
+                Some(sinks.val().cast(DType::F32))
+            }
             Some(sinks) => Some(sinks.val()),
             None => self.quiet.then(quiet),
         };

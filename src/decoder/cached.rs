@@ -147,7 +147,7 @@ impl CachedModel for LanguageModel {
 
     fn key_shapes(&self) -> Vec<KeyShape> {
         let dtype =
-            |attention: &MultiHeadAttention| -> DType { attention.key.weight.val().dtype() };
+            |attention: &MultiHeadAttention| -> DType { attention.key.weight.base().dtype() };
         let sizes = |attention: &MultiHeadAttention| [attention.kv_heads(), attention.head_dim()];
         let shape = |layer: &DecoderLayer| KeyShape {
             own: sizes(&layer.self_attention),

@@ -17,7 +17,8 @@ use burn::tensor::{Device, Tensor};
 use super::Activation;
 use crate::Result;
 use crate::error::{check_nonzero, check_probability};
-use crate::kernels::{activate, activate_gated, linear};
+use crate::kernels::{activate, activate_gated};
+use crate::weights::linear;
 
 /// Configuration of a [`FeedForward`].
 #[derive(Config, Debug)]

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor, TensorData, Transaction};
+use burn::tensor::{Device, Int, Tensor, TensorData, Transaction};
 
 use super::{LanguageModel, LanguageModelConfig};
 use crate::hash::Hash;
@@ -102,6 +102,19 @@ impl ModuleVisitor for Sampler {
         }
         self.seen += 1;
     }
+
+    /// Blocks: a row in the middle.
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        if self.wanted.is_none_or(|wanted| wanted == self.seen) {
+            let value = param.val();
+            let middle = value.dims()[0] / 2;
+            self.read();
+            let mut hash = Hash::new();
+            hash_data(&mut hash, &value.narrow(0, middle, 1).into_data());
+            self.samples.push(hash.finish());
+        }
+        self.seen += 1;
+    }
 }
 
 /// Hashes all values of all parameters.
@@ -111,6 +124,10 @@ struct Whole {
 
 impl ModuleVisitor for Whole {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        hash_data(&mut self.hash, &param.val().into_data());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
         hash_data(&mut self.hash, &param.val().into_data());
     }
 }

@@ -21,7 +21,7 @@ use crate::cache::LayerCache;
 use crate::loss::{CrossEntropy, OutputHead};
 use crate::norm::Norm;
 use crate::sequence::Positions;
-use crate::{Result, kernels};
+use crate::{Result, weights};
 
 /// Output of a [`LanguageModel`].
 #[derive(Clone, Debug)]
@@ -64,12 +64,12 @@ pub struct LanguageModel {
 impl LanguageModel {
     /// Number of different tokens.
     pub fn vocab_size(&self) -> usize {
-        self.embedding.weight.shape()[0]
+        weights::shape(&self.embedding)[0]
     }
 
     /// Width of the decoder.
     pub fn d_model(&self) -> usize {
-        self.embedding.weight.shape()[1]
+        weights::shape(&self.embedding)[1]
     }
 
     /// Scores what comes after each token.
@@ -120,13 +120,14 @@ impl LanguageModel {
         positions: &Positions,
     ) -> Result<Tensor<3>> {
         let [batch, queries] = tokens.dims();
-        let mut embedded = self.embedding.forward(tokens); // [batch, queries, d_model]
+        let mut embedded = weights::embed(&self.embedding, tokens); // [batch, queries, d_model]
         if self.embedding_scale != 1.0 {
             embedded = embedded * self.embedding_scale;
         }
         if let Some(embedding) = &self.positions {
             let ids = positions.ids(batch, start, queries)?;
-            embedded = embedded.clone() + embedding.forward(&ids, &embedded.device())?;
+            let positions = embedding.forward(&ids, &embedded.device())?.cast(embedded.dtype());
+            embedded = embedded + positions;
         }
         Ok(match &self.embedding_norm {
             Some(norm) => norm.forward(embedded),
@@ -253,9 +254,14 @@ impl LanguageModel {
 
     /// `[batch, queries, d_model]` to `[batch, queries, vocab_size]`
     fn scores(&self, x: Tensor<3>) -> Tensor<3> {
-        let OutputHead { weight, bias, softcap } = self.output_head();
-        let logits = kernels::project(x, weight, bias);
-        match softcap {
+        let logits = match &self.head {
+            Some(head) => weights::linear(head, x),
+            None => {
+                let bias = self.head_bias.as_ref().map(Param::val);
+                weights::unembed(&self.embedding, x, bias)
+            }
+        };
+        match self.logit_softcap {
             Some(softcap) => (logits / softcap).tanh() * softcap,
             None => logits,
         }

@@ -108,6 +108,17 @@ impl Form {
         matches!(self, Self::Same | Self::Row)
     }
 
+    /// Which rows of their matrix are the outputs of a projection, if each output is a row there.
+    pub fn rows(&self, outputs: usize) -> Option<Vec<usize>> {
+        match self {
+            Self::Transposed => Some((0..outputs).collect()),
+            Self::Packed(packed) if packed.transposed => {
+                Some((0..outputs).map(|output| packed.place(output, outputs)).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Calls `pair` with the index of each value here and its index there.
     pub fn for_each(&self, ours: &[usize], mut pair: impl FnMut(usize, usize)) {
         let whole = Packed { part: 0, parts: 1, groups: 1, transposed: true, widths: None };

@@ -14,6 +14,7 @@ use burn::tensor::Shape;
 use super::arrange::{is_weight, to_ours};
 use super::form::Form;
 use super::hints::hints;
+use super::keep::Keeping;
 use super::options::{Listener, LoadOptions, Progress};
 use super::parameters::{Parameter, parameters};
 use super::source::Source;
@@ -48,7 +49,20 @@ pub fn load<M: Module>(
     })?;
 
     let reading = Reading::new(&plan, listener);
-    let tensors = plan.into_iter().map(|Planned { parameter, tensor, form }| {
+    let mut keeping = Keeping::new(&reading);
+    let mut read = Vec::new();
+    for planned in plan {
+        match source.stored.get(&planned.tensor.name).filter(|_| precision.keeps()) {
+            Some(matrix) if keeping.takes(&planned, matrix) => {}
+            _ => read.push(planned),
+        }
+    }
+    let (module, error) = keeping.apply(module);
+    if let Some(got) = error {
+        let expected = "tensors that can be read".into();
+        return Err(Error::File { path: source.path.clone(), expected, got });
+    }
+    let tensors = read.into_iter().map(|Planned { parameter, tensor, form }| {
         let Parameter { path, shape, device } = parameter;
         let dtype = precision.dtype(tensor.dtype, &device);
         let reading = reading.clone();
@@ -75,10 +89,10 @@ pub fn load<M: Module>(
 }
 
 /// A parameter and where it comes from.
-struct Planned {
-    parameter: Parameter,
-    tensor: burn_pack::Tensor,
-    form: Form,
+pub struct Planned {
+    pub parameter: Parameter,
+    pub tensor: burn_pack::Tensor,
+    pub form: Form,
 }
 
 /// A checkpoint that is not the model's, with what hints are made from.
@@ -168,7 +182,7 @@ fn same_values(source: &Source, a: &str, b: &str) -> bool {
 
 /// What was read so far, told to the listener.
 #[derive(Clone)]
-struct Reading(Option<Arc<Mutex<(Progress, Listener)>>>);
+pub struct Reading(Option<Arc<Mutex<(Progress, Listener)>>>);
 
 impl Reading {
     fn new(plan: &[Planned], listener: Option<Listener>) -> Self {
@@ -178,7 +192,7 @@ impl Reading {
         Self(listener.map(|listener| Arc::new(Mutex::new((start, listener)))))
     }
 
-    fn tell(&self, bytes: usize) {
+    pub fn tell(&self, bytes: usize) {
         if let Some(reading) = &self.0 {
             let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
             let (progress, listener) = &mut *reading;

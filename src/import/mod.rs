@@ -21,6 +21,7 @@ mod form;
 pub mod gguf;
 mod hints;
 pub mod hugging_face;
+mod keep;
 mod load;
 pub mod mapping;
 mod open;

@@ -13,6 +13,10 @@ pub enum Precision {
     #[default]
     F32,
     /// That of the file where the device computes in it; f32 elsewhere.
+    ///
+    /// On the CPU (flex and ndarray) the matrices of projections and embeddings stay as the file has
+    /// them, in half precision or in blocks, as [`weights`](crate::weights) says, and the model computes
+    /// in f32. On other devices blocks become f32.
     AsStored,
     /// f64.
     F64,
@@ -33,6 +37,11 @@ impl Precision {
             Self::AsStored if device.supports_dtype(stored) => stored,
             Self::AsStored => DType::F32,
         }
+    }
+
+    /// Whether matrices may stay as they are stored.
+    pub(super) fn keeps(self) -> bool {
+        self == Self::AsStored
     }
 
     /// An error if this names a type that the device does not have.

@@ -1,7 +1,8 @@
 //! Files in the safetensors format, read and written tensor by tensor.
 //!
 //! A tensor's bytes are read into a buffer of their own when they are asked for, so that a load
-//! holds no more of the file than one tensor.
+//! holds no more of the file than one tensor. A matrix that stays as it is stored is a part of the
+//! mapped file.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +17,10 @@ use safetensors::tensor::{Dtype, Metadata, View};
 
 use super::files::{not_this_file, show, write_whole};
 use super::source::Source;
+use super::stored::Stored;
 use crate::Result;
+use crate::kernels::MappedFile;
+use crate::weights::Format;
 
 /// Length of the field that tells the header's length.
 const LENGTH: u64 = 8;
@@ -28,6 +32,10 @@ const LONGEST_HEADER: u64 = 100_000_000;
 pub fn open(path: &Path) -> Result<Source> {
     let (file, start, metadata) =
         header(path).map_err(|got| not_this_file(path, "a file in the safetensors format", got))?;
+    let not_mapped = |error: std::io::Error| {
+        not_this_file(path, "a file that can be mapped into memory", error.to_string())
+    };
+    let mapped = Arc::new(MappedFile::open(&file).map_err(not_mapped)?);
     let file = Arc::new(Mutex::new(file));
     let mut source = Source { path: show(path), ..Source::default() };
     for (name, info) in metadata.tensors() {
@@ -39,6 +47,18 @@ pub fn open(path: &Path) -> Result<Source> {
         let (file, length) = (file.clone(), to - from);
         let read = move || read(&file, start + from as u64, length, dtype);
         let shape = info.shape.clone();
+        let format = match dtype {
+            DType::F16 => Some(Format::F16),
+            DType::BF16 => Some(Format::Bf16),
+            _ => None,
+        };
+        if let (Some(format), &[rows, columns]) = (format, &shape[..]) {
+            let mapped = mapped.clone();
+            let range = start as usize + from..start as usize + to;
+            let bytes = move || Ok(mapped.bytes(range.clone()));
+            let matrix = Stored::new(format, [rows, columns], bytes);
+            source.stored.insert(name.clone(), matrix);
+        }
         let tensor = burn_pack::Tensor::deferred(name.clone(), dtype, shape, None, length, read);
         source.tensors.insert(name, tensor);
     }

@@ -19,7 +19,6 @@ pub struct Stored {
     read: Arc<Read>,
 }
 
-#[allow(dead_code)] // until a projection keeps one
 impl Stored {
     /// `read` gives the rows one behind the other: `rows` times `format.row_bytes(columns)`.
     pub fn new(
@@ -35,9 +34,21 @@ impl Stored {
         (self.read)()
     }
 
-    /// The bytes that it should have; nothing if its columns are no whole number of blocks.
-    pub fn byte_len(&self) -> Option<usize> {
-        self.format.row_bytes(self.shape[1])?.checked_mul(self.shape[0])
+    /// Some of its rows, one behind the other; all of them without a copy.
+    pub fn rows(&self, rows: &[usize]) -> Result<Bytes, burn_pack::Error> {
+        let all = self.read()?;
+        if rows.len() == self.shape[0] && rows.iter().enumerate().all(|(i, &row)| i == row) {
+            return Ok(all);
+        }
+        let length = self.format.row_bytes(self.shape[1]).unwrap_or_default();
+        let row = |&row: &usize| all.get(row * length..(row + 1) * length);
+        let rows: Option<Vec<_>> = rows.iter().map(row).collect();
+        match rows {
+            Some(rows) => Ok(Bytes::from_elems(rows.concat())),
+            None => {
+                Err(burn_pack::Error::IoError("a matrix with fewer rows than it should".into()))
+            }
+        }
     }
 
     /// The same matrix as f32, which it becomes when it is read.

@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use burn::tensor::{AllocationProperty, Bytes};
 
 use memmap2::Mmap;
 
@@ -19,6 +22,29 @@ impl MappedFile {
         // SAFETY: the bytes are only ever read as bytes, for which every state of them is a valid one,
         // and no reference to them outlives the map; what another program may do is told above.
         unsafe { Mmap::map(file) }.map(Self)
+    }
+
+    /// Some of its bytes without a copy. They keep the file mapped.
+    ///
+    /// # Panics
+    ///
+    /// If the file ends before the range does.
+    pub(crate) fn bytes(self: &Arc<Self>, range: Range<usize>) -> Bytes {
+        assert!(range.start <= range.end && range.end <= self.len(), "a range beyond the file");
+        let part = Part { file: self.clone(), range };
+        Bytes::from_shared(bytes::Bytes::from_owner(part), AllocationProperty::Other)
+    }
+}
+
+/// A range of a mapped file.
+struct Part {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.file[self.range.clone()]
     }
 }
 

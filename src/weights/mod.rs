@@ -1,3 +1,43 @@
 //! Weights as they are stored: half precision, and numbers in blocks that share a scale.
+//!
+//! A matrix in a [`Format`] stands in a projection or an embedding as [`Blocks`]: a
+//! [reparameterization](burn::module::Reparameterization) of its `weight`. The modules stay Burn's own
+//! [`Linear`](burn::nn::Linear) and [`Embedding`](burn::nn::Embedding), records hold the bytes, and
+//! whoever asks for the parameter's value gets the numbers. The layers of this crate do not ask: on the
+//! CPU they multiply with the blocks, of which a product for one token reads each byte once.
+//!
+//! ```
+//! # #[cfg(feature = "flex")] {
+//! use burn::module::Module;
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::Device;
+//! use burn_decoder::weights::{Blocks, Format, blocks};
+//!
+//! let device = Device::flex();
+//! let layer = LinearConfig::new(64, 3).init(&device);
+//! let bytes = vec![0; 3 * 68]; // 3 rows of 2 blocks of 34 bytes, one row an output
+//! let layer: Linear = Blocks::projection(Format::Q8_0, [3, 64], bytes, &device)?.stand_in(layer);
+//! assert_eq!(layer.weight.val().dims(), [64, 3]);
+//! assert_eq!(blocks(&layer.weight).unwrap().format(), Format::Q8_0);
+//! # }
+//! # Ok::<(), burn_decoder::Error>(())
+//! ```
+//!
+//! [`with_blocks`] does so for all matrices of a model: that is how a record is read whose weights lie in
+//! blocks, into a model with some of the same formats.
+//!
+//! **Training.** Blocks have no gradient: a pass on a device with autodiff refuses a weight that still
+//! asks for one, by its format. [`Module::apply_lora`](burn::module::Module::apply_lora) freezes it and
+//! trains two small matrices beside it; the bytes stay as they are. Without an adapter,
+//! [`Module::freeze`](burn::module::Module::freeze) or
+//! [`no_grad`](burn::module::Module::no_grad) says that the weight is not trained.
+//!
+//! **Other devices.** Where the crate has no kernel for them, blocks become f32 for each product; an
+//! import makes f32 of them at once there.
+
+mod blocks;
+mod use_blocks;
 
 pub use crate::kernels::Format;
+pub use blocks::{Blocks, StoredBytes, blocks, with_blocks};
+pub(crate) use use_blocks::{embed, keeps, linear, shape, unembed};

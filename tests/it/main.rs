@@ -35,3 +35,4 @@ mod switching;
 mod verify;
 #[cfg(feature = "wgpu")]
 mod waits;
+mod weights;

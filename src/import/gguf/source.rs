@@ -32,7 +32,12 @@ pub fn tensors(
         let rows = Rows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
         match info.shape[..] {
             [outputs, inputs] if format != Format::F32 => {
-                let read = move || Ok(Bytes::from_bytes_vec(rows.bytes().into_owned()));
+                let read = move || {
+                    Ok(match rows.head_dim {
+                        None => rows.file.bytes(rows.info.bytes.clone()),
+                        Some(_) => Bytes::from_bytes_vec(rows.bytes().into_owned()),
+                    })
+                };
                 source.insert_stored(name.clone(), Stored::new(format, [outputs, inputs], read));
             }
             _ => {

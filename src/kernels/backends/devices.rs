@@ -6,13 +6,50 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 #[cfg(feature = "gpu")]
 use super::cube;
 #[cfg(feature = "flex")]
-#[cfg(test)]
 use super::flex;
 #[cfg(feature = "ndarray")]
 use super::ndarray;
 use crate::kernels::Plan;
 #[cfg(feature = "gpu")]
 use crate::kernels::cube::map::pack;
+
+/// The bytes behind a tensor on a device whose memory the CPU reads.
+#[derive(Clone)]
+pub(crate) enum HostBytes {
+    #[cfg(feature = "flex")]
+    Flex(burn::backend::flex::FlexTensor),
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    NdArray(burn::backend::ndarray::NdArrayTensor),
+}
+
+impl HostBytes {
+    /// Of a tensor of u8, without a copy if it is row-major; nothing on another device or of another
+    /// type.
+    pub fn of(bytes: Tensor<2, Int>) -> Option<Self> {
+        let bytes = bytes.without_autodiff();
+        if bytes.dtype() != DType::U8 {
+            return None;
+        }
+        match bytes.device().as_dispatch() {
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => ndarray::bytes(bytes).map(Self::NdArray),
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => flex::bytes(bytes).map(Self::Flex),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+
+    pub fn get(&self) -> &[u8] {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex(tensor) => tensor.as_slice().expect("row-major bytes"),
+            #[cfg(feature = "ndarray")]
+            Self::NdArray(tensor) => ndarray::byte_slice(tensor).expect("row-major bytes"),
+        }
+    }
+}
 
 /// The first `keys` of `[batch, kv_heads, keys, head_dim]`, without a copy where the backend can.
 pub(crate) fn first_keys(tensor: Tensor<4>, keys: usize) -> Tensor<4> {

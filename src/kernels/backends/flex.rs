@@ -4,9 +4,7 @@ use burn::backend::{
     Flex,
     flex::{FlexTensor, Layout},
 };
-use burn::tensor::{Bytes, DType, Shape};
-#[cfg(test)]
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -91,6 +89,12 @@ impl HostCodes for Flex {
     fn codes_u8(codes: &FlexTensor) -> Option<HostView<'_, u8, 4>> {
         <Self as HostFloat<u8>>::view(codes)
     }
+}
+
+/// A tensor of u8 in row-major order.
+pub(super) fn bytes(tensor: Tensor<2, Int>) -> Option<FlexTensor> {
+    let tensor = tensor.try_into_primitive::<Flex>().ok()?.to_contiguous();
+    tensor.as_slice::<u8>().is_some().then_some(tensor)
 }
 
 /// Where the first element lies.

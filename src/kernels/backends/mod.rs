@@ -8,9 +8,9 @@ mod flex;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
+pub(crate) use devices::{
+    HostBytes, first_codes, first_keys, is_host, map, prefers_fused, reads_codes, reads_mixed,
+    supports, supports_attention,
+};
 #[cfg(test)]
 pub(crate) use devices::{address, address_of_codes};
-pub(crate) use devices::{
-    first_codes, first_keys, is_host, map, prefers_fused, reads_codes, reads_mixed, supports,
-    supports_attention,
-};

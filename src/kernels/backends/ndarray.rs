@@ -129,6 +129,25 @@ fn first_rows(tensor: NdArrayTensor, keys: usize) -> NdArrayTensor {
     }
 }
 
+/// A tensor of u8 in row-major order.
+pub(super) fn bytes(tensor: Tensor<2, Int>) -> Option<NdArrayTensor> {
+    let tensor = match tensor.try_into_primitive::<NdArray>().ok()? {
+        NdArrayTensor::U8(storage) if !storage.view().is_standard_layout() => {
+            storage.view().as_standard_layout().into_owned().into_shared().into()
+        }
+        tensor => tensor,
+    };
+    byte_slice(&tensor).is_some().then_some(tensor)
+}
+
+/// The bytes of such a tensor.
+pub(super) fn byte_slice(tensor: &NdArrayTensor) -> Option<&[u8]> {
+    match tensor {
+        NdArrayTensor::U8(storage) => storage.view().to_slice(),
+        _ => None,
+    }
+}
+
 /// Where the first element lies.
 #[cfg(test)]
 pub(super) fn address(tensor: Tensor<4>) -> *const f32 {

@@ -6,7 +6,8 @@
 //! tensor operations.
 //!
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
-//! them); `attention`; `linear` with its `product` and `gemv`, `norm`, `activation` and `rotation`
+//! them); `attention`; `linear` with its `product` and `gemv`, `stored` (a
+//! projection whose weight lies in `blocks`), `norm`, `activation` and `rotation`
 //! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads`.
 
 pub(super) mod activation;
@@ -25,6 +26,7 @@ mod operation;
 mod product;
 pub(super) mod rotation;
 mod simd;
+pub(super) mod stored;
 pub(super) mod threads;
 
 use burn::tensor::{DType, Tensor};

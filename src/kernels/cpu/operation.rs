@@ -16,6 +16,7 @@ use super::host::Host;
 use super::linear::Projection;
 use super::norm::NormOperation;
 use super::rotation::Rotation;
+use super::stored::StoredWeight;
 use crate::kernels::autodiff::{Operation, record};
 use crate::kernels::op::Optional;
 
@@ -24,6 +25,8 @@ use crate::kernels::op::Optional;
 pub(crate) enum HostOperation {
     /// Of `x`, a weight and perhaps a bias.
     Project(Projection),
+    /// Of `x` and perhaps a bias.
+    ProjectStored(StoredWeight),
     /// Of `x`, gamma and perhaps beta.
     Normalize(NormOperation),
     /// Of `x`, or of a gate and `x`.
@@ -66,6 +69,7 @@ macro_rules! with_inner {
     ($operation:expr, $inner:ident => $body:expr) => {
         match $operation {
             HostOperation::Project($inner) => $body,
+            HostOperation::ProjectStored($inner) => $body,
             HostOperation::Normalize($inner) => $body,
             HostOperation::Activate($inner) => $body,
             HostOperation::Rotate($inner) => $body,

@@ -151,6 +151,35 @@ pub(super) fn product_to(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
     }
 }
 
+/// `a bᵀ`, row-major, plus `bias` in each row, where `numbers` gives any of the `columns` rows of `b`.
+pub(super) fn product_by_panels(
+    a: Matrix,
+    columns: usize,
+    bias: Option<&[f32]>,
+    numbers: impl Fn(Range<usize>) -> Vec<f32> + Sync,
+) -> Vec<f32> {
+    let (rows, inner) = (a.rows, a.columns);
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
+    a.check();
+    let start = Start::of(bias);
+    let mut sum = Vec::with_capacity(rows * columns);
+    let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
+        let panel = numbers(of_columns.clone());
+        let b = Matrix::rows(&panel, inner).transposed();
+        assert!(b.rows == inner && b.columns == of_columns.len(), "a panel that does not fit");
+        b.check();
+        let (a, start) = (a.rows_of(&of_rows), start.columns_of(&of_columns));
+        // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; `first` as promised.
+        unsafe { write_product(a, b, start, first, columns) };
+    };
+    // SAFETY: there is room for all of the product; `write` writes all of its block.
+    unsafe {
+        in_blocks([rows, columns], inner, sum.as_mut_ptr(), write);
+        sum.set_len(rows * columns);
+    }
+    sum
+}
+
 /// Panics where the parts do not fit each other.
 fn check(a: Matrix, b: Matrix, start: Start) {
     assert!(b.rows == a.columns, "matrices that do not fit");
@@ -186,7 +215,30 @@ fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
 /// `check(a, b, start)` went through, nothing is empty, and `to` is valid for writing the product,
 /// which nobody else touches; with [`Start::Sum`] numbers stand there.
 unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
-    let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+    let columns = b.columns;
+    let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
+        let start = start.columns_of(&of_columns);
+        let (a, b) = (a.rows_of(&of_rows), b.columns_of(&of_columns));
+        // SAFETY: `check` covers all of `a` and `b`, hence these parts; `first` as promised.
+        unsafe { write_product(a, b, start, first, columns) };
+    };
+    // SAFETY: the caller promises the room.
+    unsafe { in_blocks([a.rows, columns], a.columns, to, write) };
+}
+
+/// Has `write` fill each block of a row-major result of such a size that begins at `to`. It gets the
+/// block's rows and columns and its first element, behind which its rows are as far apart as the
+/// columns are many, and may write all of them.
+///
+/// # Safety
+///
+/// `to` is valid for writing the result, which nobody else touches.
+unsafe fn in_blocks(
+    [rows, columns]: [usize; 2],
+    inner: usize,
+    to: *mut f32,
+    write: impl Fn(Range<usize>, Range<usize>, *mut f32) + Sync,
+) {
     let blocks = blocks([rows, columns], inner);
     let part = |size: usize, blocks: usize, index: usize| {
         // Whole vectors, but for the last one.
@@ -195,20 +247,14 @@ unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
     };
     let shared = BlockPointer(to);
     (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
-        let rows = part(rows, blocks[0], block / blocks[1]);
+        let of_rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
-        if rows.is_empty() || of_columns.is_empty() {
+        if of_rows.is_empty() || of_columns.is_empty() {
             return; // whole vectors left nothing for the last blocks
         }
-        let a = a.rows_of(&rows);
-        let b = b.columns_of(&of_columns);
-        // SAFETY: `check` covers all of `a` and `b`, hence these parts. The task writes `a.rows` rows
-        // of `b.columns` numbers from its block's first on, within the room of `to`, and blocks do
-        // not overlap.
-        unsafe {
-            let first = shared.at(rows.start * columns + of_columns.start);
-            write_product(a, b, start.columns_of(&of_columns), first, columns);
-        }
+        // SAFETY: the first element of a block within the room of `to`. Blocks do not overlap.
+        let first = unsafe { shared.at(of_rows.start * columns + of_columns.start) };
+        write(of_rows, of_columns, first);
     });
 }
 

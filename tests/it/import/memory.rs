@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use burn::tensor::Device;
-use burn_decoder::import::{LoadOptions, hugging_face};
+use burn::tensor::{Device, Tensor};
+use burn_decoder::import::{LoadOptions, Precision, hugging_face};
+use burn_decoder::sequence::Batch;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -64,6 +65,18 @@ fn load(folder: &str, device: &Device) {
     assert!(grown > model - SLACK, "the model is there");
     assert!(grown < model + largest + SLACK, "more than the model and a tensor");
     drop(loaded);
+
+    // As it is stored: the file itself, and what else there is.
+    let before = status("VmRSS");
+    std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be set back");
+    let options = LoadOptions::new().with_precision(Precision::AsStored);
+    let loaded = hugging_face::load(folder, device, options).unwrap();
+    let tokens = Tensor::from_data([[1, 2, 3]], device);
+    let _ = loaded.model.forward(tokens, Batch::new()).unwrap();
+    let grown = status("VmHWM").saturating_sub(before);
+    let (file, largest) = (2 * values, 2 * VOCAB * D_MODEL);
+    println!("a file of {file} bytes, the largest tensor {largest}; grown by {grown}");
+    assert!(grown < file + largest + SLACK, "more than the file and a tensor");
 }
 
 /// Half precision in the file, f32 in the model; each load in a process of its own.

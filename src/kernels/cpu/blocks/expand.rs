@@ -1,6 +1,9 @@
-//! Blocks to f32.
+//! Blocks to f32: one multiplication and at most one addition for each number, never fused, so that
+//! every instruction set gives the same bits.
 
-use super::{Block, Format, OnBlocks, OnSixteen, Sixteen, on_blocks, on_sixteen};
+use std::marker::PhantomData;
+
+use super::{Block, Format, OnFormat, OnSixteen, Plain, Sixteen, on_format, on_sixteen};
 
 /// Writes the numbers of `bytes` to `numbers`: some whole blocks, or of plain numbers any number.
 ///
@@ -9,7 +12,7 @@ use super::{Block, Format, OnBlocks, OnSixteen, Sixteen, on_blocks, on_sixteen};
 /// If the two differ in their number.
 pub(crate) fn expand(format: Format, bytes: &[u8], numbers: &mut [f32]) {
     assert!(format.row_bytes(numbers.len()) == Some(bytes.len()), "blocks that do not fit");
-    on_blocks(format, Expand { bytes, numbers });
+    on_format(format, Expand { bytes, numbers });
 }
 
 struct Expand<'a> {
@@ -17,15 +20,19 @@ struct Expand<'a> {
     numbers: &'a mut [f32],
 }
 
-impl OnBlocks for Expand<'_> {
+impl OnFormat for Expand<'_> {
     type Output = ();
 
-    fn run<B: Block>(self) {
-        on_sixteen(ExpandBlocks::<B>(self, std::marker::PhantomData));
+    fn blocks<B: Block>(self) {
+        on_sixteen(ExpandBlocks::<B>(self, PhantomData));
+    }
+
+    fn plain<P: Plain>(self) {
+        on_sixteen(ExpandPlain::<P>(self, PhantomData));
     }
 }
 
-struct ExpandBlocks<'a, B>(Expand<'a>, std::marker::PhantomData<B>);
+struct ExpandBlocks<'a, B>(Expand<'a>, PhantomData<B>);
 
 impl<B: Block> OnSixteen for ExpandBlocks<'_, B> {
     type Output = ();
@@ -33,18 +40,52 @@ impl<B: Block> OnSixteen for ExpandBlocks<'_, B> {
     #[inline(always)]
     fn run<S: Sixteen>(self, on: S) {
         let Expand { bytes, numbers } = self.0;
-        let (blocks, rest) = (bytes.chunks_exact(B::BYTES), bytes.len() % B::BYTES);
-        let mut to = numbers.chunks_exact_mut(B::LENGTH);
-        for (block, to) in blocks.zip(&mut to) {
-            B::expand(on, block, |i, x| on.store(x, sixteen_mut(to, i)));
+        let units = bytes.chunks(B::UNIT * B::BYTES);
+        for (unit, numbers) in units.zip(numbers.chunks_mut(B::UNIT * B::LENGTH)) {
+            let (mut scales, mut offsets) = ([0.0; 16], [0.0; 16]);
+            let [scale, offset] = B::scales(on, unit);
+            on.store(scale, &mut scales);
+            on.store(offset, &mut offsets);
+            let blocks = unit.chunks_exact(B::BYTES).zip(numbers.chunks_exact_mut(B::LENGTH));
+            for (index, (block, numbers)) in blocks.enumerate() {
+                B::whole(
+                    on,
+                    block,
+                    #[inline(always)]
+                    |i, q| {
+                        let group = (index * B::LENGTH + 16 * i) / B::GROUP;
+                        let q = on.floats(on.less(q, B::BIAS));
+                        let mut x = on.mul(q, on.splat(scales[group]));
+                        if let Some(first) = B::OFFSETS {
+                            x = on.add(x, on.splat(offsets[first + group]));
+                        }
+                        on.store(x, sixteen_mut(numbers, i));
+                    },
+                );
+            }
         }
-        if rest > 0 {
-            // Plain numbers: their block here is longer than what a row is made of.
-            let mut block = [0; 128];
-            block[..rest].copy_from_slice(&bytes[bytes.len() - rest..]);
-            let mut last = [0.0; 32];
-            B::expand(on, &block[..B::BYTES], |i, x| on.store(x, sixteen_mut(&mut last, i)));
-            let to = to.into_remainder();
+    }
+}
+
+struct ExpandPlain<'a, P>(Expand<'a>, PhantomData<P>);
+
+impl<P: Plain> OnSixteen for ExpandPlain<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Sixteen>(self, on: S) {
+        let Expand { bytes, numbers } = self.0;
+        let sixteens = bytes.chunks_exact(16 * P::BYTES);
+        let rest = sixteens.remainder();
+        let mut to = numbers.chunks_exact_mut(16);
+        for (bytes, to) in sixteens.zip(&mut to) {
+            on.store(P::floats(on, bytes), sixteen_mut(to, 0));
+        }
+        let to = to.into_remainder();
+        if !to.is_empty() {
+            let (mut bytes, mut last) = ([0; 64], [0.0; 16]);
+            bytes[..rest.len()].copy_from_slice(rest);
+            on.store(P::floats(on, &bytes), &mut last);
             to.copy_from_slice(&last[..to.len()]);
         }
     }

@@ -1,13 +1,12 @@
 //! Weights in blocks: a few numbers that share a scale, as ggml lays them out.
 //!
-//! Each format is written once, over sixteen numbers at a time, and runs on every instruction set with
-//! the same bits: expanding a block takes conversions, one multiplication and at most one addition for
-//! each number, never fused.
+//! Each format is written once, over sixteen numbers at a time, and runs on every instruction set.
 //!
 //! In reading order: `format` (the list, with sizes and names), `sixteen` (what an instruction set has
-//! to do), `x86`; then the formats: `plain`, `q8`, `q4`, `q5`, `super_blocks` (what `q4_k`, `q5_k` and
-//! `q6_k` share); and `expand`, whole rows.
+//! to do), `x86`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
+//! with all of them: `expand` (to f32) and `dot` (products with rows of f32).
 
+mod dot;
 mod expand;
 mod format;
 mod plain;
@@ -18,51 +17,90 @@ mod q5_k;
 mod q6_k;
 mod q8;
 mod sixteen;
-mod super_blocks;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 
+pub(in crate::kernels::cpu) use dot::{Dots, group_sums};
 pub(crate) use expand::expand;
 pub use format::Format;
 pub(in crate::kernels::cpu) use sixteen::{OnSixteen, Sixteen, on_sixteen};
 
-/// How the bytes of a block become numbers.
+/// Numbers in blocks: whole numbers of a few bits, and a scale for each group of them.
+///
+/// A number is `scale (q - BIAS)`, plus an offset in some formats.
 pub(in crate::kernels::cpu) trait Block {
     /// Numbers of a block, a multiple of 16.
     const LENGTH: usize;
     /// Its bytes.
     const BYTES: usize;
+    /// Numbers that share a scale: 16 or 32.
+    const GROUP: usize;
+    /// Blocks whose scales are found together: those of at most 16 groups.
+    const UNIT: usize;
+    /// What each `q` is less by.
+    const BIAS: i32;
+    /// Where the offsets of the groups begin among sixteen numbers, in a format that has them.
+    const OFFSETS: Option<usize>;
 
-    /// Gives each 16 numbers of the block to `take`, with their index: 0 for the first 16.
+    /// Scales and offsets of the groups of a unit, or of its first blocks if they are the last.
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2];
+
+    /// Gives each sixteen `q` of a block to `take`, with their index: 0 for the first sixteen. Those of
+    /// a group come one after the other.
     ///
     /// # Panics
     ///
-    /// If `block` has fewer than [`BYTES`](Self::BYTES).
-    fn expand<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Floats));
+    /// If `block` has fewer bytes than [`BYTES`](Self::BYTES).
+    fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints));
+}
+
+/// Numbers that stand by themselves.
+pub(in crate::kernels::cpu) trait Plain {
+    /// Bytes of a number.
+    const BYTES: usize;
+
+    /// The first sixteen.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    fn floats<S: Sixteen>(on: S, bytes: &[u8]) -> S::Floats;
 }
 
 /// Work on rows of a format, which it is written for as a type.
-pub(in crate::kernels::cpu) trait OnBlocks {
+pub(in crate::kernels::cpu) trait OnFormat {
     type Output;
 
-    fn run<B: Block>(self) -> Self::Output;
+    fn blocks<B: Block>(self) -> Self::Output;
+    fn plain<P: Plain>(self) -> Self::Output;
 }
 
 /// Runs `work` for `format`.
-pub(in crate::kernels::cpu) fn on_blocks<W: OnBlocks>(format: Format, work: W) -> W::Output {
+pub(in crate::kernels::cpu) fn on_format<W: OnFormat>(format: Format, work: W) -> W::Output {
     match format {
-        Format::F32 => work.run::<plain::F32>(),
-        Format::F16 => work.run::<plain::F16>(),
-        Format::Bf16 => work.run::<plain::Bf16>(),
-        Format::Q8_0 => work.run::<q8::Q8_0>(),
-        Format::Q4_0 => work.run::<q4::Q4_0>(),
-        Format::Q4_1 => work.run::<q4::Q4_1>(),
-        Format::Q5_0 => work.run::<q5::Q5_0>(),
-        Format::Q5_1 => work.run::<q5::Q5_1>(),
-        Format::Q4K => work.run::<q4_k::Q4K>(),
-        Format::Q5K => work.run::<q5_k::Q5K>(),
-        Format::Q6K => work.run::<q6_k::Q6K>(),
+        Format::F32 => work.plain::<plain::F32>(),
+        Format::F16 => work.plain::<plain::F16>(),
+        Format::Bf16 => work.plain::<plain::Bf16>(),
+        Format::Q8_0 => work.blocks::<q8::Q8_0>(),
+        Format::Q4_0 => work.blocks::<q4::Q4_0>(),
+        Format::Q4_1 => work.blocks::<q4::Q4_1>(),
+        Format::Q5_0 => work.blocks::<q5::Q5_0>(),
+        Format::Q5_1 => work.blocks::<q5::Q5_1>(),
+        Format::Q4K => work.blocks::<q4_k::Q4K>(),
+        Format::Q5K => work.blocks::<q5_k::Q5K>(),
+        Format::Q6K => work.blocks::<q6_k::Q6K>(),
     }
+}
+
+/// Scale and offset, two f16 at the start of each block of `B`, of up to sixteen blocks. Of a format
+/// with a scale alone the second is of no meaning.
+#[inline(always)]
+fn leading<B: Block, S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+    let mut words = [0; 16];
+    for (word, block) in words.iter_mut().zip(unit.chunks_exact(B::BYTES)) {
+        *word = u32::from_le_bytes(*bytes(block, 0));
+    }
+    on.f16_halves(&words)
 }
 
 /// `N` bytes from `start` on.
@@ -72,12 +110,15 @@ fn bytes<const N: usize>(block: &[u8], start: usize) -> &[u8; N] {
 }
 
 /// The f16 at `start`.
-///
+#[inline(always)]
+fn f16_at(block: &[u8], start: usize) -> f32 {
+    from_f16(u16::from_le_bytes(*bytes(block, start)))
+}
+
 /// Written out for the common exponents: the conversion of the half crate asks for instructions that
 /// the function around it may not have been compiled for.
 #[inline(always)]
-fn f16_at(block: &[u8], start: usize) -> f32 {
-    let bits = u16::from_le_bytes(*bytes(block, start));
+fn from_f16(bits: u16) -> f32 {
     let exponent = bits & 0x7c00;
     if exponent.wrapping_sub(0x0400) < 0x7800 {
         let sign = u32::from(bits & 0x8000) << 16;

@@ -1,26 +1,36 @@
-//! Numbers that stand by themselves, 32 at a time.
+//! Numbers that stand by themselves.
 
-use super::{Block, Sixteen, bytes};
+use super::{Plain, Sixteen, bytes};
 
-macro_rules! plain {
-    ($name:ident, $bytes:literal, $read:ident, $doc:literal) => {
-        #[doc = $doc]
-        pub(super) struct $name;
+pub(super) struct F32;
 
-        impl Block for $name {
-            const LENGTH: usize = 32;
-            const BYTES: usize = 32 * $bytes;
+impl Plain for F32 {
+    const BYTES: usize = 4;
 
-            #[inline(always)]
-            fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-                for i in 0..2 {
-                    take(i, on.$read(bytes(block, 16 * $bytes * i)));
-                }
-            }
-        }
-    };
+    #[inline(always)]
+    fn floats<S: Sixteen>(on: S, all: &[u8]) -> S::Floats {
+        on.f32s(bytes(all, 0))
+    }
 }
 
-plain!(F32, 4, f32s, "32 times f32.");
-plain!(F16, 2, f16s, "32 times f16.");
-plain!(Bf16, 2, bf16s, "32 times bf16.");
+pub(super) struct F16;
+
+impl Plain for F16 {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    fn floats<S: Sixteen>(on: S, all: &[u8]) -> S::Floats {
+        on.f16s(bytes(all, 0))
+    }
+}
+
+pub(super) struct Bf16;
+
+impl Plain for Bf16 {
+    const BYTES: usize = 2;
+
+    #[inline(always)]
+    fn floats<S: Sixteen>(on: S, all: &[u8]) -> S::Floats {
+        on.bf16s(bytes(all, 0))
+    }
+}

@@ -4,21 +4,26 @@
 //!
 //! The lower half of each byte is a number of the first 16, the upper half one of the last.
 
-use super::{Block, Sixteen, bytes, f16_at};
+use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q4_0;
 
 impl Block for Q4_0 {
     const LENGTH: usize = 32;
     const BYTES: usize = 18;
+    const GROUP: usize = 32;
+    const UNIT: usize = 16;
+    const BIAS: i32 = 8;
+    const OFFSETS: Option<usize> = None;
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let d = on.splat(f16_at(block, 0));
-        let pairs = on.unsigned(bytes(block, 2));
-        for (i, q) in [on.and(pairs, 15), on.shift_right(pairs, 4)].into_iter().enumerate() {
-            take(i, on.mul(on.floats(on.less(q, 8)), d));
-        }
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        leading::<Self, S>(on, unit)
+    }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints)) {
+        four_bits(on, bytes(block, 2), take);
     }
 }
 
@@ -27,13 +32,25 @@ pub(super) struct Q4_1;
 impl Block for Q4_1 {
     const LENGTH: usize = 32;
     const BYTES: usize = 20;
+    const GROUP: usize = 32;
+    const UNIT: usize = 16;
+    const BIAS: i32 = 0;
+    const OFFSETS: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let (d, m) = (on.splat(f16_at(block, 0)), on.splat(f16_at(block, 2)));
-        let pairs = on.unsigned(bytes(block, 4));
-        for (i, q) in [on.and(pairs, 15), on.shift_right(pairs, 4)].into_iter().enumerate() {
-            take(i, on.add(on.mul(on.floats(q), d), m));
-        }
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        leading::<Self, S>(on, unit)
     }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints)) {
+        four_bits(on, bytes(block, 4), take);
+    }
+}
+
+#[inline(always)]
+fn four_bits<S: Sixteen>(on: S, pairs: &[u8; 16], mut take: impl FnMut(usize, S::Ints)) {
+    let pairs = on.unsigned(pairs);
+    take(0, on.and(pairs, 15));
+    take(1, on.shift_right(pairs, 4));
 }

@@ -5,31 +5,26 @@
 //! The lower four bits of `q` lie as in [`q4`](super::q4); bit `i` of the 4 bytes is the fifth of
 //! number `i`.
 
-use super::{Block, Sixteen, bytes, f16_at};
-
-/// The five bits of each number, those of the four bytes at `start` and the 16 behind them.
-#[inline(always)]
-fn five_bits<S: Sixteen>(on: S, block: &[u8], start: usize) -> [S::Ints; 2] {
-    let fifth = u32::from_le_bytes(*bytes(block, start));
-    let pairs = on.unsigned(bytes(block, start + 4));
-    [
-        on.or(on.and(pairs, 15), on.choose(fifth as u16, 16)),
-        on.or(on.shift_right(pairs, 4), on.choose((fifth >> 16) as u16, 16)),
-    ]
-}
+use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q5_0;
 
 impl Block for Q5_0 {
     const LENGTH: usize = 32;
     const BYTES: usize = 22;
+    const GROUP: usize = 32;
+    const UNIT: usize = 16;
+    const BIAS: i32 = 16;
+    const OFFSETS: Option<usize> = None;
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let d = on.splat(f16_at(block, 0));
-        for (i, q) in five_bits(on, block, 2).into_iter().enumerate() {
-            take(i, on.mul(on.floats(on.less(q, 16)), d));
-        }
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        leading::<Self, S>(on, unit)
+    }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints)) {
+        five_bits(on, bytes(block, 2), bytes(block, 6), take);
     }
 }
 
@@ -38,12 +33,31 @@ pub(super) struct Q5_1;
 impl Block for Q5_1 {
     const LENGTH: usize = 32;
     const BYTES: usize = 24;
+    const GROUP: usize = 32;
+    const UNIT: usize = 16;
+    const BIAS: i32 = 0;
+    const OFFSETS: Option<usize> = Some(0);
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let (d, m) = (on.splat(f16_at(block, 0)), on.splat(f16_at(block, 2)));
-        for (i, q) in five_bits(on, block, 4).into_iter().enumerate() {
-            take(i, on.add(on.mul(on.floats(q), d), m));
-        }
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        leading::<Self, S>(on, unit)
     }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints)) {
+        five_bits(on, bytes(block, 4), bytes(block, 8), take);
+    }
+}
+
+#[inline(always)]
+fn five_bits<S: Sixteen>(
+    on: S,
+    fifths: &[u8; 4],
+    pairs: &[u8; 16],
+    mut take: impl FnMut(usize, S::Ints),
+) {
+    let fifths = u32::from_le_bytes(*fifths);
+    let pairs = on.unsigned(pairs);
+    take(0, on.or(on.and(pairs, 15), on.choose(fifths as u16, 16)));
+    take(1, on.or(on.shift_right(pairs, 4), on.choose((fifths >> 16) as u16, 16)));
 }

@@ -1,9 +1,10 @@
-//! Q5_K: scales as in [`super_blocks`](super::super_blocks), 32 bytes, 128 bytes. `d q - m`
+//! Q5_K: `d`, `d_min`, scales and minima as in [`q4_k`](super::q4_k), 32 bytes, 128 bytes.
+//! `d s q - d_min m`
 //!
 //! The lower four bits of `q` lie as in [`q4_k`](super::q4_k); bit `j` of byte `i` of the 32 is the
 //! fifth bit of number `32 j + i`.
 
-use super::super_blocks::scales;
+use super::q4_k::scales_and_minima;
 use super::{Block, Sixteen, bytes};
 
 pub(super) struct Q5K;
@@ -11,23 +12,37 @@ pub(super) struct Q5K;
 impl Block for Q5K {
     const LENGTH: usize = 256;
     const BYTES: usize = 176;
+    const GROUP: usize = 32;
+    const UNIT: usize = 1;
+    const BIAS: i32 = 0;
+    const OFFSETS: Option<usize> = Some(8);
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let scales = scales(block);
-        let fifths = [0, 1].map(|part| on.unsigned(bytes(block, 16 + 16 * part)));
-        for group in 0..4 {
-            let [low, high] = [0, 1].map(|half| scales[2 * group + half].map(|x| on.splat(x)));
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        scales_and_minima(on, unit)
+    }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Ints)) {
+        let fifths = [on.unsigned(bytes(block, 16)), on.unsigned(bytes(block, 32))];
+        // The bit of a group, at the place of the fifth.
+        let fifth = |part: usize, group: usize| {
+            let moved = match group {
+                0..4 => on.shift_left(fifths[part], 4 - group as i32),
+                _ => on.shift_right(fifths[part], group as i32 - 4),
+            };
+            on.and(moved, 16)
+        };
+        for two_groups in 0..4 {
+            let at = 48 + 32 * two_groups;
+            let pairs = [on.unsigned(bytes(block, at)), on.unsigned(bytes(block, at + 16))];
             for part in 0..2 {
-                let pairs = on.unsigned(bytes(block, 48 + 32 * group + 16 * part));
-                let fifth = |half: usize| {
-                    let bit = on.shift_right(fifths[part], (2 * group + half) as i32);
-                    on.shift_left(on.and(bit, 1), 4)
-                };
-                let q = on.floats(on.or(on.and(pairs, 15), fifth(0)));
-                take(4 * group + part, on.sub(on.mul(q, low[0]), low[1]));
-                let q = on.floats(on.or(on.shift_right(pairs, 4), fifth(1)));
-                take(4 * group + 2 + part, on.sub(on.mul(q, high[0]), high[1]));
+                let q = on.or(on.and(pairs[part], 15), fifth(part, 2 * two_groups));
+                take(4 * two_groups + part, q);
+            }
+            for part in 0..2 {
+                let q = on.or(on.shift_right(pairs[part], 4), fifth(part, 2 * two_groups + 1));
+                take(4 * two_groups + 2 + part, q);
             }
         }
     }

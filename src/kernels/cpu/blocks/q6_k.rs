@@ -12,23 +12,33 @@ pub(super) struct Q6K;
 impl Block for Q6K {
     const LENGTH: usize = 256;
     const BYTES: usize = 210;
+    const GROUP: usize = 16;
+    const UNIT: usize = 1;
+    const BIAS: i32 = 32;
+    const OFFSETS: Option<usize> = None;
 
     #[inline(always)]
-    fn expand<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Floats)) {
-        let scales: &[u8; 16] = bytes(block, 192);
-        let d = f16_at(block, 208);
+    fn scales<S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
+        let scales = on.floats(on.signed(bytes(unit, 192)));
+        [on.mul(scales, on.splat(f16_at(unit, 208))); 2]
+    }
+
+    #[inline(always)]
+    fn whole<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Ints)) {
         for half in 0..2 {
             for part in 0..2 {
+                let at = 64 * half + 16 * part;
+                let pairs = [on.unsigned(bytes(block, at)), on.unsigned(bytes(block, at + 32))];
                 let upper = on.unsigned(bytes(block, 128 + 32 * half + 16 * part));
-                for k in 0..4 {
-                    let pairs = on.unsigned(bytes(block, 64 * half + 32 * (k % 2) + 16 * part));
-                    let lower = if k < 2 { on.and(pairs, 15) } else { on.shift_right(pairs, 4) };
-                    let upper = on.and(on.shift_right(upper, 2 * k as i32), 3);
-                    let q = on.less(on.or(lower, on.shift_left(upper, 4)), 32);
-                    let index = 8 * half + 2 * k + part;
-                    let scale = d * f32::from(scales[index] as i8);
-                    take(index, on.mul(on.floats(q), on.splat(scale)));
-                }
+                let first = 8 * half + part;
+                let bits = on.and(on.shift_left(upper, 4), 48);
+                take(first, on.or(on.and(pairs[0], 15), bits));
+                let bits = on.and(on.shift_left(upper, 2), 48);
+                take(first + 2, on.or(on.and(pairs[1], 15), bits));
+                let bits = on.and(upper, 48);
+                take(first + 4, on.or(on.shift_right(pairs[0], 4), bits));
+                let bits = on.and(on.shift_right(upper, 2), 48);
+                take(first + 6, on.or(on.shift_right(pairs[1], 4), bits));
             }
         }
     }

@@ -8,7 +8,6 @@ use crate::kernels::cpu::simd;
 ///
 /// Every operation rounds as written here, so that results are the same bits everywhere; only
 /// [`mul_add`](Self::mul_add) is one rounding or two, as the machine has it.
-#[allow(dead_code)] // until products of blocks come
 pub(in crate::kernels::cpu) trait Sixteen: Copy {
     /// Sixteen f32.
     type Floats: Copy;
@@ -21,8 +20,9 @@ pub(in crate::kernels::cpu) trait Sixteen: Copy {
     fn load(self, from: &[f32; 16]) -> Self::Floats;
     fn store(self, x: Self::Floats, to: &mut [f32; 16]);
     fn splat(self, x: f32) -> Self::Floats;
+    /// Eight times `low`, then eight times `high`.
+    fn two(self, low: f32, high: f32) -> Self::Floats;
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a b + c`
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
@@ -46,6 +46,8 @@ pub(in crate::kernels::cpu) trait Sixteen: Copy {
     fn choose(self, bits: u16, value: i32) -> Self::Ints;
     fn floats(self, x: Self::Ints) -> Self::Floats;
 
+    /// The lower halves of sixteen words as f16, and the upper ones.
+    fn f16_halves(self, words: &[u32; 16]) -> [Self::Floats; 2];
     /// Sixteen f16, little-endian.
     fn f16s(self, bytes: &[u8; 32]) -> Self::Floats;
     /// Sixteen bf16, little-endian.
@@ -132,8 +134,8 @@ impl Sixteen for Portable {
     }
 
     #[inline(always)]
-    fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        pairs(a, b, |a, b| a - b)
+    fn two(self, low: f32, high: f32) -> [f32; 16] {
+        std::array::from_fn(|i| if i < 8 { low } else { high })
     }
 
     #[inline(always)]
@@ -196,6 +198,14 @@ impl Sixteen for Portable {
     #[inline(always)]
     fn floats(self, x: [i32; 16]) -> [f32; 16] {
         each(x, |x| x as f32)
+    }
+
+    #[inline(always)]
+    fn f16_halves(self, words: &[u32; 16]) -> [[f32; 16]; 2] {
+        [
+            each(*words, |word| super::from_f16(word as u16)),
+            each(*words, |word| super::from_f16((word >> 16) as u16)),
+        ]
     }
 
     #[inline(always)]

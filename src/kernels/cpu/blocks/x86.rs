@@ -60,9 +60,9 @@ impl Sixteen for Avx512 {
     }
 
     #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
+    fn two(self, low: f32, high: f32) -> __m512 {
         // SAFETY: see above.
-        unsafe { _mm512_sub_ps(a, b) }
+        unsafe { _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(low), _mm512_set1_ps(high)) }
     }
 
     #[inline(always)]
@@ -135,6 +135,19 @@ impl Sixteen for Avx512 {
     fn floats(self, x: __m512i) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(x) }
+    }
+
+    #[inline(always)]
+    fn f16_halves(self, words: &[u32; 16]) -> [__m512; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let upper = _mm512_srli_epi32(words, 16);
+            [words, upper].map(
+                #[inline(always)]
+                |bits| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits)),
+            )
+        }
     }
 
     #[inline(always)]
@@ -238,8 +251,9 @@ impl Sixteen for Avx2 {
     }
 
     #[inline(always)]
-    fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        halves!(half => _mm256_sub_ps(a[half], b[half]))
+    fn two(self, low: f32, high: f32) -> [__m256; 2] {
+        let both = [low, high];
+        halves!(half => _mm256_set1_ps(both[half]))
     }
 
     #[inline(always)]
@@ -315,6 +329,17 @@ impl Sixteen for Avx2 {
     #[inline(always)]
     fn floats(self, x: [__m256i; 2]) -> [__m256; 2] {
         halves!(half => _mm256_cvtepi32_ps(x[half]))
+    }
+
+    #[inline(always)]
+    fn f16_halves(self, words: &[u32; 16]) -> [[__m256; 2]; 2] {
+        let words = halves!(half => _mm256_loadu_si256(words.as_ptr().add(8 * half).cast()));
+        let lower = self.and(words, 0xffff);
+        let upper = self.shift_right(words, 16);
+        [lower, upper].map(
+            #[inline(always)]
+            |[low, high]: [__m256i; 2]| [self.f16_bits(low), self.f16_bits(high)],
+        )
     }
 
     #[inline(always)]

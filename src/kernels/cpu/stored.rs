@@ -1,0 +1,305 @@
+//! Products with a matrix that is stored in blocks, row by row: `x Wᵀ`.
+//!
+//! For a few rows of `x` reading the matrix is what takes the time. Memory gives it once, in the order
+//! in which it lies, and a block becomes f32 in registers. `x` is not rounded: a number of the result
+//! is a sum of products of f32, in a fixed order, whatever the number of threads.
+
+use std::fmt;
+use std::ops::Range;
+
+use burn::backend::{TensorMetadata, tensor::FloatTensor};
+use burn::tensor::{DType, Int, Tensor, assert_shape};
+use rayon::prelude::*;
+
+use super::blocks::{Dots, Format, expand, group_sums};
+use super::host::{Flat, Host};
+use super::linear::column_sums;
+use super::operation::HostOperation;
+use super::product::{Matrix, product, product_by_panels};
+use super::threads;
+use crate::kernels::autodiff::{Operation, OperationInputs};
+use crate::kernels::backends::HostBytes;
+use crate::kernels::supports;
+
+/// Up to this many rows expanding each block anew for a few of them is faster than expanding the
+/// matrix for all.
+const MOST_ROWS: usize = 8;
+/// Numbers of the matrix in a task, about.
+const TASK: usize = 1 << 15;
+/// Tasks that keep a few threads busy.
+const ENOUGH_TASKS: usize = 4;
+/// Numbers of the matrix for which it pays to wake other threads up, at one row.
+const WORTH_WAKING: usize = 1 << 19;
+
+/// A matrix in blocks.
+#[derive(Clone, Copy)]
+pub(super) struct StoredMatrix<'a> {
+    pub format: Format,
+    /// `rows` times the bytes of a row.
+    pub bytes: &'a [u8],
+    pub rows: usize,
+    /// Numbers of a row.
+    pub columns: usize,
+}
+
+impl StoredMatrix<'_> {
+    /// Bytes of a row.
+    fn row_bytes(self) -> usize {
+        self.format.row_bytes(self.columns).expect("whole blocks in a row")
+    }
+
+    /// The numbers of some rows, `[rows, columns]`.
+    pub fn expanded(self, rows: Range<usize>) -> Vec<f32> {
+        let mut numbers = vec![0.0; rows.len() * self.columns];
+        let row_bytes = self.row_bytes();
+        let bytes = &self.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        expand(self.format, bytes, &mut numbers);
+        numbers
+    }
+}
+
+/// `x Wᵀ` added to `sum`, `[rows of x, rows of W]`. The rows of `x` are in one piece each; nothing is
+/// empty.
+pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
+    let StoredMatrix { format, bytes, rows, columns } = weight;
+    let row_bytes = weight.row_bytes();
+    assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
+    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns);
+    let tasks = rows.div_ceil(in_task);
+    // Neighbours in memory go to one thread.
+    let least = if threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING {
+        tasks.div_ceil(4 * rayon::current_num_threads())
+    } else {
+        tasks
+    };
+    let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
+    let sums: Vec<Vec<f32>> = of_x.iter().map(|x| group_sums(format, x)).collect();
+    let run = |products: &mut [f32], bytes: &[u8]| {
+        Dots { format, bytes, row_bytes, x: &of_x, sums: &sums, products }.run();
+    };
+    // `[rows of W, rows of x]`
+    let mut products = vec![0.0; sum.len()];
+    products
+        .par_chunks_mut(in_task * x.rows)
+        .zip(bytes.par_chunks(in_task * row_bytes))
+        .with_min_len(least)
+        .for_each(|(products, bytes)| run(products, bytes));
+    for (row, sum) in sum.chunks_exact_mut(rows).enumerate() {
+        let of_row = products.iter().skip(row).step_by(x.rows);
+        sum.iter_mut().zip(of_row).for_each(|(sum, product)| *sum += product);
+    }
+}
+
+/// `x Wᵀ`, plus `bias` in each row.
+pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let length = x.rows * weight.rows;
+    if x.rows <= MOST_ROWS || length == 0 || weight.columns == 0 {
+        let mut sum = bias.map_or_else(|| vec![0.0; length], |bias| bias.repeat(x.rows));
+        if length > 0 && weight.columns > 0 {
+            add_product(x, weight, &mut sum);
+        }
+        return sum;
+    }
+    // Each panel is expanded by the task that multiplies with it, while it is in its cache.
+    product_by_panels(x, weight.rows, bias, |rows| weight.expanded(rows))
+}
+
+/// A matrix in blocks that stands behind a tensor of bytes, on a device whose memory the CPU reads.
+#[derive(Clone)]
+pub(crate) struct StoredWeight {
+    bytes: HostBytes,
+    format: Format,
+    /// `[rows, numbers of a row]`
+    shape: [usize; 2],
+}
+
+impl StoredWeight {
+    /// Of `bytes`, `[rows, bytes of a row]`; nothing on a device without these kernels.
+    ///
+    /// # Panics
+    ///
+    /// If a row of so many `columns` has another number of bytes.
+    pub fn new(bytes: Tensor<2, Int>, format: Format, columns: usize) -> Option<Self> {
+        let [rows, row_bytes] = bytes.dims();
+        assert!(format.row_bytes(columns) == Some(row_bytes), "blocks that do not fit");
+        let bytes = HostBytes::of(bytes)?;
+        Some(Self { bytes, format, shape: [rows, columns] })
+    }
+
+    /// `x Wᵀ + bias`, summed up in f32.
+    ///
+    /// - x: `[..., columns]`
+    /// - output: `[..., rows]`
+    pub fn project<const D: usize>(self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        let [_, columns] = self.shape;
+        assert_shape!(x, [.., columns]);
+        let dtype = x.dtype();
+        let (x, bias) = (x.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
+        debug_assert!(supports(&x.device(), DType::F32));
+        HostOperation::ProjectStored(self).run(x, None::<Tensor<1>>, bias).cast(dtype)
+    }
+
+    /// The numbers of some rows, one behind the other.
+    pub fn rows(&self, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+        let matrix = self.matrix();
+        rows.flat_map(|row| matrix.expanded(row..row + 1)).collect()
+    }
+
+    /// All its numbers, `[rows, columns]`.
+    pub fn all(&self) -> Vec<f32> {
+        self.matrix().expanded(0..self.shape[0])
+    }
+
+    fn matrix(&self) -> StoredMatrix<'_> {
+        let [rows, columns] = self.shape;
+        StoredMatrix { format: self.format, bytes: self.bytes.get(), rows, columns }
+    }
+}
+
+impl fmt::Debug for StoredWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredWeight({} {:?})", self.format, self.shape)
+    }
+}
+
+impl<B: Host> Operation<B, 3> for StoredWeight {
+    const CHEAP: bool = false;
+
+    fn forward(&self, inputs: OperationInputs<B, 3>) -> (FloatTensor<B>, Vec<FloatTensor<B>>) {
+        let [Some(x), _, bias] = inputs else { unreachable!("a projection without x") };
+        let mut shape = x.shape();
+        let x = Flat::<B>::new(x);
+        let bias = bias.map(Flat::<B>::new);
+        let weight = self.matrix();
+        let x = Matrix::rows(x.data(), weight.columns);
+        let output = stored_product(x, weight, bias.as_ref().map(Flat::data));
+        let last = shape.num_dims() - 1;
+        shape[last] = weight.rows;
+        (B::tensor(output, shape), vec![])
+    }
+
+    fn backward(
+        &self,
+        inputs: OperationInputs<B, 3>,
+        _: Vec<FloatTensor<B>>,
+        d_output: FloatTensor<B>,
+        wanted: [bool; 3],
+    ) -> OperationInputs<B, 3> {
+        let [Some(x), ..] = inputs else { unreachable!("a projection without x") };
+        let weight = self.matrix();
+        let d_output = Flat::<B>::new(d_output);
+        let d_x = || {
+            let numbers = self.all();
+            let d_y = Matrix::rows(d_output.data(), weight.rows);
+            B::tensor(product(d_y, Matrix::rows(&numbers, weight.columns), None), x.shape())
+        };
+        let d_bias = || B::tensor(column_sums(d_output.data(), weight.rows), [weight.rows]);
+        [wanted[0].then(d_x), None, wanted[2].then(d_bias)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Threads;
+    use crate::kernels::cpu::simd;
+    use crate::kernels::cpu::threads::tests::alone;
+
+    /// Numbers from -1 to 1 without a pattern.
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 31 + seed) as f32 * 12.9898).sin() * 43758.547 % 1.0).collect()
+    }
+
+    /// Random bits, with scales of ordinary size.
+    fn blocks(format: Format, rows: usize, columns: usize) -> Vec<u8> {
+        if !format.is_quantized() {
+            let numbers = numbers(rows * columns, 5);
+            return match format {
+                Format::F16 => {
+                    numbers.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+                }
+                Format::Bf16 => {
+                    numbers.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
+                }
+                _ => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            };
+        }
+        let scales: &[usize] = match format {
+            Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+            Format::Q6K => &[208],
+            _ => &[0],
+        };
+        let mut seed = 1u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 16
+        };
+        let length = rows * format.row_bytes(columns).unwrap();
+        let mut bytes: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            for &at in scales {
+                let scale = half::f16::from_f32((random() as f32 / 65536.0 - 0.5) / 16.0);
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn products_agree_with_a_loop_over_the_numbers_on_every_instruction_set() {
+        // An odd number of blocks, units that are not full, rows that are no multiple of sixteen where
+        // the format allows it; one row, those that share an expansion and some more, panels.
+        for format in Format::ALL {
+            for (columns, outputs) in [(1, 3), (37, 5), (17, 7), (18, 67)] {
+                let columns = columns * format.block_length();
+                let bytes = blocks(format, outputs, columns);
+                let weight = StoredMatrix { format, bytes: &bytes, rows: outputs, columns };
+                let expanded = format.dequantize(&bytes).unwrap();
+                for rows in [1, 4, 7, 8, 11] {
+                    let x = numbers(rows * columns, 1);
+                    let bias = numbers(outputs, 3);
+                    let x = Matrix::rows(&x, columns);
+                    let expected = |i: usize, j: usize| {
+                        let terms = x.row(i).iter().zip(&expanded[j * columns..]);
+                        let terms = terms.map(|(&x, &w)| x as f64 * w as f64);
+                        let size: f64 = terms.clone().map(f64::abs).sum();
+                        (bias[j] as f64 + terms.sum::<f64>(), size)
+                    };
+                    for arch in simd::tests::archs() {
+                        let got = simd::tests::on(arch, || stored_product(x, weight, Some(&bias)));
+                        for (at, &got) in got.iter().enumerate() {
+                            let (expected, size) = expected(at / outputs, at % outputs);
+                            // Roundings of the sums, which with a minimum or an offset are of larger
+                            // numbers than the products are.
+                            assert!(
+                                (got as f64 - expected).abs() <= 2e-6 * (size + 1.0),
+                                "{format} on {arch:?}, {rows} x {columns} x {outputs} at {at}: \
+                                 {got}, expected {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let _alone = alone();
+        for format in [Format::Q8_0, Format::Q4K, Format::Bf16] {
+            let (columns, outputs) = (256, 577);
+            let bytes = blocks(format, outputs, columns);
+            let weight = StoredMatrix { format, bytes: &bytes, rows: outputs, columns };
+            for rows in [1, 3, 19] {
+                let x = numbers(rows * columns, 1);
+                let with = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                    let run = || stored_product(Matrix::rows(&x, columns), weight, None);
+                    pool.build().unwrap().install(|| [run(), Threads::Spinning(7).run(run)])
+                };
+                let [one, _] = with(1);
+                assert_eq!([&one, &one], with(3).each_ref(), "{format}, {rows} rows");
+            }
+        }
+    }
+}
