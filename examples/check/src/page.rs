@@ -76,9 +76,9 @@ fn section(report: &Report) -> String {
     for influence in report.paths.iter().take(1).flat_map(|path| &path.influence) {
         html.push_str(&influence.to_svg());
     }
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<details><summary>All that was measured</summary><pre>{}</pre></details>\n",
+        "<details><summary>All that was measured</summary><pre>{}</pre></details>",
         escaped(&report.to_string())
     );
     html

@@ -19,8 +19,11 @@ fn values(name: &str) -> Values {
     Gguf::open(file(name)).unwrap().tokenizer().unwrap()
 }
 
+/// A text and its tokens.
+type Tokenized = (String, Vec<u32>);
+
 /// Names of files, with texts and their tokens.
-fn expected() -> Vec<(String, Vec<(String, Vec<u32>)>)> {
+fn expected() -> Vec<(String, Vec<Tokenized>)> {
     let text = fs::read_to_string(Path::new(FIXTURES).join("tokens.json")).unwrap();
     let Value::Object(files) = serde_json::from_str(&text).unwrap() else { panic!("an object") };
     let pairs = |pairs| serde_json::from_value(pairs).unwrap();

@@ -104,8 +104,8 @@ fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
             if row < weights.len() && skipped >> row & 1 == 0 {
                 let weight = T::splat(simd, weights[row]);
                 let row = rows.row(row, (at + N) * T::lanes::<S>());
-                for i in 0..N {
-                    sums[i] = T::mul_add(simd, weight, R::vector(simd, row, at + i), sums[i]);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = T::mul_add(simd, weight, R::vector(simd, row, at + i), *sum);
                 }
             }
         }

@@ -36,12 +36,12 @@ impl Block for Q5K {
         for two_groups in 0..4 {
             let at = 48 + 32 * two_groups;
             let pairs = [on.unsigned(bytes(block, at)), on.unsigned(bytes(block, at + 16))];
-            for part in 0..2 {
-                let q = on.or(on.and(pairs[part], 15), fifth(part, 2 * two_groups));
+            for (part, &pair) in pairs.iter().enumerate() {
+                let q = on.or(on.and(pair, 15), fifth(part, 2 * two_groups));
                 take(4 * two_groups + part, q);
             }
-            for part in 0..2 {
-                let q = on.or(on.shift_right(pairs[part], 4), fifth(part, 2 * two_groups + 1));
+            for (part, &pair) in pairs.iter().enumerate() {
+                let q = on.or(on.shift_right(pair, 4), fifth(part, 2 * two_groups + 1));
                 take(4 * two_groups + 2 + part, q);
             }
         }
