@@ -11,7 +11,6 @@
 //! - [`generate_by_hand`]: prefill, step, roll back, fork: a loop of your own;
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
 //! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
-//! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines.
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines;
 //! - [`the_exam`]: a test in one line, what the checker was put to, and models by other hands.
 

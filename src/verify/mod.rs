@@ -38,7 +38,7 @@ use subject::Subject;
 pub use table::{Verification, Verified};
 
 /// Runs every attention kernel that serves `device` against plain loops on the host. See the
-/// [module](crate::verify).
+/// [module](mod@crate::verify).
 ///
 /// An autodiff device is checked as the device inside it; gradients are checked in any case. A kernel
 /// that panics is reported as wrong; its message goes to standard error, too, as a panic's does.

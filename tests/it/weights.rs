@@ -200,7 +200,7 @@ fn devices_are_moved_to() {
     let expected = logits(&stored, 1, 4, &devices[0]);
     for device in &devices {
         let moved = stored.clone().to_device(device);
-        assert_eq!(moved.devices(), [device.clone()]);
+        assert_eq!(moved.devices(), std::slice::from_ref(device));
         let bytes = blocks(&moved.embedding.weight).unwrap().bytes();
         assert_eq!((bytes.device(), bytes.dtype()), (device.clone(), DType::U8));
         let got = logits(&moved, 1, 4, device);

@@ -266,8 +266,8 @@ fn run_calls(model: &LanguageModel, precision: CachePrecision, pads: [usize; 2],
         let full = model.forward(tokens(&rows[..], &device), padded()).unwrap().logits;
         let total = rows[0].len();
         // What stands in a padded place is nobody's.
-        for row in 0..2 {
-            let start = (total - new).max(pads[row]);
+        for (row, &pads) in pads.iter().enumerate() {
+            let start = (total - new).max(pads);
             if start < total {
                 let at = start + new - total;
                 let got = got.clone().slice(s![row..row + 1, at.., ..]);
