@@ -239,7 +239,7 @@ fn adapters_are_trained_beside_blocks_that_stay() {
         let frozen = value(loss(&stored.clone().no_grad(), &device));
         assert!((first - frozen).abs() <= 1e-6 * frozen, "{first}, {frozen}");
         let mut optimizer = AdamConfig::new().init();
-        for _ in 0..5 {
+        for _ in 0..20 {
             let gradients = loss(&adapted, &device).backward();
             let gradients = GradientsParams::from_grads(gradients, &adapted);
             adapted = optimizer.step(1e-2, adapted, gradients);
@@ -256,8 +256,7 @@ fn adapters_are_trained_beside_blocks_that_stay() {
         assert_close(&got, &logits(&merged, 2, 5, &plain), "merged");
 
         // The same training of the model with the numbers.
-        let mut same = dense.apply_lora(lora());
-        let _ = &mut same;
+        let same = dense.apply_lora(lora());
         assert!((value(loss(&same, &device)) - first).abs() <= 1e-4 * first);
     }
 }
