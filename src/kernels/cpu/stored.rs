@@ -64,7 +64,7 @@ pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
     let StoredMatrix { format, bytes, rows, columns } = weight;
     let row_bytes = weight.row_bytes();
     assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
-    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns);
+    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns).max(1);
     let tasks = rows.div_ceil(in_task);
     // Neighbours in memory go to one thread.
     let least = if threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING {
