@@ -241,7 +241,12 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
                 | Diagnosis::WithinBlocks { .. }
                 | Diagnosis::WrongAlignment { by: None }
         );
-        if may_be_chance && count(&cells[table]) < self.length() && suspect.takes_few_values()? {
+        // Far changes of a block's summary bring a softmax to its ends, which are few values, too.
+        let may_be_chance = may_be_chance
+            && count(&cells[table]) < self.length()
+            && !(matches!(seen, Diagnosis::WithinBlocks { .. })
+                && suspect.stays_when_shuffled()?);
+        if may_be_chance && suspect.takes_few_values()? {
             return Ok(Diagnosis::ChoiceByOthers);
         }
         suspect.name(seen)

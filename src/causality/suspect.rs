@@ -96,7 +96,7 @@ impl<I: ModelInput> Suspect<'_, I> {
     }
 
     /// The output hardly moves when each feature is shuffled among the places by itself.
-    fn stays_when_shuffled(&self) -> Result<bool> {
+    pub fn stays_when_shuffled(&self) -> Result<bool> {
         if !self.has_features() || self.places.len() < 2 {
             return Ok(false);
         }

@@ -107,7 +107,8 @@ impl<T: Real> PanelStep<'_, T> {
                 }
                 for (lane, d_score) in d_scores.iter_mut().enumerate() {
                     *d_score *= scale;
-                    if plan.scoring.softcap.is_some() {
+                    // What is hidden stays 0, also where its derivative is NaN.
+                    if plan.scoring.softcap.is_some() && *d_score != T::ZERO {
                         *d_score *= self.derivatives[index * width + lane];
                     }
                 }
