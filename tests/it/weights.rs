@@ -239,10 +239,11 @@ fn adapters_are_trained_beside_blocks_that_stay() {
         let frozen = value(loss(&stored.clone().no_grad(), &device));
         assert!((first - frozen).abs() <= 1e-6 * frozen, "{first}, {frozen}");
         let mut optimizer = AdamConfig::new().init();
-        for _ in 0..20 {
+        for _ in 0..10 {
             let gradients = loss(&adapted, &device).backward();
             let gradients = GradientsParams::from_grads(gradients, &adapted);
-            adapted = optimizer.step(1e-2, adapted, gradients);
+            // Small, since the factor that does not begin at 0 is five times as large as a weight.
+            adapted = optimizer.step(5e-4, adapted, gradients);
         }
         let last = value(loss(&adapted, &device));
         assert!(last < 0.9 * first, "{last} after {first}");
@@ -255,9 +256,9 @@ fn adapters_are_trained_beside_blocks_that_stay() {
         let got = logits(&adapted.valid(), 2, 5, &plain);
         assert_close(&got, &logits(&merged, 2, 5, &plain), "merged");
 
-        // The same training of the model with the numbers.
-        let same = dense.apply_lora(lora());
-        assert!((value(loss(&same, &device)) - first).abs() <= 1e-4 * first);
+        // The model with the numbers begins at the same loss.
+        let same = value(loss(&dense.apply_lora(lora()), &device));
+        assert!((same - first).abs() <= 1e-4 * first, "{same}, {first}");
     }
 }
 

@@ -200,9 +200,13 @@ impl<B: Host> Operation<B, 3> for StoredWeight {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
     use crate::kernels::Threads;
+    use crate::kernels::cpu::linear::project;
     use crate::kernels::cpu::simd;
+    use crate::kernels::cpu::tests::{cpus, gradient, scattered};
     use crate::kernels::cpu::threads::tests::alone;
 
     /// Numbers from -1 to 1 without a pattern.
@@ -278,6 +282,37 @@ mod tests {
                             );
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_those_of_a_product_with_the_numbers() {
+        for device in cpus() {
+            let device = device.autodiff();
+            for (format, rows) in [(Format::Q4_1, 1), (Format::Q6K, 7), (Format::F16, 19)] {
+                let (columns, outputs) = (256, 37);
+                let bytes = blocks(format, outputs, columns);
+                let dense = TensorData::new(format.dequantize(&bytes).unwrap(), [outputs, columns]);
+                let dense = Tensor::<2>::from_data(dense, &device).transpose();
+                let row_bytes = format.row_bytes(columns).unwrap();
+                let bytes = TensorData::from_bytes_vec(bytes, [outputs, row_bytes], DType::U8);
+                let bytes = Tensor::from_data(bytes, (&device, DType::U8));
+                let weight = StoredWeight::new(bytes, format, columns).unwrap();
+                let upstream = scattered([rows, outputs], &device) + 0.3;
+                let inputs =
+                    || [scattered([rows, columns], &device), scattered([1, outputs], &device)];
+                let run = |project: &dyn Fn(Tensor<2>, Tensor<1>) -> Tensor<2>| {
+                    gradient(inputs(), |[x, bias]| {
+                        project(x, bias.reshape([outputs])) * upstream.clone()
+                    })
+                };
+                let got = run(&|x, bias| weight.clone().project(x, Some(bias)));
+                let expected = run(&|x, bias| project(x, dense.clone(), Some(bias)));
+                assert_eq!((got.len(), expected.len()), (2, 2));
+                for (got, expected) in got.concat().iter().zip(expected.concat()) {
+                    assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{format}");
                 }
             }
         }
