@@ -12,7 +12,7 @@
 //! - [`train`]: by hand and with burn-train; accumulation, which parameters decay, and their paths;
 //! - [`several_devices`]: what Burn does for a training on more than one, and what it costs;
 //! - [`causality`](crate::causality): check a model of your own for leaks, in ten lines;
-//! - [`the_exam`]: a test in one line, what the checker was put to, and models by other hands.
+//! - [`the_exam`]: a test in one line, and what the checker was put to.
 
 #[doc = include_str!("from_a_paper.md")]
 pub mod from_a_paper {}
