@@ -7,10 +7,11 @@ use burn::tensor::{DType, TensorData};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::layout::Layout;
+use super::layout::SlotLayout;
 use super::model::CachedModel;
 use super::{CacheConfig, CachePrecision, KvCache, misuse};
 use crate::error::CacheMisuse;
+use crate::file::Links;
 use crate::hash::Hash;
 use crate::mask::{Mask, Past};
 use crate::sequence::Positions;
@@ -28,7 +29,7 @@ pub(super) struct Saved {
     /// Of the model that filled it.
     pub fingerprint: u64,
     pub rows: Option<SavedRows>,
-    pub layers: Vec<(Past, Layout)>,
+    pub layers: Vec<(Past, SlotLayout)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,7 +60,7 @@ impl KvCache {
             let checksum = checksum(&json, views.iter().cloned());
             let metadata =
                 HashMap::from([(ENTRY.into(), json), (CHECKSUM.into(), checksum.to_string())]);
-            file::replace(path, |unfinished| {
+            file::replace(path, Links::Followed, |unfinished| {
                 safetensors::serialize_to_file(views, Some(metadata), unfinished)
                     .map_err(|error| error.to_string())
             })

@@ -9,7 +9,7 @@ use crate::cache::KvCache;
 impl KvCache {
     /// Writes the cache to a file in the safetensors format, with a fingerprint of all parameters and
     /// settings of `model` that it depends on. The file is there whole or as it was, also if the
-    /// process is killed meanwhile.
+    /// process is killed meanwhile. A symbolic link stays one: the file that it leads to is written.
     ///
     /// # Errors
     ///
@@ -47,11 +47,7 @@ mod tests {
     use crate::sequence::Batch;
 
     fn device() -> Device {
-        #[cfg(feature = "flex")]
-        return Device::flex();
-        #[cfg(not(feature = "flex"))]
-        #[allow(deprecated)]
-        Device::ndarray()
+        crate::kernels::cpus().remove(0)
     }
 
     fn ids<const ROWS: usize, const NEW: usize>(ids: [[i64; NEW]; ROWS]) -> Tensor<2, Int> {
@@ -71,6 +67,20 @@ mod tests {
             .with_memory(Tensor::ones([2, 3, 4], &device()), Mask::lengths([3, 2]));
         let first = ids([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]]);
         model.forward_cached(first, batch, &mut cache).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.safetensors");
+        cache.save(&path, &model).unwrap();
+        (model, std::fs::read(path).unwrap())
+    }
+
+    /// The same without windows, padding and memory: nothing but the tensors' shapes tells the rows.
+    fn saved_plainly() -> (LanguageModel, Vec<u8>) {
+        let attention = MultiHeadAttentionConfig::new(4, 2);
+        let layer = DecoderLayerConfig::new(attention, FeedForwardConfig::new(4, 5));
+        let model = LanguageModelConfig::new(9, DecoderConfig::new(layer, 2)).init(&device());
+        let (model, mut cache) = (model.unwrap(), CacheConfig::new().init().unwrap());
+        let first = ids([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]]);
+        model.forward_cached(first, Batch::new(), &mut cache).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.safetensors");
         cache.save(&path, &model).unwrap();
@@ -111,17 +121,26 @@ mod tests {
             ("\"LeftPadded\":[1,0]", "\"LeftPadded\":[1,0,0]"),
             ("\"capacity\":256", "\"capacity\":0"),
         ];
-        for (from, to) in edits {
-            let edited = resealed(&bytes, |json| {
-                assert!(json.contains(from), "{from} in {json}");
-                json.replacen(from, to, 1)
-            });
-            std::fs::write(&path, edited).unwrap();
-            let error = KvCache::load(&path, &model).unwrap_err().to_string();
-            assert!(error.starts_with("cache, file"), "{from} to {to}: {error}");
+        let plain_edits = [
+            ("\"batch\":2", "\"batch\":1"),
+            ("\"batch\":2", "\"batch\":3"),
+            ("\"used\":6", "\"used\":5"),
+        ];
+        let (plain_model, plain_bytes) = saved_plainly();
+        let all = [(&model, &bytes, &edits[..]), (&plain_model, &plain_bytes, &plain_edits[..])];
+        for (model, bytes, edits) in all {
+            for (from, to) in edits {
+                let edited = resealed(bytes, |json| {
+                    assert!(json.contains(from), "{from} in {json}");
+                    json.replacen(from, to, 1)
+                });
+                std::fs::write(&path, edited).unwrap();
+                let error = KvCache::load(&path, model).unwrap_err().to_string();
+                assert!(error.starts_with("cache, file"), "{from} to {to}: {error}");
+            }
+            std::fs::write(&path, resealed(bytes, str::to_string)).unwrap();
+            assert!(use_it(&path, model));
         }
-        std::fs::write(&path, resealed(&bytes, str::to_string)).unwrap();
-        assert!(use_it(&path, &model));
     }
 
     /// A file from before there was a choice of precision.

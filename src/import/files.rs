@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use crate::file::replace;
+use crate::file::{Links, replace};
 use crate::{Error, Result};
 
 /// A path as messages have it.
@@ -71,15 +71,20 @@ pub fn not_this_file(path: &Path, expected: &str, got: String) -> Error {
 }
 
 /// Writes a file that is there whole or not at all, whenever the process is killed.
-pub fn write_whole(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<()> {
-    replace(path, write).map_err(|got| Error::File {
+pub fn write_whole(
+    path: &Path,
+    links: Links,
+    write: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<()> {
+    replace(path, links, write).map_err(|got| Error::File {
         path: show(path),
         expected: "a file that can be written".into(),
         got,
     })
 }
 
-/// [`write_whole`] for a text.
+/// [`write_whole`] for a text in a folder.
 pub fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_whole(path, |path| fs::write(path, text).map_err(|error| error.to_string()))
+    let write = |path: &Path| fs::write(path, text).map_err(|error| error.to_string());
+    write_whole(path, Links::Replaced, write)
 }

@@ -55,6 +55,7 @@ use super::open::open;
 use super::parameters::parameters as parameters_of;
 use super::save::save as save_by_table;
 use super::table::{Row, Table};
+use crate::file::Links;
 use crate::{Error, Result};
 
 /// How one tensor lies in a file.
@@ -218,7 +219,7 @@ impl Mapping {
     }
 
     /// Writes the parameters of `module` to a safetensors file, under the names of the file, in their
-    /// own type.
+    /// own type. A symbolic link stays one: the file that it leads to is written.
     ///
     /// # Errors
     ///
@@ -226,7 +227,7 @@ impl Mapping {
     /// one of the parameters; [`Error::Config`] for a [`Packing`] that does not fit.
     pub fn save<M: Module>(&self, module: &M, path: impl AsRef<Path>) -> Result<()> {
         self.check(module)?;
-        save_by_table(module, &self.table(), path.as_ref())
+        save_by_table(module, &self.table(), path.as_ref(), Links::Followed)
     }
 
     fn table(&self) -> Table {

@@ -43,6 +43,7 @@ use super::table::{Row, Table};
 use crate::Result;
 use crate::attention::MultiHeadAttention;
 use crate::decoder::{Decoder, DecoderLayer};
+use crate::file::Links;
 
 /// A module that has a counterpart in PyTorch: [`MultiHeadAttention`], [`DecoderLayer`] and
 /// [`Decoder`].
@@ -67,13 +68,14 @@ pub fn load<M: StateDict>(module: M, path: impl AsRef<Path>, options: LoadOption
 }
 
 /// Writes the parameters of `module` to a safetensors file, under PyTorch's names, in their own type.
+/// A symbolic link stays one: the file that it leads to is written.
 ///
 /// # Errors
 ///
 /// [`Error::File`](crate::Error::File) if the file can't be written,
 /// [`Error::Weights`](crate::Error::Weights) if the module has parameters that PyTorch's does not.
 pub fn save<M: StateDict>(module: &M, path: impl AsRef<Path>) -> Result<()> {
-    save_by_table(module, &Table::new(module.rows()), path.as_ref())
+    save_by_table(module, &Table::new(module.rows()), path.as_ref(), Links::Followed)
 }
 
 mod sealed {

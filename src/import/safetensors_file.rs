@@ -16,9 +16,10 @@ use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::{Dtype, Metadata, View};
 
 use super::files::{not_this_file, show, write_whole};
-use super::source::Source;
+use super::source::TensorSource;
 use super::stored::Stored;
 use crate::Result;
+use crate::file::Links;
 use crate::kernels::MappedFile;
 use crate::weights::Format;
 
@@ -29,7 +30,7 @@ const LENGTH: u64 = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The tensors of a file, none of them read yet.
-pub fn open(path: &Path) -> Result<Source> {
+pub fn open(path: &Path) -> Result<TensorSource> {
     let (file, start, metadata) =
         header(path).map_err(|got| not_this_file(path, "a file in the safetensors format", got))?;
     let not_mapped = |error: std::io::Error| {
@@ -37,7 +38,7 @@ pub fn open(path: &Path) -> Result<Source> {
     };
     let mapped = Arc::new(MappedFile::open(&file).map_err(not_mapped)?);
     let file = Arc::new(Mutex::new(file));
-    let mut source = Source { path: show(path), ..Source::default() };
+    let mut source = TensorSource { path: show(path), ..TensorSource::default() };
     for (name, info) in metadata.tensors() {
         let Some(dtype) = dtype_here(info.dtype) else {
             source.foreign.insert(name, info.dtype.to_string());
@@ -137,7 +138,7 @@ pub struct Writable<'a> {
 }
 
 /// Writes a file, tensor by tensor. It appears under its name once it is whole.
-pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
+pub fn write(path: &Path, links: Links, tensors: BTreeMap<String, Writable>) -> Result<()> {
     let failure = RefCell::new(None);
     let views = tensors.into_iter().map(|(name, tensor)| {
         let dtype = match tensor.dtype {
@@ -150,7 +151,7 @@ pub fn write(path: &Path, tensors: BTreeMap<String, Writable>) -> Result<()> {
     });
     // What Hugging Face's loaders ask of a file that PyTorch could have written.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    write_whole(path, |unfinished| {
+    write_whole(path, links, |unfinished| {
         let written = safetensors::serialize_to_file(views, Some(metadata), unfinished);
         match failure.take() {
             Some(error) => Err(error),

@@ -12,11 +12,12 @@ use super::files::show;
 use super::form::Form;
 use super::safetensors_file::{self, Writable};
 use super::table::Table;
+use crate::file::Links;
 use crate::{Error, Result, WeightsMismatch};
 
 /// Writes the parameters of `module` to a safetensors file, under the names of `table`, in their own
 /// type.
-pub fn save(module: &impl Module, table: &Table, path: &Path) -> Result<()> {
+pub fn save(module: &impl Module, table: &Table, path: &Path, links: Links) -> Result<()> {
     let mut mismatch = WeightsMismatch { path: show(path), ..Default::default() };
     let mut files: BTreeMap<String, Vec<(burn_pack::Tensor, Form)>> = BTreeMap::new();
     for tensor in in_numbers(module.collect(None, None, true), path)? {
@@ -35,7 +36,7 @@ pub fn save(module: &impl Module, table: &Table, path: &Path) -> Result<()> {
         return Err(Error::Weights(Box::new(mismatch)));
     }
     let tensors = files.into_iter().map(|(name, parts)| (name, writable(parts))).collect();
-    safetensors_file::write(path, tensors)
+    safetensors_file::write(path, links, tensors)
 }
 
 /// What the table names of what `collected` holds: matrices in half precision as such, where they

@@ -8,6 +8,7 @@ use super::fields::Fields;
 use super::folder;
 use super::tokens::Tokens;
 use crate::decoder::{LanguageModel, LanguageModelConfig};
+use crate::file::Links;
 use crate::import::LoadOptions;
 use crate::import::files::{is_there, show, write_text};
 use crate::import::load;
@@ -115,7 +116,8 @@ impl Checkpoint {
     ///
     /// What would belong to another checkpoint then is removed: the shards and the index of an
     /// earlier one, and its `generation_config.json` if this one has none. Every file is written
-    /// aside and moved to its place.
+    /// aside and moved to its place. A symbolic link in that place makes way, and what it leads to
+    /// stays: in the folders of Hugging Face's cache that is the one copy for all.
     ///
     /// A model that was loaded with [`Precision::AsStored`](crate::import::Precision::AsStored) or
     /// in the precision of the file gives the file's tensors bit for bit.
@@ -131,7 +133,7 @@ impl Checkpoint {
             expected: "a folder that can be made".into(),
             got: error.to_string(),
         })?;
-        save::save(model, &self.table, &folder.join(folder::WEIGHTS))?;
+        save::save(model, &self.table, &folder.join(folder::WEIGHTS), Links::Replaced)?;
         // The whole file goes before an index, so that nothing is lost if this is broken off.
         folder::remove_shards(folder)?;
         write_text(&folder.join(folder::CONFIG), &self.config_text)?;

@@ -32,6 +32,24 @@ fn paths(folder: &Path) -> [PathBuf; 3] {
     ["model.bpk", "cache.safetensors", "started"].map(|name| folder.join(name))
 }
 
+/// A user who names a link means the file behind it.
+#[cfg(unix)]
+#[test]
+fn a_link_stays_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = config().init(&any_device()).unwrap();
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere/cache", at("link")).unwrap();
+    for length in LENGTHS {
+        cache_of(&model, length).save(at("link"), &model).unwrap();
+        assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        let loaded = KvCache::load(at("elsewhere/cache"), &model).unwrap();
+        assert_eq!(loaded.tokens(), length);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
 /// Run by the test below in a process of its own: saves one cache and the other until it is killed.
 #[test]
 #[ignore = "runs for ever; started by the_file_is_whole_whenever_its_writer_is_killed"]

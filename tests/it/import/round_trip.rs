@@ -190,6 +190,32 @@ fn shards_are_one_model() {
     assert!(tensors(&out.path().join("model.safetensors")) == whole);
 }
 
+/// A folder of links, as Hugging Face's cache has them: what they lead to belongs to others and stays.
+#[cfg(unix)]
+#[test]
+fn links_in_a_folder_make_way() {
+    let (out, blobs) = (tempfile::tempdir().unwrap(), copy_of("llama_tiny"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(blobs.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::os::unix::fs::symlink(entry.path(), out.path().join(entry.file_name())).unwrap();
+        files.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+    }
+    let mut loaded = hugging_face::load(out.path(), &any_device(), LoadOptions::new()).unwrap();
+    let weight = &mut loaded.model.embedding.weight;
+    *weight = weight.clone().map(|weight| weight * 2.0);
+    loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
+    for (blob, bytes) in files {
+        assert!(std::fs::read(&blob).unwrap() == bytes, "{blob:?} is as it was");
+    }
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        assert!(std::fs::symlink_metadata(out.path().join(name)).unwrap().is_file(), "{name}");
+    }
+    let values = |model: &LanguageModel| model.embedding.weight.val().into_data();
+    let again = hugging_face::load(out.path(), &any_device(), LoadOptions::new()).unwrap();
+    assert_eq!(values(&again.model), values(&loaded.model));
+}
+
 /// A folder that held another checkpoint holds this one alone afterwards.
 #[test]
 fn nothing_of_an_earlier_checkpoint_is_left() {
