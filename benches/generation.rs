@@ -144,7 +144,7 @@ fn generate(model: &LanguageModel, batch: usize, tokens: usize, threads: Threads
     let config = GenerationConfig::new(tokens).with_threads(threads);
     let start = Instant::now();
     let generation = Generation::with_input(model, &prompts, input, &config);
-    let all = generation.and_then(Generation::finish).expect("generation");
+    let all = generation.expect("prompts").finish().expect("generation");
     assert!(all.iter().all(|row| row.tokens.len() == tokens));
     device.sync().expect("the device has done its work");
     start.elapsed().as_secs_f64()

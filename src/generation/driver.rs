@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::logits::{PassLogits, Wanted};
+use super::logits::{PassLogits, WantedScores};
 use crate::attention::Request;
 use crate::cache::{CacheConfig, KvCache};
 use crate::decoder::{LanguageModel, LanguageModelInput, LanguageModelOutput, PositionEmbedding};
@@ -25,7 +25,7 @@ pub(super) struct Driver<'a> {
     /// The length of the longest prompt, to which the others are padded.
     longest: usize,
     /// What is read of each pass.
-    pub wanted: Wanted,
+    pub wanted: WantedScores,
 }
 
 impl<'a> Driver<'a> {
@@ -60,7 +60,7 @@ impl<'a> Driver<'a> {
         let request = request.with_unchecked_tokens().with_last_logits_only();
         let (limit, mut cache) = (cache.limit, cache.init()?);
         cache.hold_model();
-        let wanted = Wanted::All;
+        let wanted = WantedScores::All;
         let driver = Self { model, cache, batch, request, positions, limit, longest, wanted };
         driver.check_lengths(prompts)?;
         Ok(driver)
@@ -128,7 +128,7 @@ impl<'a> Driver<'a> {
         let read = PassLogits::new(logits, self_weights, self.wanted);
         if read.are_all() {
             // Of a model whose scores are not all numbers once, not all will be the next time.
-            self.wanted = Wanted::All;
+            self.wanted = WantedScores::All;
         }
         Ok(read)
     }

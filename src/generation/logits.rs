@@ -7,7 +7,7 @@ use crate::{Error, Result, kernels};
 
 /// What is read of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WantedScores {
     /// All logits.
     All,
     /// The likeliest token of each row, which a device finds itself.
@@ -32,11 +32,11 @@ enum Scores {
 impl PassLogits {
     /// Reads once what is wanted of `logits`, `[rows, 1, vocab_size]`; and all of them behind that
     /// where not all are numbers, for [`check`] to say which.
-    pub fn new(logits: Tensor<3>, weights: Vec<Tensor<4>>, wanted: Wanted) -> Self {
+    pub fn new(logits: Tensor<3>, weights: Vec<Tensor<4>>, wanted: WantedScores) -> Self {
         let [_, _, vocab_size] = logits.dims();
         let likeliest = match wanted {
-            Wanted::Likeliest => likeliest(&logits),
-            Wanted::All => None,
+            WantedScores::Likeliest => likeliest(&logits),
+            WantedScores::All => None,
         };
         let scores = likeliest.map(Scores::Likeliest).unwrap_or_else(|| {
             let logits = logits.into_data().convert::<f32>().try_into_vec::<f32>();

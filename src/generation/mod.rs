@@ -18,6 +18,7 @@
 
 mod beam;
 mod driver;
+mod generated;
 pub mod hooks;
 mod logits;
 mod sampling;
@@ -25,6 +26,7 @@ mod stream;
 
 pub use crate::kernels::Threads;
 pub use beam::{BeamConfig, EarlyStopping, Hypothesis, beam_search, beam_search_with_hook};
+pub use generated::{Finish, Generated, GeneratedToken, UnfinishedGeneration};
 pub use hooks::RowTokens;
 pub use sampling::SamplingConfig;
-pub use stream::{Finish, Generated, GeneratedToken, Generation, GenerationConfig};
+pub use stream::{Generation, GenerationConfig};

@@ -1,14 +1,16 @@
 //! Batched generation as an iterator.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use burn::config::Config;
-use burn::tensor::{Tensor, s};
+use burn::tensor::s;
 use chacha20::ChaCha8Rng;
 
 use super::driver::Driver;
+use super::generated::{Finish, Generated, GeneratedToken, UnfinishedGeneration};
 use super::hooks::{Hook, RowTokens};
-use super::logits::{PassLogits, Wanted};
+use super::logits::{PassLogits, WantedScores};
 use super::sampling::{SamplingConfig, log_probability};
 use crate::cache::CacheConfig;
 use crate::decoder::{LanguageModel, LanguageModelInput};
@@ -36,45 +38,6 @@ pub struct GenerationConfig {
     /// What the CPU's threads do between two operations of a pass; [`Threads::Global`] by default.
     #[config(default = "Threads::Global")]
     pub threads: Threads,
-}
-
-/// Why a row ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// With one of the stop tokens.
-    Stop,
-    /// With the last of `max_new_tokens`, or the last that the model's learned positions or the limit
-    /// of the cache have room for.
-    Length,
-}
-
-/// One token that a model wrote.
-#[derive(Clone, Debug)]
-pub struct GeneratedToken {
-    /// The prompt that it belongs to.
-    pub row: usize,
-    /// The token.
-    pub token: u32,
-    /// The logarithm of the probability that the model gave it, before any hook and any setting of
-    /// [`SamplingConfig`]; if [`GenerationConfig::log_probabilities`] asks for it.
-    pub log_probability: Option<f64>,
-    /// Set on the last token of a row.
-    pub finish: Option<Finish>,
-    /// What each head of each layer looked at to choose it: `[heads, keys]` for each layer, if
-    /// [`Request::with_weights`](crate::attention::Request::with_weights) asked for it. The last key
-    /// is the token before; left padding is not among the keys.
-    pub weights: Vec<Tensor<2>>,
-}
-
-/// All that a model wrote behind one prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Generated {
-    /// The new tokens, the stop token included if there is one.
-    pub tokens: Vec<u32>,
-    /// The log-probability of each of them, as in [`GeneratedToken`]; empty if not asked for.
-    pub log_probabilities: Vec<f64>,
-    /// Why it ended.
-    pub finish: Finish,
 }
 
 /// Generates from a batch of prompts; an iterator over the tokens as they come, one of each live
@@ -106,10 +69,8 @@ pub struct Generated {
 ///
 /// Its items are errors where the model gives one, where a row's scores are no numbers
 /// ([`Error::NotANumber`](crate::Error::NotANumber)), or where no token is left
-/// ([`Error::NoTokenLeft`](crate::Error::NoTokenLeft)). An error ends all rows. What was written before it has been given by then; [`finish`] keeps none
-/// of it, so iterate where errors may come late and the text is wanted all the same.
-///
-/// [`finish`]: Self::finish
+/// ([`Error::NoTokenLeft`](crate::Error::NoTokenLeft)). An error ends all rows. What was written
+/// before it has been given by then; [`finish`](Self::finish) gives it beside the error.
 pub struct Generation<'a> {
     driver: Driver<'a>,
     config: GenerationConfig,
@@ -123,7 +84,20 @@ pub struct Generation<'a> {
     started: bool,
 }
 
+impl fmt::Debug for Generation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("config", &self.config)
+            .field("hooks", &self.hooks.len())
+            .field("live", &self.live)
+            .field("ready", &self.ready)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A row that has not ended.
+#[derive(Debug)]
 struct LiveRow {
     /// Its number among the prompts.
     index: usize,
@@ -208,29 +182,45 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     ///
-    /// The first there is. What was written before it is lost with it: iterate to keep each token as
-    /// it comes.
-    pub fn finish(self) -> Result<Vec<Generated>> {
+    /// The first there is, as it is for the iterator, with all that was written before it.
+    ///
+    /// ```
+    /// # use burn_decoder::decoder::LanguageModel;
+    /// # use burn_decoder::generation::{Generation, GenerationConfig};
+    /// # fn write(model: &LanguageModel) -> burn_decoder::Result<()> {
+    /// let generation = Generation::new(model, &[vec![1, 2, 3]], &GenerationConfig::new(100))?;
+    /// let rows = generation.finish().unwrap_or_else(|unfinished| {
+    ///     eprintln!("{unfinished}");
+    ///     unfinished.written
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn finish(self) -> Result<Vec<Generated>, UnfinishedGeneration> {
         let threads = self.config.threads;
         threads.run(|| self.collect_all())
     }
 
-    fn collect_all(self) -> Result<Vec<Generated>> {
+    fn collect_all(self) -> Result<Vec<Generated>, UnfinishedGeneration> {
         let rows = self.live.len();
+        // Until it is known how a row ends.
         let new = || Generated {
             tokens: Vec::new(),
             log_probabilities: Vec::new(),
-            finish: Finish::Length,
+            finish: Finish::Error,
         };
-        let mut all: Vec<_> = (0..rows).map(|_| new()).collect();
+        let mut written: Vec<_> = (0..rows).map(|_| new()).collect();
         for token in self {
-            let token = token?;
-            let row = &mut all[token.row];
+            let token = match token {
+                Ok(token) => token,
+                Err(error) => return Err(UnfinishedGeneration { written, error }),
+            };
+            let row = &mut written[token.row];
             row.tokens.push(token.token);
             row.log_probabilities.extend(token.log_probability);
             row.finish = token.finish.unwrap_or(row.finish);
         }
-        Ok(all)
+        Ok(written)
     }
 
     /// Whether nothing of a pass but the likeliest tokens is looked at.
@@ -241,7 +231,7 @@ impl<'a> Generation<'a> {
     /// One pass through the model, and a token for each live row.
     fn advance(&mut self) -> Result<()> {
         if !self.started && self.wants_likeliest_alone() {
-            self.driver.wanted = Wanted::Likeliest;
+            self.driver.wanted = WantedScores::Likeliest;
         }
         let scores = if self.started {
             let last: Vec<u32> =

@@ -1,6 +1,7 @@
 //! Copying with nothing to look at but the prompt: each token is the model's own best guess.
 
 use burn::tensor::Device;
+use burn_decoder::Error;
 use burn_decoder::generation::{Generation, GenerationConfig};
 
 use super::batch::{Rows, prompt};
@@ -29,7 +30,8 @@ pub fn greedy_copies(
 
         let input = model.input(&Rows::new(&sources, task.pad(), device))?;
         let config = GenerationConfig::new(longest);
-        let rows = Generation::with_input(&model.language, &prompts, input, &config)?.finish()?;
+        let generation = Generation::with_input(&model.language, &prompts, input, &config)?;
+        let rows = generation.finish().map_err(Error::from)?;
         copies.extend(rows.iter().zip(&sources).map(|(row, source)| {
             row.tokens[..source.len()].iter().map(|&token| token as usize).collect::<Vec<_>>()
         }));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::import::files::{is_there, not_this_file, show};
 use crate::import::safetensors_file;
-use crate::import::source::Source;
+use crate::import::source::TensorSource;
 use crate::{Error, Result};
 
 pub const CONFIG: &str = "config.json";
@@ -27,7 +27,7 @@ pub fn json(path: &Path) -> Result<(String, Map<String, Value>)> {
 }
 
 /// All tensors of the folder, none of them read yet.
-pub fn weights(folder: &Path) -> Result<Source> {
+pub fn weights(folder: &Path) -> Result<TensorSource> {
     let whole = folder.join(WEIGHTS);
     if is_there(&whole) {
         return safetensors_file::open(&whole);
@@ -115,7 +115,7 @@ fn file_name(shard: &Value) -> Option<&str> {
 }
 
 /// The tensors of several files, by the index that says which is where.
-fn shards(folder: &Path, index: &Path) -> Result<Source> {
+fn shards(folder: &Path, index: &Path) -> Result<TensorSource> {
     let (_, values) = json(index)?;
     let refuse = |expected: &str, got: String| Error::File {
         path: show(index),
@@ -131,7 +131,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Source> {
         })?;
         shards.entry(shard).or_default().insert(name);
     }
-    let mut source = Source { path: show(folder), ..Source::default() };
+    let mut source = TensorSource { path: show(folder), ..TensorSource::default() };
     for (shard, names) in shards {
         let path = folder.join(shard);
         if !is_there(&path) {

@@ -230,7 +230,8 @@ fn original_context(fields: &Fields, block: &Fields, keys: &LegacyKeys) -> Resul
 fn attention_factor(block: &Fields) -> Result<Option<f64>> {
     let given = block.find_number("attention_factor")?;
     // 0 is as good as nothing.
-    let number = |name| Ok(block.find_number(name)?.filter(|number| *number != 0.0));
+    let number =
+        |name| -> Result<_> { Ok(block.find_number(name)?.filter(|number| *number != 0.0)) };
     match (given, number("mscale")?, number("mscale_all_dim")?) {
         (given, None, None) => Ok(given),
         (None, Some(mscale), Some(all)) => {

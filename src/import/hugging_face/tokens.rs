@@ -15,7 +15,7 @@ pub struct Tokens {
 impl Tokens {
     /// The tokens of several files, of which earlier ones go first.
     pub fn read(files: &[Fields]) -> Result<Self> {
-        let first = |name| Ok(find(files, name)?.first().copied());
+        let first = |name| -> Result<_> { Ok(find(files, name)?.first().copied()) };
         Ok(Self {
             bos: first("bos_token_id")?,
             decoder_start: first("decoder_start_token_id")?,

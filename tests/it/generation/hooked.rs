@@ -109,7 +109,7 @@ fn a_row_without_any_token_left_is_an_error() {
         }
     };
     let generation = Generation::new(&model, &prompts, &GenerationConfig::new(5)).unwrap();
-    let error = generation.with_hook(hook).finish().unwrap_err();
+    let error = generation.with_hook(hook).finish().unwrap_err().error;
     assert!(matches!(error, Error::NoTokenLeft { row: 1, tokens: 3 }), "{error}");
     let config = BeamConfig::new(2, 5);
     let found = beam_search_with_hook(&model, &prompts, Batch::new(), &config, hook);
@@ -117,7 +117,7 @@ fn a_row_without_any_token_left_is_an_error() {
 
     // A token outside the vocabulary can't be forced.
     let generation = Generation::new(&model, &prompts, &GenerationConfig::new(5)).unwrap();
-    let error = generation.with_hook(hooks::forced_tokens([17])).finish().unwrap_err();
+    let error = generation.with_hook(hooks::forced_tokens([17])).finish().unwrap_err().error;
     assert!(matches!(error, Error::NoTokenLeft { row: 0, tokens: 2 }), "{error}");
 }
 

@@ -20,7 +20,7 @@ use burn_decoder::import::{LoadOptions, Precision, hugging_face};
 use burn_decoder::mask::Mask;
 use rayon::prelude::*;
 
-use crate::backends::{any_device, is_cpu};
+use crate::backends::{any_device, cpus, is_cpu};
 use crate::cache::{input_for, kinds, plain, tokens};
 use crate::fixtures::{OUTPUT, assert_close};
 use crate::import::fixture;
@@ -278,23 +278,42 @@ fn errors_are_told_once() {
     // Row 0 has ended when row 2 breaks: the error names the prompt, not the place in the batch.
     let prompts = [vec![1, 2], vec![3], vec![4, 5, 6]];
     let config = GenerationConfig::new(9).with_stop_tokens(vec![7]);
-    let mut generation = Generation::new(&model, &prompts, &config).unwrap().with_hook(
-        |row, tokens: RowTokens, logits: &mut [f32]| match (row, tokens.written().len()) {
-            (0, 1) => hooks::forced_tokens([7, 7])(row, tokens, logits),
-            (2, 3) => logits[1] = f32::NAN,
-            _ => hooks::banned_tokens([7])(row, tokens, logits),
-        },
-    );
-    let mut rows = Vec::new();
+    let generation = || {
+        Generation::new(&model, &prompts, &config).unwrap().with_hook(
+            |row, tokens: RowTokens, logits: &mut [f32]| match (row, tokens.written().len()) {
+                (0, 1) => hooks::forced_tokens([7, 7])(row, tokens, logits),
+                (2, 3) => logits[1] = f32::NAN,
+                _ => hooks::banned_tokens([7])(row, tokens, logits),
+            },
+        )
+    };
+    let is_told = |error: &Error| matches!(error, Error::NotANumber { row: 2, tokens: 6, .. });
+    let (mut rows, mut written) = (Vec::new(), vec![Vec::new(); 3]);
+    let mut steps = generation();
     let error = loop {
-        match generation.next().expect("an error comes first") {
-            Ok(token) => rows.push(token.row),
+        match steps.next().expect("an error comes first") {
+            Ok(token) => {
+                rows.push(token.row);
+                written[token.row].push(token.token);
+            }
             Err(error) => break error,
         }
     };
     assert_eq!(rows, [0, 1, 2, 0, 1, 2, 1, 2, 1]);
-    assert!(matches!(error, Error::NotANumber { row: 2, tokens: 6, .. }), "{error}");
-    assert!(generation.next().is_none());
+    assert!(is_told(&error), "{error}");
+    assert!(steps.next().is_none());
+
+    // All at once: the same error, and beside it what was written.
+    let unfinished = generation().finish().unwrap_err();
+    assert!(is_told(&unfinished.error), "{unfinished}");
+    assert_eq!(
+        unfinished.written.iter().map(|row| &row.tokens).collect::<Vec<_>>(),
+        written.iter().collect::<Vec<_>>()
+    );
+    let finishes: Vec<_> = unfinished.written.iter().map(|row| row.finish).collect();
+    assert_eq!(finishes, [Finish::Stop, Finish::Error, Finish::Error]);
+    assert!(unfinished.to_string().ends_with("(tokens written before: 9)"), "{unfinished}");
+    assert!(is_told(&unfinished.into()));
 }
 
 /// A model whose head adds `bias` to the logits.
@@ -324,7 +343,8 @@ fn scores_that_are_no_numbers_are_errors() {
         let mut errors: Vec<_> = samplings
             .map(|sampling| {
                 let config = GenerationConfig::new(2).with_sampling(sampling);
-                Generation::new(model, &[vec![1, 2]], &config).unwrap().finish().unwrap_err()
+                let generation = Generation::new(model, &[vec![1, 2]], &config).unwrap();
+                Error::from(generation.finish().unwrap_err())
             })
             .into();
         let config = BeamConfig::new(2, 2);
@@ -352,17 +372,16 @@ fn scores_that_are_no_numbers_are_errors() {
 /// Half precision gets there by itself: logits beyond 65,504.
 #[test]
 fn an_overflow_in_half_precision_is_an_error() {
-    let device = any_device();
-    if !device.supports_dtype(DType::F16) {
+    let Some(device) = cpus().into_iter().find(|device| device.supports_dtype(DType::F16)) else {
         return;
-    }
+    };
     let options = LoadOptions::new().with_precision(Precision::F16);
     let loaded = hugging_face::load(fixture("llama_tiny"), &device, options).unwrap();
     let mut model = loaded.model;
     let head = model.head.as_mut().unwrap();
     head.weight = head.weight.clone().map(|weight| weight * 3e4);
     let generation = Generation::new(&model, &[vec![1, 2, 3]], &GenerationConfig::new(4)).unwrap();
-    let error = generation.finish().unwrap_err();
+    let error = generation.finish().unwrap_err().error;
     assert!(matches!(error, Error::NotANumber { row: 0, tokens: 3, .. }), "{error}");
 }
 
