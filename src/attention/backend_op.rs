@@ -2,7 +2,7 @@
 //!
 //! What Burn 0.22.1 leaves open is closed here: its wgpu kernel reads out of bounds with grouped
 //! heads and needs masks with a real row for each query; a scale of one's own makes it store all
-//! weights; and its causal flag means the bottom-right alignment only.
+//! weights; and its causal flag means the bottom-right alignment only, for which no mask is built.
 
 use burn::tensor::Tensor;
 use burn::tensor::module::attention as burn_attention;
@@ -46,7 +46,8 @@ pub(super) fn attention(
         Some(scale) => query.mul_scalar(scale * (head_dim as f64).sqrt()),
         None => query,
     };
-    let hidden = mask.hidden(&query.device());
+    let is_causal = mask.is_plain_causal();
+    let hidden = if is_causal { None } else { mask.hidden(&query.device()) };
     let dead = hidden.clone().map(|hidden| hidden.all_dim(3)); // [batch or 1, heads or 1, queries or 1, 1]
     let hidden = hidden.map(|hidden| hidden.expand([batch, heads, queries, keys]));
     let output = burn_attention(
@@ -55,7 +56,7 @@ pub(super) fn attention(
         repeat_heads(value, heads),
         hidden,
         None,
-        AttentionModuleOptions::default(),
+        AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() },
     );
     match dead {
         Some(dead) => output.mask_fill(dead, 0.0),

@@ -102,6 +102,7 @@ pub struct MultiHeadAttentionConfig {
 
 impl MultiHeadAttentionConfig {
     /// Sets all four biases.
+    #[must_use]
     pub fn with_biases(self, biases: bool) -> Self {
         self.with_query_bias(biases)
             .with_key_bias(biases)

@@ -22,7 +22,7 @@ use crate::mask::Past;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Layout {
+pub(crate) struct SlotLayout {
     /// Number of first tokens that are never dropped.
     sinks: usize,
     /// The token in slot `sinks`.
@@ -35,14 +35,14 @@ pub(crate) struct Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Append {
     /// What is kept of the present tokens.
-    pub kept: Layout,
+    pub kept: SlotLayout,
     /// `kept` and the new tokens: the keys of this pass.
-    pub shown: Layout,
+    pub shown: SlotLayout,
     /// What stays for the next pass; other than `shown` if more tokens came than there are slots.
-    pub stored: Layout,
+    pub stored: SlotLayout,
 }
 
-impl Layout {
+impl SlotLayout {
     /// Nothing stored yet; the first `sinks` tokens will stay.
     fn new(sinks: usize) -> Self {
         Self { sinks, first: sinks, used: 0 }
@@ -91,7 +91,7 @@ impl Layout {
     }
 
     /// The slots that hold what `kept`, a later state, keeps of this one.
-    pub(crate) fn slots_of(&self, kept: &Layout) -> [Range<usize>; 2] {
+    pub(crate) fn slots_of(&self, kept: &SlotLayout) -> [Range<usize>; 2] {
         if kept.first == self.first {
             return [0..kept.used, 0..0];
         }
@@ -110,8 +110,9 @@ impl Layout {
 
     /// Appends `new` tokens and drops those that no coming query sees, once there is no more room.
     pub(crate) fn append(&self, new: usize, past: Past) -> Append {
-        let fits = |layout: &Layout| self.most_slots(past).is_none_or(|most| layout.used <= most);
-        let with_new = |kept: &Layout| Layout { used: kept.used + new, ..*kept };
+        let fits =
+            |layout: &SlotLayout| self.most_slots(past).is_none_or(|most| layout.used <= most);
+        let with_new = |kept: &SlotLayout| SlotLayout { used: kept.used + new, ..*kept };
         let kept = if fits(&with_new(self)) { *self } else { self.needed(past) };
         let shown = with_new(&kept);
         let stored = if fits(&shown) { shown } else { shown.needed(past) };
@@ -151,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The tokens in the slots, by the plain definition of the layout.
-    fn tokens(layout: &Layout) -> Vec<i64> {
+    fn tokens(layout: &SlotLayout) -> Vec<i64> {
         match layout.tokens() {
             Some(tokens) => tokens.to_vec(),
             None => (0..layout.used as i64).collect(),
@@ -168,7 +169,7 @@ mod tests {
             chunks in proptest::collection::vec(1usize..20, 1..30),
         ) {
             let past = Past::Window { window, sinks };
-            let mut layout = Layout::new(sinks);
+            let mut layout = SlotLayout::new(sinks);
             let mut total = 0;
             for new in chunks {
                 let append = layout.append(new, past);
@@ -200,7 +201,7 @@ mod tests {
             share in 0.0f64..=1.0,
         ) {
             let past = Past::Window { window, sinks };
-            let layout = chunks.iter().fold(Layout::new(sinks), |l, &n| l.append(n, past).stored);
+            let layout = chunks.iter().fold(SlotLayout::new(sinks), |l, &n| l.append(n, past).stored);
             let total = (layout.total() as f64 * share) as usize;
             let all = tokens(&layout);
             let enough = (0..sinks.min(total))

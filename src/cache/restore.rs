@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use safetensors::{SafeTensors, tensor::TensorView};
 
 use super::file::{Saved, SavedRows};
-use super::layout::Layout;
+use super::layout::SlotLayout;
 use super::model::{CachedModel, KeyShape};
 use super::rows::KnownRows;
 use super::samples::Samples;
@@ -110,7 +110,13 @@ struct LayerReader<'a> {
 }
 
 impl LayerReader<'_> {
-    fn own(&self, i: usize, shape: KeyShape, past: Past, layout: Layout) -> Result<Store, String> {
+    fn own(
+        &self,
+        i: usize,
+        shape: KeyShape,
+        past: Past,
+        layout: SlotLayout,
+    ) -> Result<Store, String> {
         if !layout.is_of(past, self.rows.tokens) {
             return Err(format!(
                 "layer {i} in a state that {} tokens don't lead to",

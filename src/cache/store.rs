@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::layout::{Append, Layout};
+use super::layout::{Append, SlotLayout};
 use crate::Result;
 use crate::kernels::Kept;
 use crate::mask::{Grid, Past};
@@ -17,7 +17,7 @@ use crate::mask::{Grid, Past};
 pub(crate) struct Store {
     past: Past,
     room: Room,
-    layout: Layout,
+    layout: SlotLayout,
     buffers: Option<[Kept; 2]>,
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Room {
 impl Store {
     /// An empty store.
     pub(crate) fn new(past: Past, room: Room) -> Self {
-        Self { past, room, layout: Layout::new_for(past), buffers: None }
+        Self { past, room, layout: SlotLayout::new_for(past), buffers: None }
     }
 
     pub(crate) fn past(&self) -> Past {
         self.past
     }
 
-    pub(crate) fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> SlotLayout {
         self.layout
     }
 
@@ -157,7 +157,7 @@ impl Store {
     pub(crate) fn from_parts(
         past: Past,
         room: Room,
-        layout: Layout,
+        layout: SlotLayout,
         buffers: Option<[Kept; 2]>,
     ) -> Self {
         Self { past, room, layout, buffers }
@@ -180,21 +180,10 @@ fn moved(old: Option<&Kept>, parts: &[Range<usize>], like: &Kept, slots: usize) 
 #[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
 mod tests {
     use super::*;
-    use crate::kernels::{Codes, Coding, address, address_of_codes};
-    use burn::tensor::{DType, Device, Distribution, Tensor};
+    use crate::kernels::{Codes, Coding, address, address_of_codes, cpus};
+    use burn::tensor::{DType, Distribution, Tensor};
 
     const CODINGS: [Coding; 3] = [Coding::Bf16, Coding::F16, Coding::Q8_0];
-
-    /// The CPU devices that are compiled in.
-    fn cpus() -> Vec<Device> {
-        vec![
-            #[cfg(feature = "flex")]
-            Device::flex(),
-            #[cfg(feature = "ndarray")]
-            #[allow(deprecated)]
-            Device::ndarray(),
-        ]
-    }
 
     fn append(store: &mut Store, [key, value]: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
         store.append(key.into(), value.into()).map(|kept| match kept {

@@ -2,11 +2,9 @@
 //!
 //! In a float type that the device has they are a tensor of it; else their codes stand in a tensor of
 //! whole numbers, which only the crate's own CPU kernel reads as it is.
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use burn::backend::{
-    Backend, Dispatch, backend_extension,
+    Backend, Dispatch,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -160,24 +158,23 @@ pub(crate) fn attention(
         _ => unreachable!("keys and values that are kept in two ways"),
     })
 }
+extend_cpus! {
+    ()
 
-/// Attention over keys and values that stand in codes. Without a gradient: a cache is for inference.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-)]
-pub(crate) trait CodedAttention: Backend {
-    /// # Shapes
-    ///
-    /// - query: `[batch, heads, queries, head_dim]`
-    /// - key, value: `[batch, kv_heads, keys, codes of a row]`
-    /// - output: `[batch, heads, queries, head_dim]`
-    fn coded_attention(
-        query: FloatTensor<Self>,
-        key: IntTensor<Self>,
-        value: IntTensor<Self>,
-        #[extension_type] extra: Extra<Self>,
-        plan: Plan,
-        coding: Coding,
-    ) -> FloatTensor<Self>;
+    /// Attention over keys and values that stand in codes. Without a gradient: a cache is for inference.
+    pub(crate) trait CodedAttention: Backend {
+        /// # Shapes
+        ///
+        /// - query: `[batch, heads, queries, head_dim]`
+        /// - key, value: `[batch, kv_heads, keys, codes of a row]`
+        /// - output: `[batch, heads, queries, head_dim]`
+        fn coded_attention(
+            query: FloatTensor<Self>,
+            key: IntTensor<Self>,
+            value: IntTensor<Self>,
+            #[extension_type] extra: Extra<Self>,
+            plan: Plan,
+            coding: Coding,
+        ) -> FloatTensor<Self>;
+    }
 }

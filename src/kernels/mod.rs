@@ -15,9 +15,13 @@
 
 // All of the crate's unsafe code stands in this room.
 #![allow(unsafe_code)]
+// Burn deprecates ndarray, which the lists of backends name.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
+
+#[macro_use]
+mod backends;
 
 mod autodiff;
-mod backends;
 mod coding;
 mod cpu;
 mod cross_entropy;
@@ -34,7 +38,7 @@ mod tiles;
 mod visibility;
 
 #[cfg(test)]
-pub(crate) use backends::{address, address_of_codes};
+pub(crate) use backends::{address, address_of_codes, cpus};
 pub(crate) use backends::{
     first_codes, first_keys, is_host, map, prefers_fused, reads_codes, reads_mixed, supports,
     supports_attention,

@@ -4,13 +4,10 @@
 //! Queries, keys and values may be read by stride, so that the `swap_dims` that puts the heads before
 //! the tokens costs nothing. A kernel for another kind of machine is one more `impl` of
 //! [`FusedAttention`].
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use burn::backend::{
     AutodiffBackend, Backend, Dispatch, ExtensionType,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
-    backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
 use burn::tensor::{Int, Tensor};
@@ -115,50 +112,46 @@ pub(crate) struct AttentionGradients<B: Backend> {
     #[extension_type]
     pub(crate) sinks: Optional<B>,
 }
+extend_cpus! {
+    (Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"), Autodiff)
 
-/// Attention under a [`Plan`].
-///
-/// # Shapes
-///
-/// - query: `[batch, heads, queries, head_dim]`
-/// - key: `[batch, kv_heads, keys, head_dim]`
-/// - value: `[batch, kv_heads, keys, value_dim]`
-/// - output: `[batch, heads, queries, value_dim]`
-/// - statistics: `[2 * batch * heads * queries]`, each row's maximum, then each row's sum of
-///   `exp(score - maximum)`, 0 for a dead row. The maxima are in the kernel's own units: only its own
-///   backward pass reads them.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "gpu"),
-    Autodiff
-)]
-pub(crate) trait FusedAttention: Backend {
-    /// The output and the statistics of its rows.
-    #[fusion(meta = specs::forward)]
-    fn attention_forward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        #[extension_type] extra: Extra<Self>,
-        plan: Plan,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    /// Attention under a [`Plan`].
+    ///
+    /// # Shapes
+    ///
+    /// - query: `[batch, heads, queries, head_dim]`
+    /// - key: `[batch, kv_heads, keys, head_dim]`
+    /// - value: `[batch, kv_heads, keys, value_dim]`
+    /// - output: `[batch, heads, queries, value_dim]`
+    /// - statistics: `[2 * batch * heads * queries]`, each row's maximum, then each row's sum of
+    ///   `exp(score - maximum)`, 0 for a dead row. The maxima are in the kernel's own units: only its own
+    ///   backward pass reads them.
+    pub(crate) trait FusedAttention: Backend {
+        /// The output and the statistics of its rows.
+        #[fusion(meta = specs::forward)]
+        fn attention_forward(
+            query: FloatTensor<Self>,
+            key: FloatTensor<Self>,
+            value: FloatTensor<Self>,
+            #[extension_type] extra: Extra<Self>,
+            plan: Plan,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// The gradients that are `wanted`, from the gradient of the output.
-    #[fusion(meta = specs::backward)]
-    #[allow(clippy::too_many_arguments)]
-    fn attention_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        #[extension_type] extra: Extra<Self>,
-        output: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        d_output: FloatTensor<Self>,
-        plan: Plan,
-        wanted: Wanted,
-    ) -> AttentionGradients<Self>;
+        /// The gradients that are `wanted`, from the gradient of the output.
+        #[fusion(meta = specs::backward)]
+        #[allow(clippy::too_many_arguments)]
+        fn attention_backward(
+            query: FloatTensor<Self>,
+            key: FloatTensor<Self>,
+            value: FloatTensor<Self>,
+            #[extension_type] extra: Extra<Self>,
+            output: FloatTensor<Self>,
+            statistics: FloatTensor<Self>,
+            d_output: FloatTensor<Self>,
+            plan: Plan,
+            wanted: Wanted,
+        ) -> AttentionGradients<Self>;
+    }
 }
 
 /// The output is tracked. Statistics and gradients are constants: nothing differentiates them again.

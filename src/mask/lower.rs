@@ -2,12 +2,12 @@
 //!
 //! One fold over the tree. A `!` is carried to the leaves (De Morgan), where its result is mostly
 //! one range of keys again, or two; the results are combined on the way up by the algebra of
-//! [`Parts`]. Look-ahead, windows, lengths, prefixes, chunks, documents in one piece, and what is
+//! [`MaskParts`]. Look-ahead, windows, lengths, prefixes, chunks, documents in one piece, and what is
 //! combined of them with at most one gap in a row (a window with sinks) cost `O(queries)`; nothing
 //! but flags and rows with more gaps costs `queries * keys`.
 
 use super::leaves::Leaf;
-use super::parts::Parts;
+use super::parts::MaskParts;
 use super::tree::Join;
 use super::{Grid, LoweredMask, Mask};
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ impl Mask {
     }
 
     /// The parts of the rule, on a grid that every leaf was made for.
-    fn parts(&self, grid: &Grid) -> Result<Parts> {
+    fn parts(&self, grid: &Grid) -> Result<MaskParts> {
         let of_leaf = |leaf: &Leaf, opposite| {
             let parts = leaf.predicate().lower(grid);
             if opposite { parts.not(grid) } else { Ok(parts) }
@@ -66,7 +66,7 @@ impl LoweredMask {
         if self.is_all_visible() {
             return Ok(more);
         }
-        let parts = Parts::of(self).and(Parts::of(&more), grid)?.finish(grid);
+        let parts = MaskParts::of(self).and(MaskParts::of(&more), grid)?.finish(grid);
         Ok(Self::new(grid.clone(), parts))
     }
 }

@@ -5,13 +5,14 @@
 //! - *hidden cells*: a dense rest that broadcasts to `[batch, heads, queries, keys]`.
 //!
 //! A cell is visible if it lies in its row's spans, its key is not hidden, and the cell is not
-//! hidden. The parts are plain data on the host, the same for every device, and cheap to clone.
+//! hidden. The parts are plain data on the host, the same for every device, and cheap to clone. What a
+//! device was last given of them is kept beside them.
 
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::Grid;
-use super::dense::Memo;
-use crate::kernels::{self, HiddenCells, Plan, RowSpans, Slopes, Visibility};
+use super::memo::Memo;
+use crate::kernels::{self, HiddenCells, Plan, RowSpans, Slopes, Span, Visibility};
 
 /// A mask on a grid, ready for a kernel. See the module for its three parts.
 #[derive(Clone, Debug)]
@@ -63,6 +64,23 @@ impl LoweredMask {
         in_span && !key_hidden && !cell_hidden
     }
 
+    /// Whether each query sees the keys up to its own, where the last query stands on the last key, and
+    /// nothing else is hidden: what other kernels call causal. No query is dead then.
+    pub(crate) fn is_plain_causal(&self) -> bool {
+        let (queries, keys) = (self.grid.queries(), self.grid.keys());
+        let Visibility { spans: Some(spans), hidden_keys: None, hidden_cells: None } =
+            &self.visibility
+        else {
+            return false;
+        };
+        let end = |query: usize| (keys - queries + query + 1) as u32;
+        let expected = |query| RowSpans::one(Span { start: 0, end: end(query) });
+        queries <= keys
+            && spans
+                .chunks(queries)
+                .all(|row| row.iter().enumerate().all(|(query, &spans)| spans == expected(query)))
+    }
+
     /// The mask as the kernels of a GPU read it, for a plan with this visibility; nothing on a CPU.
     ///
     /// The one built last is remembered: a stack of layers uploads it once.
@@ -89,5 +107,34 @@ impl LoweredMask {
     /// The dense rest, if there is one.
     pub fn hidden_cells(&self) -> Option<&HiddenCells> {
         self.visibility.hidden_cells.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::Mask;
+
+    #[test]
+    fn plain_causal_is_bottom_right_and_nothing_else() {
+        let is_plain =
+            |mask: Mask, grid: Grid| mask.lower(&grid).expect("a mask for it").is_plain_causal();
+        let causal = Mask::look_ahead;
+        assert!(is_plain(causal(), Grid::square(2, 5)));
+        assert!(is_plain(causal(), Grid::bottom_right(2, 3, 7)));
+        assert!(is_plain(causal() & Mask::document_lengths([[5], [5]]), Grid::square(2, 5)));
+        for (mask, grid) in [
+            (causal(), Grid::top_left(2, 3, 7)),
+            (causal(), Grid::bottom_right(2, 7, 3)), // dead rows
+            (Mask::all_visible(), Grid::square(2, 5)),
+            (Mask::look_back(1) & causal(), Grid::square(2, 5)),
+            (causal() | Mask::prefix(3), Grid::square(2, 5)),
+            (causal() & Mask::lengths([5, 4]), Grid::square(2, 5)),
+            (causal() & Mask::pad_counts([0, 2]), Grid::square(2, 5)),
+            (causal() & Mask::document_lengths([[5, 0], [2, 3]]), Grid::square(2, 5)),
+            (!causal(), Grid::square(2, 5)),
+        ] {
+            assert!(!is_plain(mask.clone(), grid.clone()), "{mask:?} on {grid:?}");
+        }
     }
 }

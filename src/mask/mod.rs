@@ -14,7 +14,7 @@
 //! of whatever takes or gives one.
 //!
 //! In reading order: `grid`, `rule` and its `tree`, the `leaves`, `left_padded`, `expression`;
-//! `lowered` (what a kernel gets), `lower`, `parts`, `row_spans` and `array` (how it comes about),
+//! `lowered` (what a kernel gets, with its `memo`), `lower`, `parts`, `row_spans` and `array` (how it comes about),
 //! `dense`; `questions`, `why`; `past` and `rows`, for caches; `draw`; `modules`.
 
 mod array;
@@ -26,6 +26,7 @@ pub mod leaves;
 mod left_padded;
 mod lower;
 mod lowered;
+mod memo;
 mod modules;
 mod parts;
 mod past;

@@ -14,13 +14,13 @@ use crate::kernels::Visibility;
 /// The AND of what is there. RowSpans are `[batch, 1, queries, 1]`, hidden keys `[batch, 1, 1, keys]`
 /// with the axis of the keys always full.
 #[derive(Clone, Default)]
-pub(super) struct Parts {
+pub(super) struct MaskParts {
     pub(super) spans: Option<BroadcastArray<RowSpans>>,
     pub(super) hidden_keys: Option<BroadcastArray<bool>>,
     pub(super) hidden_cells: Option<BroadcastArray<bool>>,
 }
 
-impl Parts {
+impl MaskParts {
     /// The parts of a mask that was lowered before.
     pub(super) fn of(mask: &LoweredMask) -> Self {
         let (queries, keys) = (mask.grid.queries(), mask.grid.keys());

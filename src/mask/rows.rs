@@ -16,8 +16,7 @@ impl Mask {
     }
 }
 
-#[cfg(all(test, feature = "ndarray"))]
-#[allow(deprecated)]
+#[cfg(all(test, any(feature = "ndarray", feature = "flex")))]
 mod tests {
     use super::*;
     use crate::mask::Grid;
@@ -25,7 +24,7 @@ mod tests {
 
     #[test]
     fn rows_follow_their_rule() {
-        let device = burn::tensor::Device::ndarray();
+        let device = crate::kernels::cpus().remove(0);
         let ids = Tensor::<2, Int>::from_data([[0, 0, 1], [0, 1, 1], [0, 1, 2]], &device);
         let mask = (Mask::look_ahead() & Mask::document_ids(&ids))
             | (!Mask::lengths([3, 1, 2]) & Mask::padding(&ids, 1) & Mask::pad_counts([0, 2, 1]))

@@ -20,11 +20,7 @@ use crate::causality::LossAlarm;
 const SYMBOLS: usize = 7;
 
 fn device() -> Device {
-    #[cfg(feature = "flex")]
-    return Device::flex();
-    #[cfg(not(feature = "flex"))]
-    #[allow(deprecated)]
-    return Device::ndarray();
+    crate::kernels::cpus().remove(0)
 }
 
 fn metadata() -> MetricMetadata {

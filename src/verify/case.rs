@@ -62,7 +62,7 @@ impl Solved {
 }
 
 /// The tensors of a case.
-pub(super) struct Inputs {
+pub(super) struct CaseInputs {
     pub query: Tensor<4>,
     pub key: Tensor<4>,
     pub value: Tensor<4>,
@@ -195,7 +195,7 @@ impl Case {
     }
 
     /// The tensors on `device`.
-    pub fn inputs(&self, dtype: DType, device: &Device) -> Inputs {
+    pub fn inputs(&self, dtype: DType, device: &Device) -> CaseInputs {
         let ([query, mut key, mut value, upstream], bias, sinks) = self.numbers(dtype);
         if self.nan {
             for array in [&mut key, &mut value] {
@@ -213,7 +213,7 @@ impl Case {
             let data = TensorData::new(values, shape).convert_dtype(dtype);
             Tensor::<4>::from_data(data, (device, dtype))
         };
-        Inputs {
+        CaseInputs {
             query: tensor(query),
             key: tensor(key),
             value: tensor(value),

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Gradients, Tensor};
 
-use super::case::{Case, Inputs, Solved};
+use super::case::{Case, CaseInputs, Solved};
 use super::table::Verified;
 use crate::attention::{Kernel, Score};
 use crate::kernels::naive::{Array, Solution};
@@ -101,17 +101,17 @@ impl Subject<'_> {
         measured
     }
 
-    fn forward(&self, case: &Case, inputs: &Inputs) -> Tensor<4> {
-        let Inputs { query, key, value, bias, sinks, .. } = inputs;
+    fn forward(&self, case: &Case, inputs: &CaseInputs) -> Tensor<4> {
+        let CaseInputs { query, key, value, bias, sinks, .. } = inputs;
         let score = case.score().with_bias(bias.clone()).with_sinks(sinks.clone());
         let tensors = [query, key, value].map(|tensor| case.as_read(tensor.clone()));
         (self.attend)(tensors, &case.mask, &score)
     }
 
     /// Output and gradients; the weights are not asked for.
-    fn train(&self, case: &Case, inputs: &Inputs) -> Solution {
+    fn train(&self, case: &Case, inputs: &CaseInputs) -> Solution {
         let track = |tensor: &Tensor<4>| tensor.clone().autodiff().require_grad();
-        let tracked = Inputs {
+        let tracked = CaseInputs {
             query: track(&inputs.query),
             key: track(&inputs.key),
             value: track(&inputs.value),

@@ -1,5 +1,4 @@
 //! A kernel that is wrong on purpose is found, by what is wrong about it; a right one passes.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use std::sync::OnceLock;
 
@@ -10,13 +9,7 @@ use crate::mask::LoweredMask;
 use burn::tensor::Tensor;
 
 fn device() -> Device {
-    let cpus: [fn() -> Device; _] = [
-        #[cfg(feature = "flex")]
-        Device::flex,
-        #[cfg(feature = "ndarray")]
-        Device::ndarray,
-    ];
-    cpus.first().expect("a CPU backend")()
+    crate::kernels::cpus().remove(0)
 }
 
 fn kernel(kernel: Kernel) -> impl Fn([Tensor<4>; 3], &LoweredMask, &Score) -> Tensor<4> {

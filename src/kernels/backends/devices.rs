@@ -19,7 +19,6 @@ pub(crate) enum HostBytes {
     #[cfg(feature = "flex")]
     Flex(burn::backend::flex::FlexTensor),
     #[cfg(feature = "ndarray")]
-    #[allow(deprecated)]
     NdArray(burn::backend::ndarray::NdArrayTensor),
 }
 

@@ -1,4 +1,16 @@
-//! One small file for each backend that the kernels run on.
+//! One small file for each backend that the kernels run on, and the one list of those on the CPU.
+
+/// An operation of Burn on its CPU backends, and on those that are named in front of the trait.
+macro_rules! extend_cpus {
+    (($($others:tt)*) $($operation:tt)*) => {
+        #[burn::backend::backend_extension(
+            Flex: cfg(feature = "flex"),
+            NdArray: cfg(feature = "ndarray"),
+            $($others)*
+        )]
+        $($operation)*
+    };
+}
 
 #[cfg(feature = "gpu")]
 mod cube;
@@ -14,3 +26,14 @@ pub(crate) use devices::{
 };
 #[cfg(test)]
 pub(crate) use devices::{address, address_of_codes};
+
+/// The CPU devices that are compiled in.
+#[cfg(test)]
+pub(crate) fn cpus() -> Vec<burn::tensor::Device> {
+    vec![
+        #[cfg(feature = "flex")]
+        burn::tensor::Device::flex(),
+        #[cfg(feature = "ndarray")]
+        burn::tensor::Device::ndarray(),
+    ]
+}

@@ -1,5 +1,4 @@
 //! Burn's ndarray backend: the one file of the crate that names its types.
-#![allow(deprecated)]
 
 use burn::backend::{NdArray, ndarray::NdArrayTensor};
 use burn::tensor::{DType, Int, Shape, Tensor, TensorData};

@@ -48,16 +48,7 @@ mod tests {
     use super::rotation::{Rotation, rotate};
     use super::simd;
 
-    /// The CPU devices that are compiled in.
-    pub(super) fn cpus() -> Vec<Device> {
-        vec![
-            #[cfg(feature = "flex")]
-            Device::flex(),
-            #[cfg(feature = "ndarray")]
-            #[allow(deprecated)]
-            Device::ndarray(),
-        ]
-    }
+    pub(super) use crate::kernels::cpus;
 
     /// Numbers from -1 to 1 without a pattern; not random, since tests share the generator.
     pub(super) fn scattered<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {

@@ -1,11 +1,8 @@
 //! The operations around attention, as Burn sees them: one extension for all.
-// The list of backends names ndarray, which Burn deprecates.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
 
 use burn::backend::{
     Backend, Dispatch,
     autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy},
-    backend_extension,
     tensor::FloatTensor,
 };
 use burn::tensor::Tensor;
@@ -49,19 +46,17 @@ impl HostOperation {
         Tensor::from_dispatch(Dispatch::host_operation(first.into_dispatch(), second, third, self))
     }
 }
+extend_cpus! {
+    (Autodiff)
 
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Autodiff
-)]
-pub(crate) trait HostOperations: Backend {
-    fn host_operation(
-        first: FloatTensor<Self>,
-        #[extension_type] second: Optional<Self>,
-        #[extension_type] third: Optional<Self>,
-        operation: HostOperation,
-    ) -> FloatTensor<Self>;
+    pub(crate) trait HostOperations: Backend {
+        fn host_operation(
+            first: FloatTensor<Self>,
+            #[extension_type] second: Optional<Self>,
+            #[extension_type] third: Optional<Self>,
+            operation: HostOperation,
+        ) -> FloatTensor<Self>;
+    }
 }
 
 /// Calls `$body` with `$inner` the operation of the variant.

@@ -64,7 +64,7 @@ fn spinning<R: Send>(helpers: usize, work: impl FnOnce() -> R + Send) -> R {
     }
     let _end = Release;
     rayon::scope(|_| {
-        let watch = Arc::new(Watch::default());
+        let watch = Arc::new(HelperWatch::default());
         let _end = End::of(watch.clone());
         for _ in 0..helpers {
             let watch = watch.clone();
@@ -97,7 +97,7 @@ impl Drop for Release {
 }
 
 #[derive(Default)]
-struct Watch {
+struct HelperWatch {
     /// Number of helpers that came in time.
     helpers: AtomicUsize,
     /// Whether the work has begun.
@@ -105,7 +105,7 @@ struct Watch {
     over: AtomicBool,
 }
 
-impl Watch {
+impl HelperWatch {
     fn wait_for(&self, helpers: usize) {
         let start = Instant::now();
         while self.helpers.load(Ordering::Relaxed) < helpers && start.elapsed() < PATIENCE {
@@ -137,10 +137,10 @@ impl Watch {
 }
 
 /// Ends a watch, also where the work panics.
-struct End(Arc<Watch>);
+struct End(Arc<HelperWatch>);
 
 impl End {
-    fn of(watch: Arc<Watch>) -> Self {
+    fn of(watch: Arc<HelperWatch>) -> Self {
         HELPED.set(true);
         Self(watch)
     }
@@ -208,7 +208,7 @@ pub(super) mod tests {
 
     #[test]
     fn who_comes_late_does_not_stay() {
-        let watch = Watch::default();
+        let watch = HelperWatch::default();
         watch.wait_for(0);
         watch.over.store(true, Ordering::Relaxed); // or a late helper would never return
         watch.help();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cell, Leaf, Predicate};
 use crate::mask::array::BroadcastArray;
 use crate::mask::expression::List;
-use crate::mask::parts::Parts;
+use crate::mask::parts::MaskParts;
 use crate::mask::{Cause, Grid, Mask, RowSpans};
 use crate::{Error, Result};
 
@@ -144,7 +144,7 @@ impl Predicate for Documents {
     }
 
     /// RowSpans, if every document is in one piece.
-    fn lower(&self, grid: &Grid) -> Parts {
+    fn lower(&self, grid: &Grid) -> MaskParts {
         let (batch, queries, keys) = (grid.batch(), grid.queries(), grid.keys());
         if !self.in_one_piece() {
             let mut hidden = Vec::with_capacity(batch * queries * keys);
@@ -154,7 +154,7 @@ impl Predicate for Documents {
                     hidden.extend((0..keys).map(|k| self.id(b, grid.key_position(k)) != id));
                 }
             }
-            return Parts::flags(BroadcastArray::new([batch, 1, queries, keys], hidden), grid);
+            return MaskParts::flags(BroadcastArray::new([batch, 1, queries, keys], hidden), grid);
         }
         let mut spans = Vec::with_capacity(batch * queries);
         for b in 0..batch {
@@ -164,7 +164,7 @@ impl Predicate for Documents {
                 RowSpans::from(grid.span_of(start, end))
             }));
         }
-        Parts::spans(BroadcastArray::new([batch, 1, queries, 1], spans))
+        MaskParts::spans(BroadcastArray::new([batch, 1, queries, 1], spans))
     }
 }
 

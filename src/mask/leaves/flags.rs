@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cell, Leaf, Predicate};
 use crate::mask::array::BroadcastArray;
-use crate::mask::parts::Parts;
+use crate::mask::parts::MaskParts;
 use crate::mask::{Cause, Grid, HiddenCells, Mask};
 use crate::{Error, Result};
 
@@ -157,9 +157,9 @@ impl Predicate for HiddenFlags {
         Some(Leaf::Flags(Self { cells, ..*self }))
     }
 
-    fn lower(&self, grid: &Grid) -> Parts {
+    fn lower(&self, grid: &Grid) -> MaskParts {
         let HiddenCells { shape, hidden } = &self.cells;
-        Parts::flags(BroadcastArray { shape: *shape, data: hidden.clone() }, grid)
+        MaskParts::flags(BroadcastArray { shape: *shape, data: hidden.clone() }, grid)
     }
 }
 

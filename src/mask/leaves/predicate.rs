@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Leaf;
 use crate::Result;
 use crate::mask::array::BroadcastArray;
-use crate::mask::parts::Parts;
+use crate::mask::parts::MaskParts;
 use crate::mask::{Cause, Grid, Past};
 
 /// One cell of a grid: where it lies in the tensor, and where its query and its key stand.
@@ -92,7 +92,7 @@ pub(in crate::mask) trait Predicate: Display {
     }
 
     /// The leaf on a grid that it has passed.
-    fn lower(&self, grid: &Grid) -> Parts {
+    fn lower(&self, grid: &Grid) -> MaskParts {
         let batch = if self.depends_on_batch() { grid.batch() } else { 1 };
         let queries = if self.depends_on_query() { grid.queries() } else { 1 };
         let rows = || (0..batch).flat_map(|b| (0..queries).map(move |q| (b, q)));
@@ -102,11 +102,14 @@ pub(in crate::mask) trait Predicate: Display {
             Some(grid.span_of(visible.start, visible.end).into())
         });
         if let Some(spans) = spans.collect() {
-            return Parts::spans(BroadcastArray::new([batch, 1, queries, 1], spans));
+            return MaskParts::spans(BroadcastArray::new([batch, 1, queries, 1], spans));
         }
         let cells = rows().flat_map(|(b, q)| {
             (0..grid.keys()).map(move |k| !self.is_visible(&Cell::of(grid, [b, 0, q, k])))
         });
-        Parts::flags(BroadcastArray::new([batch, 1, queries, grid.keys()], cells.collect()), grid)
+        MaskParts::flags(
+            BroadcastArray::new([batch, 1, queries, grid.keys()], cells.collect()),
+            grid,
+        )
     }
 }
