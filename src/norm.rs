@@ -43,6 +43,7 @@ impl NormConfig {
     }
 
     /// The same with another ε.
+    #[must_use]
     pub fn with_epsilon(self, epsilon: f64) -> Self {
         match self {
             Self::LayerNorm { bias, .. } => Self::LayerNorm { epsilon, bias },

@@ -79,7 +79,7 @@ pub struct LossAlarm {
     false_alarms: f64,
     observations: u64,
     bets: Vec<Bet>,
-    suspect: Suspect,
+    suspect: SuspectStretch,
 }
 
 /// One rate `r`, with its price for luck, and the logarithm of its mixture over starting points.
@@ -92,7 +92,7 @@ struct Bet {
 
 /// The stretch of training that speaks most against the model: what the message is about.
 #[derive(Clone, Copy, Debug, Default)]
-struct Suspect {
+struct SuspectStretch {
     since: u64,
     tokens: u64,
     gain: f64,
@@ -140,7 +140,13 @@ impl LossAlarm {
             .into_iter()
             .map(|(rate, price)| Bet { rate, price, log_wealth: f64::NEG_INFINITY })
             .collect();
-        Self { floor, false_alarms: 1e-6, observations: 0, bets, suspect: Suspect::default() }
+        Self {
+            floor,
+            false_alarms: 1e-6,
+            observations: 0,
+            bets,
+            suspect: SuspectStretch::default(),
+        }
     }
 
     /// The probability of ever stopping a causal model, over the whole training. Default 1e-6.
@@ -205,7 +211,7 @@ impl LossAlarm {
         if self.log_wealth() < -self.false_alarms.ln() {
             return Ok(());
         }
-        let Suspect { since, tokens, gain } = self.suspect;
+        let SuspectStretch { since, tokens, gain } = self.suspect;
         Err(Error::BelowFloor {
             loss: self.floor - gain / tokens as f64,
             floor: self.floor,
@@ -220,7 +226,7 @@ impl LossAlarm {
     }
 }
 
-impl Suspect {
+impl SuspectStretch {
     fn observe(&mut self, observation: u64, excess: f64, tokens: usize) {
         if self.gain <= 0.0 {
             *self = Self { since: observation, tokens: 0, gain: 0.0 };

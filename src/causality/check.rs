@@ -1,6 +1,7 @@
 //! The checker: how a check is asked for, what it will cost, and its run.
 
 use std::cell::Cell;
+use std::fmt;
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
@@ -20,6 +21,7 @@ use crate::{Error, Result};
 
 /// Checks any Burn model for information that flows where the promised mask hides it. See the
 /// [module](super) for how to use it.
+#[must_use = "a check does nothing until it is run"]
 pub struct CausalityCheck<'a, I: ModelInput> {
     paths: Vec<(Path, Forward<'a, I>)>,
     device: Device,
@@ -43,6 +45,20 @@ pub struct CausalityCheck<'a, I: ModelInput> {
 type FindDead<'a, I> = Box<dyn Fn(&[I]) -> Option<Vec<String>> + 'a>;
 
 type Forward<'a, I> = Box<dyn Fn(I) -> ModelOutput + 'a>;
+
+impl<I: ModelInput> fmt::Debug for CausalityCheck<'_, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CausalityCheck")
+            .field("paths", &self.paths.iter().map(|(path, _)| path).collect::<Vec<_>>())
+            .field("device", &self.device)
+            .field("size", &self.size)
+            .field("length", &self.length)
+            .field("batch", &self.batch)
+            .field("mask", &self.mask)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
 
 /// What a check will cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::config::Config;
 use serde_json::Value;
 
-use super::reader::{Reader, Refusal};
+use super::reader::{JsonReader, Refusal};
 use crate::{Error, Result};
 
 /// The configuration in a JSON file.
@@ -41,7 +41,7 @@ fn parse<C: Config>(name: &str, text: &str) -> Result<C> {
         expected: "a configuration as JSON".into(),
         got: error.to_string(),
     })?;
-    C::deserialize(Reader::new(value)).map_err(|Refusal { field, expected, got }| {
+    C::deserialize(JsonReader::new(value)).map_err(|Refusal { field, expected, got }| {
         let field = field.unwrap_or_else(|| "the whole configuration".into());
         Error::ConfigFile { path: name.into(), field, expected, got }
     })

@@ -75,19 +75,19 @@ impl de::Error for Refusal {
 type Result<T> = std::result::Result<T, Refusal>;
 
 /// A value, and the fields that lead to it.
-pub struct Reader {
+pub struct JsonReader {
     value: Value,
     path: String,
 }
 
-impl Reader {
+impl JsonReader {
     /// The whole of a file.
     pub fn new(value: Value) -> Self {
         Self { value, path: String::new() }
     }
 
     /// The fields of a struct called `name`, which has `known` ones.
-    fn fields(self, name: &str, known: &[&str]) -> Result<Fields> {
+    fn fields(self, name: &str, known: &[&str]) -> Result<ObjectFields> {
         let Value::Object(mut fields) = self.value else {
             return Err(Refusal::new(&self.path, "an object", kind(&self.value)));
         };
@@ -104,7 +104,7 @@ impl Reader {
         for (field, default) in defaults(name) {
             fields.entry(field).or_insert(default);
         }
-        Ok(Fields { fields: fields.into_iter(), value: None, path: self.path })
+        Ok(ObjectFields { fields: fields.into_iter(), value: None, path: self.path })
     }
 }
 
@@ -122,7 +122,7 @@ fn kind(value: &Value) -> String {
     }
 }
 
-impl<'de> Deserializer<'de> for Reader {
+impl<'de> Deserializer<'de> for JsonReader {
     type Error = Refusal;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -140,7 +140,7 @@ impl<'de> Deserializer<'de> for Reader {
             Value::Array(values) => {
                 visitor.visit_seq(Values { values: values.into_iter(), index: 0, path: self.path })
             }
-            Value::Object(fields) => visitor.visit_map(Fields {
+            Value::Object(fields) => visitor.visit_map(ObjectFields {
                 fields: fields.into_iter(),
                 value: None,
                 path: self.path,
@@ -193,7 +193,7 @@ impl<'de> Deserializer<'de> for Reader {
                 return Err(Refusal::new(&path, expected, kind(&other)));
             }
         };
-        let variant = Variant { variant, content, path: path.clone() };
+        let variant = EnumVariant { variant, content, path: path.clone() };
         visitor.visit_enum(variant).map_err(|refusal| refusal.at(&path))
     }
 
@@ -217,7 +217,7 @@ impl<'de> SeqAccess<'de> for Values {
         let Some(value) = self.values.next() else { return Ok(None) };
         let path = format!("{}[{}]", self.path, self.index);
         self.index += 1;
-        seed.deserialize(Reader { value, path }).map(Some)
+        seed.deserialize(JsonReader { value, path }).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -226,14 +226,14 @@ impl<'de> SeqAccess<'de> for Values {
 }
 
 /// The fields of an object.
-struct Fields {
+struct ObjectFields {
     fields: <Map<String, Value> as IntoIterator>::IntoIter,
     /// The value of the field that was named last, and its path.
     value: Option<(Value, String)>,
     path: String,
 }
 
-impl<'de> MapAccess<'de> for Fields {
+impl<'de> MapAccess<'de> for ObjectFields {
     type Error = Refusal;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
@@ -246,18 +246,18 @@ impl<'de> MapAccess<'de> for Fields {
         let Some((value, path)) = self.value.take() else {
             return Err(Refusal::new(&self.path, "a field", "none"));
         };
-        seed.deserialize(Reader { value, path })
+        seed.deserialize(JsonReader { value, path })
     }
 }
 
 /// A variant of an enum, and what it holds.
-struct Variant {
+struct EnumVariant {
     variant: String,
     content: Option<Value>,
     path: String,
 }
 
-impl<'de> EnumAccess<'de> for Variant {
+impl<'de> EnumAccess<'de> for EnumVariant {
     type Error = Refusal;
     type Variant = Content;
 
@@ -275,9 +275,9 @@ struct Content {
 }
 
 impl Content {
-    fn reader(self) -> Result<Reader> {
+    fn reader(self) -> Result<JsonReader> {
         match self.content {
-            Some(value) => Ok(Reader { value, path: self.path }),
+            Some(value) => Ok(JsonReader { value, path: self.path }),
             None => Err(Refusal::new(&self.path, "an object with what the variant holds", "none")),
         }
     }

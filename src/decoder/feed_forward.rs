@@ -46,6 +46,7 @@ pub struct FeedForwardConfig {
 
 impl FeedForwardConfig {
     /// Sets all three biases.
+    #[must_use]
     pub fn with_biases(self, biases: bool) -> Self {
         self.with_up_bias(biases).with_gate_bias(biases).with_down_bias(biases)
     }

@@ -15,7 +15,7 @@ use burn::tensor::Device;
 use super::LoadOptions;
 use super::load::load as load_by_table;
 use super::open::open;
-use super::source::Source;
+use super::source::TensorSource;
 use super::table::{Row, Table};
 use crate::attention::{AttentionSinks, MultiHeadAttentionConfig};
 use crate::decoder::{
@@ -70,7 +70,7 @@ pub fn from_module(
     config: &TransformerDecoderConfig,
     device: &Device,
 ) -> Result<Decoder> {
-    let source = Source::module(module, "TransformerDecoder");
+    let source = TensorSource::module(module, "TransformerDecoder");
     fill(config, &source, device, LoadOptions::new())
 }
 
@@ -93,7 +93,7 @@ pub fn load(
 
 fn fill(
     config: &TransformerDecoderConfig,
-    source: &Source,
+    source: &TensorSource,
     device: &Device,
     options: LoadOptions,
 ) -> Result<Decoder> {

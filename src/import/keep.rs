@@ -7,12 +7,12 @@ use burn::store::burn_pack;
 use burn::tensor::{Device, Tensor};
 
 use super::form::Form;
-use super::load::{Planned, Reading};
+use super::load::{Listening, Planned};
 use super::stored::Stored;
 use crate::weights::{Blocks, Format, keeps};
 
 /// Where the rows of a parameter's blocks are.
-enum Rows {
+enum KeptRows {
     /// All rows of a table.
     Table,
     /// Each output is one of these.
@@ -24,21 +24,21 @@ enum Rows {
 
 /// What stays, put into a module before everything else is loaded.
 pub struct Keeping<'a> {
-    matrices: BTreeMap<String, Kept>,
-    reading: &'a Reading,
+    matrices: BTreeMap<String, KeptMatrix>,
+    reading: &'a Listening,
 }
 
-struct Kept {
+struct KeptMatrix {
     name: String,
     matrix: Stored,
-    rows: Rows,
+    rows: KeptRows,
     device: Device,
     /// Bytes that its progress counts.
     told: usize,
 }
 
 impl<'a> Keeping<'a> {
-    pub fn new(reading: &'a Reading) -> Self {
+    pub fn new(reading: &'a Listening) -> Self {
         Self { matrices: BTreeMap::new(), reading }
     }
 
@@ -51,17 +51,17 @@ impl<'a> Keeping<'a> {
         let path = parameter.path.as_str();
         let is_weight = path.ends_with(".weight") && !path.ends_with(".table.weight");
         let rows = match (form, form.rows(outputs)) {
-            (Form::Same, _) if is_table => Rows::Table,
-            (_, Some(rows)) => Rows::Outputs(rows),
+            (Form::Same, _) if is_table => KeptRows::Table,
+            (_, Some(rows)) => KeptRows::Outputs(rows),
             _ if is_weight && matches!(matrix.format, Format::F16 | Format::Bf16) => {
-                Rows::Across(*form, [inputs, outputs])
+                KeptRows::Across(*form, [inputs, outputs])
             }
             _ => return false,
         };
         if !keeps(&parameter.device) {
             return false;
         }
-        let kept = Kept {
+        let kept = KeptMatrix {
             name: tensor.name.clone(),
             matrix: matrix.clone(),
             rows,
@@ -90,26 +90,26 @@ impl<'a> Keeping<'a> {
 }
 
 struct Keeper<'a> {
-    matrices: &'a mut BTreeMap<String, Kept>,
-    reading: &'a Reading,
+    matrices: &'a mut BTreeMap<String, KeptMatrix>,
+    reading: &'a Listening,
     error: &'a mut Option<String>,
 }
 
-impl Kept {
+impl KeptMatrix {
     fn read(self) -> Result<Blocks, String> {
         let Self { matrix, rows, device, .. } = self;
         let [all, columns] = matrix.shape;
         let text = |error: burn_pack::Error| error.to_string();
         let blocks = match rows {
-            Rows::Table => {
+            KeptRows::Table => {
                 let bytes = matrix.read().map_err(text)?;
                 Blocks::embedding(matrix.format, [all, columns], bytes, &device)
             }
-            Rows::Outputs(rows) => {
+            KeptRows::Outputs(rows) => {
                 let bytes = matrix.rows(&rows).map_err(text)?;
                 Blocks::projection(matrix.format, [rows.len(), columns], bytes, &device)
             }
-            Rows::Across(form, [inputs, outputs]) => {
+            KeptRows::Across(form, [inputs, outputs]) => {
                 let theirs = matrix.read().map_err(text)?;
                 let (theirs, _) = theirs.as_chunks::<2>();
                 let mut bytes = vec![[0; 2]; inputs * outputs];

@@ -17,14 +17,14 @@ use super::hints::hints;
 use super::keep::Keeping;
 use super::options::{Listener, LoadOptions, Progress};
 use super::parameters::{Parameter, parameters};
-use super::source::Source;
+use super::source::TensorSource;
 use super::table::Table;
 use crate::{Error, Result, WeightsMismatch, WrongShape};
 
 /// `module` with all its parameters from `source`, and the table as this checkpoint uses it.
 pub fn load<M: Module>(
     module: M,
-    source: &Source,
+    source: &TensorSource,
     table: Table,
     options: LoadOptions,
 ) -> Result<(M, Table)> {
@@ -48,7 +48,7 @@ pub fn load<M: Module>(
         Error::Weights(Box::new(mismatch))
     })?;
 
-    let reading = Reading::new(&plan, listener);
+    let reading = Listening::new(&plan, listener);
     let mut keeping = Keeping::new(&reading);
     let mut read = Vec::new();
     for planned in plan {
@@ -106,7 +106,7 @@ struct Unfit {
 
 /// Where each parameter comes from, once everything fits.
 fn plan(
-    source: &Source,
+    source: &TensorSource,
     table: &Table,
     names: &BTreeSet<&str>,
     parameters: Vec<Parameter>,
@@ -173,7 +173,7 @@ fn plan(
 }
 
 /// Whether two tensors hold the same, bit for bit. One that can't be read holds nothing.
-fn same_values(source: &Source, a: &str, b: &str) -> bool {
+fn same_values(source: &TensorSource, a: &str, b: &str) -> bool {
     let (Some(a), Some(b)) = (source.tensors.get(a), source.tensors.get(b)) else { return false };
     a.shape == b.shape
         && a.dtype == b.dtype
@@ -182,9 +182,9 @@ fn same_values(source: &Source, a: &str, b: &str) -> bool {
 
 /// What was read so far, told to the listener.
 #[derive(Clone)]
-pub struct Reading(Option<Arc<Mutex<(Progress, Listener)>>>);
+pub struct Listening(Option<Arc<Mutex<(Progress, Listener)>>>);
 
-impl Reading {
+impl Listening {
     fn new(plan: &[Planned], listener: Option<Listener>) -> Self {
         let bytes = plan.iter().map(|p| (p.tensor.byte_len() / p.form.parts()) as u64).sum();
         let start =

@@ -10,12 +10,12 @@ use burn::store::{BurnpackStore, ModuleStore, PytorchStore, burn_pack};
 
 use super::files::{in_place_of, not_this_file, show};
 use super::safetensors_file;
-use super::source::Source;
+use super::source::TensorSource;
 use crate::{Error, Result};
 
 /// A `.safetensors` file, a PyTorch file (`.pt`, `.pth`, `.bin`) or a Burn record (`.bpk`), by
 /// its ending.
-pub fn open(path: &Path, top_level_key: Option<&str>) -> Result<Source> {
+pub fn open(path: &Path, top_level_key: Option<&str>) -> Result<TensorSource> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("safetensors") => safetensors_file::open(path),
         Some("pt" | "pth" | "bin") => pytorch(path, top_level_key),
@@ -28,7 +28,7 @@ pub fn open(path: &Path, top_level_key: Option<&str>) -> Result<Source> {
     }
 }
 
-fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<Source> {
+fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<TensorSource> {
     stored(path, "a PyTorch state dict", || {
         let mut store = PytorchStore::from_file(path);
         if let Some(key) = top_level_key {
@@ -38,7 +38,7 @@ fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<Source> {
     })
 }
 
-fn burnpack(path: &Path) -> Result<Source> {
+fn burnpack(path: &Path) -> Result<TensorSource> {
     stored(path, "a Burn record", || {
         metadata_fits(path)?;
         let mut store = BurnpackStore::from_file(path).auto_extension(false);
@@ -52,14 +52,14 @@ fn stored(
     path: &Path,
     expected: &str,
     read: impl FnOnce() -> Result<BTreeMap<String, burn_pack::Tensor>, String>,
-) -> Result<Source> {
+) -> Result<TensorSource> {
     if let Some(got) = in_place_of(path) {
         return Err(Error::File { path: show(path), expected: expected.into(), got });
     }
     let tensors = catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err("a file that its reader gives up on".into()))
         .map_err(|got| not_this_file(path, expected, got))?;
-    Ok(Source { path: show(path), tensors, ..Source::default() })
+    Ok(TensorSource { path: show(path), tensors, ..TensorSource::default() })
 }
 
 /// An error for a record that tells of more metadata than the file has: its reader makes room for

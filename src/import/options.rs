@@ -84,6 +84,7 @@ pub(super) type Listener = Box<dyn FnMut(Progress) + Send>;
 ///     .with_progress(|progress| eprint!("\r{} of {} bytes", progress.bytes, progress.of_bytes));
 /// ```
 #[derive(Default)]
+#[must_use]
 pub struct LoadOptions {
     pub(super) precision: Precision,
     pub(super) listener: Option<Listener>,

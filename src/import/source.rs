@@ -9,7 +9,7 @@ use super::stored::Stored;
 
 /// The tensors of a checkpoint.
 #[derive(Default)]
-pub struct Source {
+pub struct TensorSource {
     /// The file or folder, for messages.
     pub path: String,
     pub tensors: BTreeMap<String, burn_pack::Tensor>,
@@ -19,7 +19,7 @@ pub struct Source {
     pub foreign: BTreeMap<String, String>,
 }
 
-impl Source {
+impl TensorSource {
     /// The parameters of another module, called `name` in messages.
     pub fn module(module: &impl Module, name: &str) -> Self {
         let tensors = module.collect(None, None, true).into_iter();

@@ -13,11 +13,11 @@ use super::form::{Form, Packed};
 pub struct Row {
     ours: String,
     theirs: String,
-    part: Part,
+    part: PartNames,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum PartNames {
     /// One parameter: both names are whole.
     Parameter(Form),
     /// `weight` and `bias`, in these forms.
@@ -31,17 +31,21 @@ enum Part {
 impl Row {
     /// One parameter, as it is.
     pub fn parameter(ours: &str, theirs: &str, form: Form) -> Self {
-        Self::new(ours, theirs, Part::Parameter(form))
+        Self::new(ours, theirs, PartNames::Parameter(form))
     }
 
     /// A table of vectors, one for each token or position.
     pub fn embedding(ours: &str, theirs: &str) -> Self {
-        Self::new(ours, theirs, Part::Projection { weight: Form::Same, bias: Form::Same })
+        Self::new(ours, theirs, PartNames::Projection { weight: Form::Same, bias: Form::Same })
     }
 
     /// PyTorch's `Linear`: its weight is transposed.
     pub fn linear(ours: &str, theirs: &str) -> Self {
-        Self::new(ours, theirs, Part::Projection { weight: Form::Transposed, bias: Form::Same })
+        Self::new(
+            ours,
+            theirs,
+            PartNames::Projection { weight: Form::Transposed, bias: Form::Same },
+        )
     }
 
     /// A projection that keeps its weight as Burn's `Linear` does.
@@ -53,20 +57,20 @@ impl Row {
     /// last name (`in_proj_`).
     pub fn packed(ours: &str, theirs: &str, packed: Packed) -> Self {
         let form = Form::Packed(packed);
-        Self::new(ours, theirs, Part::Projection { weight: form, bias: form })
+        Self::new(ours, theirs, PartNames::Projection { weight: form, bias: form })
     }
 
     /// LayerNorm or RMSNorm.
     pub fn norm(ours: &str, theirs: &str) -> Self {
-        Self::new(ours, theirs, Part::Norm)
+        Self::new(ours, theirs, PartNames::Norm)
     }
 
     /// A norm that calls its parameters as Burn's do.
     pub fn same_norm(ours: &str, theirs: &str) -> Self {
-        Self::new(ours, theirs, Part::SameNorm)
+        Self::new(ours, theirs, PartNames::SameNorm)
     }
 
-    fn new(ours: &str, theirs: &str, part: Part) -> Self {
+    fn new(ours: &str, theirs: &str, part: PartNames) -> Self {
         Self { ours: ours.into(), theirs: theirs.into(), part }
     }
 
@@ -81,18 +85,18 @@ impl Row {
 
     /// Their name of the parameter `path`, and its form, if it belongs to this part.
     fn find(&self, path: &str) -> Option<(String, Form)> {
-        if let Part::Parameter(form) = self.part {
+        if let PartNames::Parameter(form) = self.part {
             let layer = layer_of(&self.ours, path)?;
             return Some((self.theirs.replace('*', layer), form));
         }
         let (part, name) = path.rsplit_once('.')?;
         let layer = layer_of(&self.ours, part)?;
         let (name, form) = match (self.part, name) {
-            (Part::Projection { weight, .. }, "weight") => ("weight", weight),
-            (Part::Projection { bias, .. }, "bias") => ("bias", bias),
-            (Part::Norm, "gamma") => ("weight", Form::Same),
-            (Part::Norm, "beta") => ("bias", Form::Same),
-            (Part::SameNorm, "gamma" | "beta") => (name, Form::Same),
+            (PartNames::Projection { weight, .. }, "weight") => ("weight", weight),
+            (PartNames::Projection { bias, .. }, "bias") => ("bias", bias),
+            (PartNames::Norm, "gamma") => ("weight", Form::Same),
+            (PartNames::Norm, "beta") => ("bias", Form::Same),
+            (PartNames::SameNorm, "gamma" | "beta") => (name, Form::Same),
             _ => return None,
         };
         let separator = if self.theirs.ends_with('_') { "" } else { "." };

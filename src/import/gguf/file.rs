@@ -36,7 +36,7 @@ pub struct Gguf {
 
 /// A model from a file.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedFile {
     /// The model, with the file's parameters.
     pub model: LanguageModel,
     /// Where it came from: its configuration, its tokenizer.
@@ -58,7 +58,7 @@ pub struct Loaded {
 /// [`Error::Weights`] if the tensors are not those of the model, or in a type that this crate does not
 /// have; [`Error::Config`] if the metadata makes no sense, or for a
 /// [`Precision`](crate::import::Precision) that the device does not have.
-pub fn load(file: impl AsRef<Path>, device: &Device, options: LoadOptions) -> Result<Loaded> {
+pub fn load(file: impl AsRef<Path>, device: &Device, options: LoadOptions) -> Result<LoadedFile> {
     Gguf::open(file)?.load(device, options)
 }
 
@@ -121,7 +121,7 @@ impl Gguf {
     /// # Errors
     ///
     /// Those of [`load`] that concern the tensors.
-    pub fn load(self, device: &Device, options: LoadOptions) -> Result<Loaded> {
+    pub fn load(self, device: &Device, options: LoadOptions) -> Result<LoadedFile> {
         let Described { config, table, pairwise } = &self.described;
         let model = config.init(device)?;
         let attention = &config.decoder.layer.self_attention;
@@ -143,7 +143,7 @@ impl Gguf {
         let source = source::tensors(&self.shown, &Arc::new(bytes), &self.header.tensors, in_pairs);
         let (model, _) = load::load(model, &source, table.clone(), options)?;
         let SpecialTokens { bos, eos, pad } = self.special.clone();
-        Ok(Loaded { model, bos_token: bos, eos_tokens: eos, pad_token: pad, file: self })
+        Ok(LoadedFile { model, bos_token: bos, eos_tokens: eos, pad_token: pad, file: self })
     }
 
     fn keys(&self) -> Keys<'_> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::header::Header;
-use super::value::{Array, Value};
+use super::value::{Value, ValueArray};
 use crate::{Error, Result};
 
 /// What a size must be: as in a configuration of Hugging Face's.
@@ -125,7 +125,7 @@ impl<'a> Keys<'a> {
     }
 
     /// An array, if it is there.
-    pub fn find_array(&self, key: &str) -> Result<Option<Array<'a>>> {
+    pub fn find_array(&self, key: &str) -> Result<Option<ValueArray<'a>>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Array(array)) => Ok(Some(array)),

@@ -51,5 +51,5 @@ mod tokenizer;
 mod value;
 mod wrong;
 
-pub use file::{Gguf, Loaded, load};
+pub use file::{Gguf, LoadedFile, load};
 pub use tokenizer::{Token, TokenKind, Tokenizer, TokenizerKind};

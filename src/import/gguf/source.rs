@@ -8,7 +8,7 @@ use burn::store::burn_pack;
 use burn::tensor::{Bytes, DType};
 
 use super::header::TensorInfo;
-use crate::import::source::Source;
+use crate::import::source::TensorSource;
 use crate::import::stored::Stored;
 use crate::kernels::MappedFile;
 use crate::weights::Format;
@@ -22,14 +22,14 @@ pub fn tensors(
     file: &Arc<MappedFile>,
     tensors: &BTreeMap<String, TensorInfo>,
     pair_rows: impl Fn(&str) -> Option<usize>,
-) -> Source {
-    let mut source = Source { path: path.into(), ..Source::default() };
+) -> TensorSource {
+    let mut source = TensorSource { path: path.into(), ..TensorSource::default() };
     for (name, info) in tensors {
         let Some(format) = Format::from_ggml(info.kind.number) else {
             source.foreign.insert(name.clone(), info.kind.name.into());
             continue;
         };
-        let rows = Rows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
+        let rows = PairedRows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
         match info.shape[..] {
             [outputs, inputs] if format != Format::F32 => {
                 let read = move || {
@@ -57,14 +57,14 @@ pub fn f32s(file: &MappedFile, info: &TensorInfo) -> Option<Vec<f32>> {
 
 /// The rows of one tensor.
 #[derive(Clone)]
-struct Rows {
+struct PairedRows {
     file: Arc<MappedFile>,
     info: TensorInfo,
     /// How wide the heads are whose rows stand pair by pair, if they do.
     head_dim: Option<usize>,
 }
 
-impl Rows {
+impl PairedRows {
     /// The same in f32.
     fn numbers(&self, name: &str, format: Format) -> burn_pack::Tensor {
         let rows = self.clone();

@@ -72,12 +72,12 @@ pub enum Value<'a> {
     Float(f64),
     Bool(bool),
     Text(&'a str),
-    Array(Array<'a>),
+    Array(ValueArray<'a>),
 }
 
 /// An array whose bytes were looked through.
 #[derive(Clone, Copy, Debug)]
-pub struct Array<'a> {
+pub struct ValueArray<'a> {
     kind: Kind,
     count: usize,
     bytes: &'a [u8],
@@ -104,7 +104,7 @@ impl<'a> Value<'a> {
             Kind::U64 => Self::Unsigned(cursor.u64(name)?),
             Kind::I64 => Self::Signed(i64::from_le_bytes(cursor.array(name)?)),
             Kind::Text => Self::Text(cursor.text(name)?),
-            Kind::Array => Self::Array(Array::read(cursor, what)?),
+            Kind::Array => Self::Array(ValueArray::read(cursor, what)?),
             Kind::Bool => {
                 let at = cursor.at();
                 match cursor.array(name)? {
@@ -129,7 +129,7 @@ impl<'a> Value<'a> {
     }
 }
 
-impl<'a> Array<'a> {
+impl<'a> ValueArray<'a> {
     fn read(cursor: &mut Cursor<'a>, what: &str) -> Result<Self, Wrong> {
         let kind = Kind::read(cursor, what)?;
         let at = cursor.at();
@@ -233,7 +233,7 @@ mod tests {
         }
         assert_eq!(array(9, 1, &[0; 12]).unwrap_err().got, "arrays");
         let bytes = [5, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 7, 0, 0, 0];
-        let array = Array::read(&mut Cursor::new(&bytes, 0), "x").unwrap();
+        let array = ValueArray::read(&mut Cursor::new(&bytes, 0), "x").unwrap();
         let values: Vec<String> = array.iter().map(|value| value.to_string()).collect();
         assert_eq!(values, ["-1", "7"]);
     }

@@ -34,6 +34,7 @@ pub use dump::read;
 
 /// An input and the logits that the original computed from it.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ParityCase {
     name: String,
     /// `[batch, queries]`, row-major
