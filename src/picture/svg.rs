@@ -26,7 +26,7 @@ impl Svg {
         svg
     }
 
-    fn push(&mut self, text: Arguments<'_>) {
+    pub(super) fn push(&mut self, text: Arguments<'_>) {
         self.0.write_fmt(text).expect("writing to a string never fails");
     }
 

@@ -11,25 +11,15 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-/// Heights and widths in pixels.
-const ROW: u32 = 22;
-const TOP: u32 = 44;
-const BOTTOM: u32 = 30;
-const LABELS: u32 = 400;
-const CHART: u32 = 380;
-const RIGHT: u32 = 80;
+use shared::chart::{Bar, bars};
 
 /// Who the crate is compared with, and in which colour; the darker part of a bar lies between the
 /// least and the most.
-const COLOURS: [(&str, RGBColor); 4] = [
-    ("PyTorch", RGBColor(202, 80, 32)),
-    ("transformers", RGBColor(150, 60, 110)),
-    ("Burn", RGBColor(5, 113, 176)),
-    ("itself", RGBColor(90, 130, 60)),
+const COLOURS: [(&str, &str); 4] = [
+    ("PyTorch", "#ca5020"),
+    ("transformers", "#963c6e"),
+    ("Burn", "#0571b0"),
+    ("itself", "#5a823c"),
 ];
 
 /// One line of the file.
@@ -43,8 +33,7 @@ struct Measured {
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let results = read(&fs::read_to_string(folder.join("results.csv"))?)?;
-    let svg = draw(&results)?;
-    Ok(fs::write(folder.join("../docs/benchmarks.svg"), svg)?)
+    Ok(fs::write(folder.join("../docs/benchmarks.svg"), draw(&results))?)
 }
 
 fn read(text: &str) -> Result<Vec<Measured>, Box<dyn Error>> {
@@ -67,58 +56,18 @@ fn read(text: &str) -> Result<Vec<Measured>, Box<dyn Error>> {
         .collect()
 }
 
-fn draw(results: &[Measured]) -> Result<String, Box<dyn Error>> {
-    let size = (LABELS + CHART + RIGHT, TOP + ROW * results.len() as u32 + BOTTOM);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        area.fill(&WHITE)?;
-        // Powers of two around everything that was measured.
-        let lowest = results.iter().map(|one| one.from).fold(1.0, f64::min).log2().floor();
-        let highest = results.iter().map(|one| one.to).fold(2.0, f64::max).log2().ceil();
-        let at = |value: f64| {
-            let share = (value.log2() - lowest) / (highest - lowest);
-            LABELS as i32 + (share * f64::from(CHART)).round() as i32
-        };
-        let bottom = (TOP + ROW * results.len() as u32) as i32;
-        for power in lowest as i32..=highest as i32 {
-            let x = at(f64::from(power).exp2());
-            let line = if power == 0 { BLACK.mix(0.8) } else { BLACK.mix(0.15) };
-            area.draw(&PathElement::new([(x, TOP as i32 - 4), (x, bottom)], line))?;
-            write(&area, &number(f64::from(power).exp2()), (x, bottom + 12), HPos::Center)?;
+fn draw(results: &[Measured]) -> String {
+    let bar = |one: &Measured| {
+        let colour = COLOURS.iter().find(|(name, _)| one.against.starts_with(name));
+        Bar {
+            label: format!("{}, against {}", one.what, one.against),
+            colour: colour.expect("read allows no other").1,
+            from: one.from,
+            to: one.to,
+            numbers: range(one),
         }
-        write(&area, "times as fast as", (LABELS as i32, 14), HPos::Left)?;
-        let mut x = LABELS as i32 + 100;
-        for (name, colour) in COLOURS {
-            area.draw(&Rectangle::new([(x, 9), (x + 10, 19)], colour.filled()))?;
-            write(&area, name, (x + 14, 14), HPos::Left)?;
-            x += 28 + 7 * name.len() as i32;
-        }
-        for (row, one) in results.iter().enumerate() {
-            let middle = (TOP + ROW * row as u32 + ROW / 2) as i32;
-            let colour = COLOURS.iter().find(|(name, _)| one.against.starts_with(name));
-            let colour = colour.expect("read allows no other").1;
-            let (from, to) = (at(one.from), at(one.to));
-            let bar = [(from.min(at(1.0)), middle - 6), (from.max(at(1.0)), middle + 6)];
-            area.draw(&Rectangle::new(bar, colour.mix(0.7).filled()))?;
-            area.draw(&Rectangle::new([(from, middle - 6), (to, middle + 6)], colour.filled()))?;
-            let label = format!("{}, against {}", one.what, one.against);
-            write(&area, &label, (LABELS as i32 - 8, middle), HPos::Right)?;
-            write(&area, &range(one), (to.max(at(1.0)) + 6, middle), HPos::Left)?;
-        }
-        area.present()?;
-    }
-    Ok(svg)
-}
-
-fn write(
-    area: &DrawingArea<SVGBackend, Shift>,
-    text: &str,
-    at: (i32, i32),
-    side: HPos,
-) -> Result<(), Box<dyn Error>> {
-    let style = ("sans-serif", 12).into_font().color(&BLACK).pos(Pos::new(side, VPos::Center));
-    Ok(area.draw(&Text::new(text, at, style))?)
+    };
+    bars("times as fast as", &COLOURS, &results.iter().map(bar).collect::<Vec<_>>())
 }
 
 fn range(one: &Measured) -> String {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use burn_decoder::mask::{Grid, LoweredMask, Mask};
-use plotters::prelude::*;
+use shared::chart::{Curve, curves};
 
 use super::args::{Architecture, Settings};
 use super::batch::{self, Rows};
@@ -17,8 +17,8 @@ use super::train::Look;
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-const FIRST: RGBColor = RGBColor(202, 0, 32);
-const COPIED: RGBColor = RGBColor(5, 113, 176);
+const FIRST: &str = "#ca0020";
+const COPIED: &str = "#0571b0";
 
 /// Draws all pictures of a run into the folder.
 pub fn draw(
@@ -82,48 +82,21 @@ fn draw_attention(
 
 /// Both losses over the steps.
 fn draw_curves(path: &Path, looks: &[Look], floor: Option<f64>) -> Drawn {
-    let area = SVGBackend::new(path, (800, 450)).into_drawing_area();
-    area.fill(&WHITE)?;
     let last = looks.last().map_or(1, |look| look.step) as f64;
-    let highest = looks.iter().map(|look| look.first.max(look.copied)).fold(0.0, f64::max);
-    let mut chart = ChartBuilder::on(&area)
-        .caption("loss of each half", ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(48)
-        .build_cartesian_2d(0.0..last, 0.0..1.1 * highest)?;
-    chart
-        .configure_mesh()
-        .x_desc("step")
-        .y_desc("nats per token")
-        .x_label_formatter(&tick)
-        .y_label_formatter(&tick)
-        .light_line_style(WHITE)
-        .draw()?;
-    let mut line = |name: String, color: RGBColor, points: Vec<(f64, f64)>| -> Drawn {
-        chart
-            .draw_series(LineSeries::new(points, color.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
-        Ok(())
+    let curve = |name: &str, colour, value: fn(&Look) -> f64| {
+        let points = looks.iter().map(|look| (look.step as f64, value(look))).collect();
+        Curve { name: name.into(), colour, width: 2.0, points }
     };
-    let curve = |value: fn(&Look) -> f64| {
-        looks.iter().map(|look| (look.step as f64, value(look))).collect::<Vec<_>>()
-    };
-    line("first half".into(), FIRST, curve(|look| look.first))?;
-    line("copied half".into(), COPIED, curve(|look| look.copied))?;
+    let mut lines = vec![
+        curve("first half", FIRST, |look| look.first),
+        curve("copied half", COPIED, |look| look.copied),
+    ];
     if let Some(floor) = floor {
         let name = format!("floor ln V = {floor:.3}");
-        line(name, BLACK, vec![(0.0, floor), (last, floor)])?;
+        let points = vec![(0.0, floor), (last, floor)];
+        lines.push(Curve { name, colour: "#000000", width: 2.0, points });
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
-    Ok(area.present()?)
-}
-
-/// A number beside an axis, with no more digits than it needs: 200, 3.5.
-fn tick(value: &f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
+    Ok(fs::write(path, curves("loss of each half", "step", "nats per token", &lines))?)
 }
 
 /// A token as short text: a bar for SEP, a byte's character, or the symbol's number.

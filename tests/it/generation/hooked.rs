@@ -60,6 +60,18 @@ fn ready_made_hooks_keep_their_word() {
         }
     }
 
+    // A stop token that would have come at once.
+    let early = free[1].tokens[0];
+    let config = GenerationConfig::new(12).with_stop_tokens(vec![early]);
+    assert_eq!(generate(&model, &prompts, &config)[1].tokens, [early]);
+    let rows = Generation::new(&model, &prompts, &config)
+        .unwrap()
+        .with_hook(hooks::minimum_new_tokens(5, [early]))
+        .finish()
+        .unwrap();
+    assert!(rows.iter().all(|row| row.tokens.len() >= 5), "{rows:?}");
+
+    let config = GenerationConfig::new(12).with_stop_tokens(vec![stop]);
     let letters = |tokens: &[u32]| -> String {
         tokens.iter().map(|&token| char::from(b'a' + token as u8)).collect()
     };

@@ -195,6 +195,40 @@ fn a_decoder_with_names_of_its_own() {
     }
 }
 
+/// Parameters one by one, in each layout that there is, and a projection as GPT-2 has it.
+#[test]
+fn single_parameters_in_each_layout() {
+    let device = any_device();
+    let out = tempfile::tempdir().unwrap();
+    let (path, saved) = (out.path().join("odd.safetensors"), out.path().join("saved.safetensors"));
+    let tensor = |shape: &[usize], first: usize| {
+        let values = (first..first + shape.iter().product::<usize>()).map(|value| value as f32);
+        (shape.to_vec(), values.collect::<Vec<_>>())
+    };
+    let file = File::from([
+        ("w1".into(), tensor(&[D_FF, D_MODEL], 1000)),
+        ("b1".into(), tensor(&[1, D_FF], 3000)),
+        ("fc2.weight".into(), tensor(&[D_FF, D_MODEL], 5000)),
+        ("fc2.bias".into(), tensor(&[D_MODEL], 7000)),
+    ]);
+    save(&path, &file);
+    let table = Mapping::new()
+        .parameter("up.weight", "w1", Layout::Transposed)
+        .parameter("up.bias", "b1", Layout::Row)
+        .linear_outputs_last("down", "fc2");
+    let module = FeedForwardConfig::new(D_MODEL, D_FF).init(&device).unwrap();
+    let module = table.load(module, &path, LoadOptions::new()).unwrap();
+    let expected = File::from([
+        ("up.weight".into(), transposed(&file["w1"])),
+        ("up.bias".into(), (vec![D_FF], file["b1"].1.clone())),
+        ("down.weight".into(), file["fc2.weight"].clone()),
+        ("down.bias".into(), file["fc2.bias"].clone()),
+    ]);
+    assert!(values(&module) == expected);
+    table.save(&module, &saved).unwrap();
+    assert!(tensors(&saved) == tensors(&path));
+}
+
 /// Query, key and value of self-attention in one tensor, in every way that they can lie.
 #[test]
 fn packed_projections() {
