@@ -88,19 +88,6 @@
 //! Any other backend that you turn on in your own `burn` dependency works too, through Burn's own
 //! operations.
 #![deny(missing_docs)]
-#![warn(
-    clippy::missing_errors_doc,
-    clippy::missing_panics_doc,
-    clippy::return_self_not_must_use,
-    clippy::must_use_candidate,
-    missing_debug_implementations,
-    clippy::should_panic_without_expect,
-    clippy::len_without_is_empty,
-    clippy::large_enum_variant,
-    clippy::wrong_self_convention,
-    clippy::result_large_err,
-    clippy::inconsistent_struct_constructor
-)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attention;

@@ -4,7 +4,6 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::pass_view::TokenRange;
-use super::token_check::CheckedTokens;
 use super::{DecoderLayer, LanguageModel, LanguageModelInput, LanguageModelOutput};
 use crate::attention::{MultiHeadAttention, Request};
 use crate::cache::{CachedModel, CachedPass, KeyShape, KvCache};
@@ -65,7 +64,7 @@ impl LanguageModel {
         cache: &mut KvCache,
     ) -> Result<LanguageModelOutput> {
         let LanguageModelInput { batch, request } = input.into();
-        let checked = CheckedTokens::new(tokens.clone(), self.vocab_size(), request.token_check)?;
+        let checked = self.checked(tokens.clone(), &request)?;
         let [rows, new] = tokens.dims();
         let pass = cache.begin(self, [rows, new], &tokens.device(), batch)?;
         let known = cache.known(&pass);

@@ -83,15 +83,15 @@ impl LanguageModel {
     ///
     /// [`Error::Token`](crate::Error::Token) for a token outside the vocabulary, where the host looks at them
     /// ([`TokenCheck`](crate::attention::TokenCheck): on a GPU the device does, and such a token's
-    /// logits are NaN), and those of [`LanguageModel::forward_embedded`] and
-    /// [`LanguageModel::embed`].
+    /// logits are NaN), [`Error::Input`](crate::Error::Input) for tokens on another device than the model, and those of
+    /// [`LanguageModel::forward_embedded`] and [`LanguageModel::embed`].
     pub fn forward(
         &self,
         tokens: Tensor<2, Int>,
         input: impl Into<LanguageModelInput>,
     ) -> Result<LanguageModelOutput> {
         let LanguageModelInput { batch, request } = input.into();
-        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let tokens = self.checked(tokens, &request)?;
         let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
         self.forward_embedded(tokens.marked(embedded), batch.asking(request))
     }
@@ -211,7 +211,7 @@ impl LanguageModel {
     ) -> Result<Tensor<1>> {
         let LanguageModelInput { batch, request } = input.into();
         let [rows, queries] = tokens.dims();
-        let tokens = CheckedTokens::new(tokens, self.vocab_size(), request.token_check)?;
+        let tokens = self.checked(tokens, &request)?;
         let embedded = self.embed(tokens.ids.clone(), &batch.positions)?;
         let embedded = tokens.marked(embedded);
         let view = self.decoder.view_of_all(&batch, [rows, queries])?;
@@ -219,6 +219,16 @@ impl LanguageModel {
         let embedded = self.dropout.forward(embedded);
         let hidden = self.decoder.pass(embedded, &view, &mut [], &request).output;
         cross_entropy.forward(hidden, self.output_head(), targets)
+    }
+
+    /// Tokens that the model has vectors for, or that are marked.
+    pub(super) fn checked(
+        &self,
+        tokens: Tensor<2, Int>,
+        request: &Request,
+    ) -> Result<CheckedTokens> {
+        let device = self.embedding.weight.device();
+        CheckedTokens::new(tokens, &device, self.vocab_size(), request.token_check)
     }
 
     /// What turns the decoder's output into logits.

@@ -1,6 +1,6 @@
 //! Tokens on their way into a model: each has a vector in its embedding, or is shown to have none.
 
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::attention::TokenCheck;
 use crate::{Error, Result, kernels};
@@ -14,10 +14,25 @@ pub(super) struct CheckedTokens {
 }
 
 impl CheckedTokens {
+    /// For a model on `device`.
+    ///
     /// # Errors
     ///
-    /// [`Error::Token`] for the first token outside the vocabulary, where the host looks.
-    pub fn new(tokens: Tensor<2, Int>, vocab_size: usize, check: TokenCheck) -> Result<Self> {
+    /// [`Error::Input`] for tokens on another device, [`Error::Token`] for the first token outside the
+    /// vocabulary, where the host looks.
+    pub fn new(
+        tokens: Tensor<2, Int>,
+        device: &Device,
+        vocab_size: usize,
+        check: TokenCheck,
+    ) -> Result<Self> {
+        if tokens.device() != *device {
+            return Err(Error::Input {
+                input: "tokens",
+                expected: format!("a tensor on {device:?}, where the model is"),
+                got: format!("one on {:?}", tokens.device()),
+            });
+        }
         let on_host = kernels::is_host(&tokens.device());
         match check {
             TokenCheck::Host => check_on_host(&tokens, vocab_size)?,

@@ -5,10 +5,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_decoder::Error;
 use burn_decoder::attention::{MultiHeadAttentionConfig, TokenCheck};
+use burn_decoder::cache::CacheConfig;
 use burn_decoder::decoder::{
     Activation, Batch, DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModel,
     LanguageModelConfig, NormConfig, PositionEmbeddingConfig, Positions, Request,
 };
+use burn_decoder::loss::CrossEntropyConfig;
 use burn_decoder::mask::Mask;
 
 use crate::backends::{any_device, is_cpu};
@@ -238,6 +240,31 @@ fn bad_input_is_refused() {
             assert!(error.to_string().contains(word), "{word:?} is missing in \"{error}\"");
         }
     }
+}
+
+/// The model is here and the tokens are there: named both, on every way in.
+#[cfg(all(feature = "ndarray", feature = "flex"))]
+#[test]
+fn tokens_on_another_device_are_refused() {
+    let model = config().init(&Device::ndarray()).unwrap();
+    let ids = || tokens([[3, 1, 4]], &Device::flex());
+    let mut cache = CacheConfig::new().init().unwrap();
+    let cross_entropy = CrossEntropyConfig::new().init().unwrap();
+    for error in [
+        model.forward(ids(), Batch::new()).map(|_| ()),
+        model.forward_cached(ids(), Batch::new(), &mut cache).map(|_| ()),
+        model.loss(ids(), Batch::new(), ids(), &cross_entropy).map(|_| ()),
+    ] {
+        let error = error.unwrap_err().to_string();
+        let (there, here) = (format!("{:?}", Device::flex()), format!("{:?}", Device::ndarray()));
+        let expected =
+            format!("tokens: expected a tensor on {here}, where the model is, got one on {there}");
+        assert_eq!(error, expected);
+    }
+    assert_eq!(cache.batch(), None);
+    // Tracked by autodiff or not, a device is the same.
+    let ids = tokens([[3, 1, 4]], &Device::ndarray().autodiff());
+    model.train().forward(ids, Batch::new()).unwrap();
 }
 
 #[test]
