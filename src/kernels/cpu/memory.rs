@@ -3,6 +3,7 @@
 //! Where the memory comes from is the application's choice; the guide's page on speed says what an
 //! allocator gives.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
@@ -42,17 +43,63 @@ pub(crate) unsafe fn written_in_blocks<T: Send, R: Send>(
     size: usize,
     work: impl Fn(usize, &mut [MaybeUninit<T>]) -> R + Sync,
 ) -> (Vec<T>, Vec<R>) {
-    let mut data = Vec::with_capacity(len);
-    let fill = |(block, unwritten): (usize, &mut [MaybeUninit<T>])| work(block * size, unwritten);
-    let unwritten = &mut data.spare_capacity_mut()[..len];
-    let results = if len <= size {
-        vec![fill((0, unwritten))]
+    let blocks = len.div_ceil(size).max(1);
+    let (mut data, mut results) = (Vec::with_capacity(len), Vec::with_capacity(blocks));
+    if blocks == 1 {
+        results.push(work(0, &mut data.spare_capacity_mut()[..len]));
     } else {
-        unwritten.par_chunks_mut(size).enumerate().map(fill).collect()
-    };
+        let elements = SharedSlice::new(&mut data.spare_capacity_mut()[..len]);
+        let places = SharedSlice::new(&mut results.spare_capacity_mut()[..blocks]);
+        on_all_threads(blocks, &|block| {
+            let start = block * size;
+            // SAFETY: each block is asked for once, and no two overlap.
+            let unwritten = unsafe { elements.slice(start, size.min(len - start)) };
+            let result = work(start, unwritten);
+            // SAFETY: as above.
+            let place = unsafe { places.slice(block, 1) };
+            place[0].write(result);
+        });
+        // SAFETY: every block has left its result.
+        unsafe { results.set_len(blocks) };
+    }
     // SAFETY: the blocks are all `len` elements, and by the caller's promise each was written.
     unsafe { data.set_len(len) };
     (data, results)
+}
+
+/// Calls `task` with each number below `count`, on all threads. It knows no types, so that what rayon
+/// makes of it, some dozens of functions, is compiled once and not for each kind of work.
+fn on_all_threads(count: usize, task: &(dyn Fn(usize) + Sync)) {
+    (0..count).into_par_iter().for_each(task);
+}
+
+/// A result of which every task writes its own part.
+pub(crate) struct SharedSlice<'a, T> {
+    start: *mut T,
+    len: usize,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+
+impl<'a, T> SharedSlice<'a, T> {
+    pub(crate) fn new(result: &'a mut [T]) -> Self {
+        Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
+    }
+
+    /// Part of the result.
+    ///
+    /// # Safety
+    ///
+    /// While the slice lives, nobody else may hold one that overlaps it.
+    #[allow(clippy::mut_from_ref)]
+    #[inline]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start + len <= self.len);
+        // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
 }
 
 #[cfg(test)]

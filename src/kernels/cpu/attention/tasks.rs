@@ -1,12 +1,11 @@
-//! Work shared out over rayon's threads, the memory each thread works in, and the results that all
-//! of them write to.
+//! Work shared out over rayon's threads, and the memory each thread works in.
 //!
 //! What a task computes depends on its number alone, never on the thread that happens to run it.
 
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Real;
+pub(super) use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::cpu::threads;
 
 /// Multiply-adds below which another thread is not worth waking up (some 10 microseconds).
@@ -39,6 +38,12 @@ pub(super) fn for_each<T: Real>(
     if threads <= 1 {
         return run();
     }
+    on_threads(threads, &run);
+}
+
+/// Runs `run` so many times at once. It knows no types, so that what rayon makes of it is compiled
+/// once.
+fn on_threads(threads: usize, run: &(dyn Fn() + Sync)) {
     rayon::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|_| run());
@@ -66,34 +71,5 @@ impl<T: Real> Workspace<T> {
             rest = tail;
             &mut slice[..len]
         })
-    }
-}
-
-/// A result of which every task writes its own part.
-pub(super) struct SharedSlice<'a, T> {
-    start: *mut T,
-    len: usize,
-    owner: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
-unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
-
-impl<'a, T> SharedSlice<'a, T> {
-    pub(super) fn new(result: &'a mut [T]) -> Self {
-        Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
-    }
-
-    /// Part of the result.
-    ///
-    /// # Safety
-    ///
-    /// While the slice lives, nobody else may hold one that overlaps it.
-    #[allow(clippy::mut_from_ref)]
-    #[inline]
-    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start + len <= self.len);
-        // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }
