@@ -158,6 +158,7 @@ pub(crate) fn attention(
         _ => unreachable!("keys and values that are kept in two ways"),
     })
 }
+
 extend_cpus! {
     ()
 

@@ -112,6 +112,7 @@ pub(crate) struct AttentionGradients<B: Backend> {
     #[extension_type]
     pub(crate) sinks: Optional<B>,
 }
+
 extend_cpus! {
     (Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"), Autodiff)
 

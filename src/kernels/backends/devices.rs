@@ -71,15 +71,7 @@ pub(crate) fn first_codes(codes: Tensor<4, Int>, keys: usize) -> Tensor<4, Int> 
 
 /// Whether attention on `device` reads keys and values that stand in codes.
 pub(crate) fn reads_codes(device: &Device) -> bool {
-    let device = device.clone().without_autodiff();
-    match device.as_dispatch() {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        #[allow(unreachable_patterns)]
-        _ => false,
-    }
+    is_host(device)
 }
 
 /// Whether attention on `device` reads keys and values of another float type than the queries'.

@@ -46,6 +46,7 @@ impl HostOperation {
         Tensor::from_dispatch(Dispatch::host_operation(first.into_dispatch(), second, third, self))
     }
 }
+
 extend_cpus! {
     (Autodiff)
 
