@@ -131,7 +131,7 @@ mod tests {
             (causal() | Mask::prefix(3), Grid::square(2, 5)),
             (causal() & Mask::lengths([5, 4]), Grid::square(2, 5)),
             (causal() & Mask::pad_counts([0, 2]), Grid::square(2, 5)),
-            (causal() & Mask::document_lengths([[5, 0], [2, 3]]), Grid::square(2, 5)),
+            (causal() & Mask::document_lengths([vec![5], vec![2, 3]]), Grid::square(2, 5)),
             (!causal(), Grid::square(2, 5)),
         ] {
             assert!(!is_plain(mask.clone(), grid.clone()), "{mask:?} on {grid:?}");
