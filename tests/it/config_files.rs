@@ -1,8 +1,8 @@
 //! Configurations in JSON: files of 0.1.0 stay readable, unknown fields are errors, absent ones have
 //! their defaults.
 //!
-//! The files of tests/fixtures/configs_0.1.0 have the form in which Burn's `Config::save` wrote the
-//! configurations below in 0.1.0: all of its fields under its names. They are never written again.
+//! The files of tests/fixtures/configs_0.1.0 are what Burn's `Config::save` wrote of the configurations
+//! below with the crate as it was in 0.1.0. They are never written again.
 
 use std::path::PathBuf;
 
