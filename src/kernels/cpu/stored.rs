@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Int, Tensor, assert_shape};
-use rayon::prelude::*;
 
-use super::blocks::{Dots, Format, expand, group_sums};
+use super::blocks::{Factor, Format, expand};
 use super::host::{Flat, Host};
 use super::linear::column_sums;
+use super::memory::SharedSlice;
 use super::operation::HostOperation;
 use super::product::{Matrix, product, product_by_panels};
 use super::threads;
@@ -65,25 +65,20 @@ pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
     let row_bytes = weight.row_bytes();
     assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
     let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns).max(1);
-    let tasks = rows.div_ceil(in_task);
-    // Neighbours in memory go to one thread.
-    let least = if threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING {
-        tasks.div_ceil(4 * rayon::current_num_threads())
-    } else {
-        tasks
-    };
+    let worth_waking = threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING;
+    let threads = if worth_waking { usize::MAX } else { 1 };
     let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
-    let sums: Vec<Vec<f32>> = of_x.iter().map(|x| group_sums(format, x)).collect();
-    let run = |products: &mut [f32], bytes: &[u8]| {
-        Dots { format, bytes, row_bytes, x: &of_x, sums: &sums, products }.run();
-    };
+    let factor = Factor::new(format, &of_x);
     // `[rows of W, rows of x]`
     let mut products = vec![0.0; sum.len()];
-    products
-        .par_chunks_mut(in_task * x.rows)
-        .zip(bytes.par_chunks(in_task * row_bytes))
-        .with_min_len(least)
-        .for_each(|(products, bytes)| run(products, bytes));
+    let shared = SharedSlice::new(&mut products);
+    threads::for_each(rows.div_ceil(in_task), threads, |task| {
+        let of_task = task * in_task..rows.min((task + 1) * in_task);
+        // SAFETY: every task has products of its own.
+        let products = unsafe { shared.slice(of_task.start * x.rows, of_task.len() * x.rows) };
+        let bytes = &bytes[of_task.start * row_bytes..of_task.end * row_bytes];
+        factor.dots(bytes, row_bytes, products);
+    });
     for (row, sum) in sum.chunks_exact_mut(rows).enumerate() {
         let of_row = products.iter().skip(row).step_by(x.rows);
         sum.iter_mut().zip(of_row).for_each(|(sum, product)| *sum += product);
@@ -269,20 +264,68 @@ mod tests {
                         let size: f64 = terms.clone().map(f64::abs).sum();
                         (bias[j] as f64 + terms.sum::<f64>(), size)
                     };
-                    for arch in simd::tests::archs() {
-                        let got = simd::tests::on(arch, || stored_product(x, weight, Some(&bias)));
+                    let run = || stored_product(x, weight, Some(&bias));
+                    let on = |arch| (format!("{arch:?}"), simd::tests::on(arch, run));
+                    let mut results: Vec<_> = simd::tests::archs().into_iter().map(on).collect();
+                    results.push(("without VNNI".into(), simd::tests::without_vnni(run)));
+                    for (path, got) in results {
                         for (at, &got) in got.iter().enumerate() {
                             let (expected, size) = expected(at / outputs, at % outputs);
                             // Roundings of the sums, which with a minimum or an offset are of larger
                             // numbers than the products are.
                             assert!(
                                 (got as f64 - expected).abs() <= 2e-6 * (size + 1.0),
-                                "{format} on {arch:?}, {rows} x {columns} x {outputs} at {at}: \
+                                "{format} on {path}, {rows} x {columns} x {outputs} at {at}: \
                                  {got}, expected {expected}"
                             );
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// In whole numbers: the sums of f32 are ordered by how many rows share what is read.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_row_among_others_has_the_same_bits_as_alone() {
+        if !std::is_x86_feature_detected!("avx512vnni") {
+            return;
+        }
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let (columns, outputs) = (3 * format.block_length(), 67);
+            let bytes = blocks(format, outputs, columns);
+            let weight = StoredMatrix { format, bytes: &bytes, rows: outputs, columns };
+            let x = numbers(7 * columns, 1);
+            let all = stored_product(Matrix::rows(&x, columns), weight, None);
+            for (row, all) in x.chunks(columns).zip(all.chunks(outputs)) {
+                let alone = stored_product(Matrix::rows(row, columns), weight, None);
+                assert_eq!(alone, all, "{format}");
+            }
+        }
+    }
+
+    /// Where activations are large in one place, small beside it, and where one is no number.
+    #[test]
+    fn outliers_are_as_exact_as_other_numbers() {
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let columns = 2 * format.block_length().max(64);
+            let bytes = blocks(format, 3, columns);
+            let weight = StoredMatrix { format, bytes: &bytes, rows: 3, columns };
+            let expanded = format.dequantize(&bytes).unwrap();
+            let mut x = numbers(columns, 1);
+            (x[1], x[columns - 40]) = (3e4, -1e-9);
+            let got = stored_product(Matrix::rows(&x, columns), weight, None);
+            for (got, weights) in got.iter().zip(expanded.chunks(columns)) {
+                let terms = || x.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64);
+                let size: f64 = terms().map(f64::abs).sum();
+                let expected: f64 = terms().sum();
+                assert!((*got as f64 - expected).abs() <= 2e-6 * (size + 1.0), "{format}: {got}");
+            }
+            for broken in [f32::NAN, f32::INFINITY] {
+                x[40] = broken;
+                let got = stored_product(Matrix::rows(&x, columns), weight, None);
+                assert!(got.iter().all(|x| !x.is_finite()), "{format}: {got:?}");
             }
         }
     }

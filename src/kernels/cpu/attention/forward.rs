@@ -24,10 +24,11 @@ use super::panel::{KEY_TILE, KeySet, MOST_LANES, QueryPanel};
 use super::rows::{TensorRows, rows_of_columns, transpose_source};
 use super::score::ScoreRule;
 use super::strided::result_row;
-use super::tasks::{SharedSlice, Workspace, for_each};
+use super::tasks::{Workspace, for_each};
 use super::tile_product::{Init, Left, LeftLayout, Product, Right};
 use super::{Inputs, Real};
 use crate::kernels::Plan;
+use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::tiles::{TileBounds, key_bounds};
 
 /// Queries in a task, the largest that leaves at least [`ENOUGH_TASKS`]: keys and values are read

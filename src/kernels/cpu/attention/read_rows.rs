@@ -12,6 +12,7 @@ use super::rows::{MANY_READERS, TensorRows};
 use super::strided::{Strided, offset};
 use super::{Real, Source};
 use crate::kernels::coding::{self, BLOCK, SCALE};
+use crate::kernels::cpu::simd::prefetch;
 
 /// Rows as a product reads them: vector by vector, and the rest number by number.
 pub(super) trait ReadRows<T: Real>: Copy {
@@ -175,6 +176,28 @@ impl<'a, T: Real> AnyRows<'a, T> {
                 step,
                 blocks,
             }),
+        }
+    }
+
+    /// Asks memory for `count` rows of this width from `first` on, whether they exist or not.
+    #[inline(always)]
+    pub(super) fn prefetch(self, first: usize, count: usize, width: usize) {
+        match self {
+            Self::Numbers(TensorRows { data, step }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), width * size_of::<T>());
+                }
+            }
+            Self::Bf16(Bf16Rows { data, step }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), width * 2);
+                }
+            }
+            Self::Q8_0(Q8Rows { data, step, blocks, .. }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), blocks * (SCALE + BLOCK));
+                }
+            }
         }
     }
 
