@@ -129,7 +129,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
         if head_dim > 0 {
             for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
                 let at = [self.batch, panel.head, panel.first];
-                self.inputs.query.copy_rows(at, 1, head_dim, query);
+                self.inputs.query.copy_rows(simd, at, 1, head_dim, query);
             }
         }
         for part in self.parts.chunks_exact_mut(value_dim + 2) {
@@ -145,8 +145,9 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             }
             let at = [self.batch, self.kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
-            let key = AnyRows::read(&self.inputs.key, at, len, head_dim, readers, key_copy);
-            let value = AnyRows::read(&self.inputs.value, at, len, value_dim, readers, value_copy);
+            let key = AnyRows::read(simd, &self.inputs.key, at, len, head_dim, readers, key_copy);
+            let value =
+                AnyRows::read(simd, &self.inputs.value, at, len, value_dim, readers, value_copy);
             for (at, panel) in panels.iter().enumerate() {
                 let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {

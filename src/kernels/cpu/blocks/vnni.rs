@@ -292,7 +292,10 @@ impl<B: Block> Rows<'_, B> {
         assert!(row_bytes.is_multiple_of(B::BYTES), "blocks that do not fit");
         for (x, sums) in x.iter().zip(sums) {
             let fits = x.parts.len() == parts && x.steps.len() == 16 * units;
-            assert!(fits && (B::OFFSETS.is_none() || sums.len() == 16 * units), "x of another width");
+            assert!(
+                fits && (B::OFFSETS.is_none() || sums.len() == 16 * units),
+                "x of another width"
+            );
         }
         let row = |at: usize| &bytes[at * row_bytes..][..row_bytes];
         let rows = products.len() / x.len();
