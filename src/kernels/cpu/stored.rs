@@ -51,10 +51,14 @@ impl StoredMatrix<'_> {
     /// The numbers of some rows, `[rows, columns]`.
     pub fn expanded(self, rows: Range<usize>) -> Vec<f32> {
         let mut numbers = vec![0.0; rows.len() * self.columns];
-        let row_bytes = self.row_bytes();
-        let bytes = &self.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        expand(self.format, bytes, &mut numbers);
+        self.expand_rows(rows, &mut numbers);
         numbers
+    }
+
+    /// Writes them to `numbers`.
+    fn expand_rows(self, rows: Range<usize>, numbers: &mut [f32]) {
+        let row_bytes = self.row_bytes();
+        expand(self.format, &self.bytes[rows.start * row_bytes..rows.end * row_bytes], numbers);
     }
 }
 
@@ -96,7 +100,7 @@ pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32
         return sum;
     }
     // Each panel is expanded by the task that multiplies with it, while it is in its cache.
-    product_by_panels(x, weight.rows, bias, |rows| weight.expanded(rows))
+    product_by_panels(x, weight.rows, bias, |rows, panel| weight.expand_rows(rows, panel))
 }
 
 /// A matrix in blocks that stands behind a tensor of bytes, on a device whose memory the CPU reads.
