@@ -1,8 +1,9 @@
 //! Products with a matrix that is stored in blocks, row by row: `x Wᵀ`.
 //!
 //! For a few rows of `x` reading the matrix is what takes the time. Memory gives it once, in the order
-//! in which it lies, and a block becomes f32 in registers. `x` is not rounded: a number of the result
-//! is a sum of products of f32, in a fixed order, whatever the number of threads.
+//! in which it lies, and a block becomes f32 in registers; with VNNI it stays whole numbers, which are
+//! multiplied with `x` to 21 bits. A number of the result is a sum in a fixed order, whatever the number
+//! of threads, off by no more than a sum of products of f32 may be.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +11,8 @@ use std::ops::Range;
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Int, Tensor, assert_shape};
 
-use super::blocks::{Factor, Format, expand};
+use super::arithmetic::add_to;
+use super::blocks::{ABREAST, Factor, Format, expand};
 use super::host::{Flat, Host};
 use super::linear::column_sums;
 use super::memory::SharedSlice;
@@ -62,19 +64,18 @@ impl StoredMatrix<'_> {
     }
 }
 
-/// `x Wᵀ` added to `sum`, `[rows of x, rows of W]`. The rows of `x` are in one piece each; nothing is
-/// empty.
-pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
+/// `W xᵀ`, `[rows of W, rows of x]`. The rows of `x` are in one piece each; nothing is empty.
+fn products_of_few(x: Matrix, weight: StoredMatrix) -> Vec<f32> {
     let StoredMatrix { format, bytes, rows, columns } = weight;
     let row_bytes = weight.row_bytes();
     assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
-    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns).max(1);
+    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns);
+    let in_task = in_task.max(1).next_multiple_of(ABREAST);
     let worth_waking = threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING;
     let threads = if worth_waking { usize::MAX } else { 1 };
     let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
     let factor = Factor::new(format, &of_x);
-    // `[rows of W, rows of x]`
-    let mut products = vec![0.0; sum.len()];
+    let mut products = vec![0.0; rows * x.rows];
     let shared = SharedSlice::new(&mut products);
     threads::for_each(rows.div_ceil(in_task), threads, |task| {
         let of_task = task * in_task..rows.min((task + 1) * in_task);
@@ -83,24 +84,29 @@ pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
         let bytes = &bytes[of_task.start * row_bytes..of_task.end * row_bytes];
         factor.dots(bytes, row_bytes, products);
     });
-    for (row, sum) in sum.chunks_exact_mut(rows).enumerate() {
-        let of_row = products.iter().skip(row).step_by(x.rows);
-        sum.iter_mut().zip(of_row).for_each(|(sum, product)| *sum += product);
-    }
+    products
 }
 
 /// `x Wᵀ`, plus `bias` in each row.
 pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32]>) -> Vec<f32> {
-    let length = x.rows * weight.rows;
-    if x.rows <= MOST_ROWS || length == 0 || weight.columns == 0 {
-        let mut sum = bias.map_or_else(|| vec![0.0; length], |bias| bias.repeat(x.rows));
-        if length > 0 && weight.columns > 0 {
-            add_product(x, weight, &mut sum);
-        }
-        return sum;
+    let StoredMatrix { rows, columns, .. } = weight;
+    if x.rows * rows == 0 || columns == 0 {
+        return bias.map_or_else(|| vec![0.0; x.rows * rows], |bias| bias.repeat(x.rows));
     }
-    // Each panel is expanded by the task that multiplies with it, while it is in its cache.
-    product_by_panels(x, weight.rows, bias, |rows, panel| weight.expand_rows(rows, panel))
+    if x.rows > MOST_ROWS {
+        // Each panel is expanded by the task that multiplies with it, while it is in its cache.
+        return product_by_panels(x, rows, bias, |rows, panel| weight.expand_rows(rows, panel));
+    }
+    let mut output = products_of_few(x, weight);
+    if x.rows > 1 {
+        let products = output;
+        let of_row = |row: usize| products.iter().skip(row).step_by(x.rows).copied();
+        output = (0..x.rows).flat_map(of_row).collect();
+    }
+    if let Some(bias) = bias {
+        output.chunks_exact_mut(rows).for_each(|output| add_to(output, bias));
+    }
+    output
 }
 
 /// A matrix in blocks that stands behind a tensor of bytes, on a device whose memory the CPU reads.

@@ -16,8 +16,8 @@ use super::limbs::Limbs;
 use super::vnni::{Prepare, Vnni, WholeDots};
 use super::{Block, Format, OnFormat, OnSixteen, Plain, Sixteen, on_format, on_sixteen};
 
-/// Rows of `x` that share what one expansion gives.
-const ABREAST: usize = 4;
+/// Rows that are worked on side by side: of a matrix in blocks, or of `x`.
+pub(in crate::kernels::cpu) const ABREAST: usize = 4;
 /// Bytes from what is read to what is asked of memory: caches look no further than a page ahead.
 pub(super) const AHEAD: usize = 4096;
 

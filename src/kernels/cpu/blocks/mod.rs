@@ -25,7 +25,7 @@ mod vnni;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 
-pub(in crate::kernels::cpu) use dot::Factor;
+pub(in crate::kernels::cpu) use dot::{ABREAST, Factor};
 pub(crate) use expand::expand;
 pub use format::Format;
 pub(in crate::kernels::cpu) use sixteen::{OnSixteen, Sixteen, on_sixteen};

@@ -9,15 +9,11 @@ use std::marker::PhantomData;
 
 use pulp::Arch;
 
-use super::dot::AHEAD;
+use super::dot::{ABREAST, AHEAD};
 use super::limbs::{Limbs, Part};
 use super::x86::Avx512;
 use super::{Block, OnFormat, Plain, Sixteen};
 use crate::kernels::cpu::simd;
-
-/// Rows in blocks, or rows of `x`, that are worked on side by side: no sum waits for itself, and each
-/// part of a row is read once for all of the others.
-const ABREAST: usize = 4;
 
 /// AVX-512 (F, BW, CD, DQ, VL) with VNNI. A value of this type proves that the machine has it.
 #[derive(Clone, Copy)]
@@ -213,7 +209,6 @@ impl Vnni {
     /// If they are beyond the sixteen.
     #[inline(always)]
     fn spread<const GROUP: usize>(self, scales: &[f32; 16], first: usize) -> __m512 {
-        let first = first % 16; // nothing but to say so
         let scales = &scales[first..][..64 / GROUP];
         // SAFETY: see above; two scales are 8 bytes, and four 16.
         unsafe {
@@ -301,7 +296,8 @@ impl<B: Block> Rows<'_, B> {
         let rows = products.len() / x.len();
         let mut first = 0;
         while first < rows {
-            // One row of `x` with some in blocks, or some with one; each sum the same.
+            // One row of `x` with some in blocks, or some with one: no sum waits for itself, and what is
+            // read of one serves all of the others.
             let several = x.len() == 1 && first + ABREAST <= rows;
             let products = &mut products[first * x.len()..];
             if several {
