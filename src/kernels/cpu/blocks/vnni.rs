@@ -345,6 +345,7 @@ unsafe fn dots<B: Block, const R: usize, const M: usize>(
     rows: [&[u8]; R],
     x: [(&Limbs, &[f32]); M],
 ) -> [[f32; M]; R] {
+    const { assert!(B::LENGTH == 32 && B::BYTES <= 34 || B::LENGTH == 256 && B::UNIT == 1) };
     let sixteen = on.sixteen;
     let mut totals = [[sixteen.splat(0.0); M]; R];
     let mut constant = [[sixteen.splat(0.0); M]; R];
