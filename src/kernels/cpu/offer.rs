@@ -64,7 +64,7 @@ impl Offer {
     /// Takes parts of what is offered, until none is left. False if there is nothing.
     pub(super) fn help(&self) -> bool {
         let turn = self.turn.load(Ordering::Relaxed);
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             return false;
         }
         self.inside.fetch_add(1, Ordering::SeqCst);

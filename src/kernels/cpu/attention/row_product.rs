@@ -36,8 +36,8 @@ fn dots_abreast<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
     let rest = vectors.len() * T::lanes::<S>();
     let mut sums = [T::splat(simd, T::ZERO); N];
     let mut beginnings = [rows.row(first, rest); N];
-    for i in 1..N {
-        beginnings[i] = rows.row(first + i, rest);
+    for (i, beginning) in beginnings.iter_mut().enumerate() {
+        *beginning = rows.row(first + i, rest);
     }
     for (at, &query) in vectors.iter().enumerate() {
         for (i, sum) in sums.iter_mut().enumerate() {

@@ -301,10 +301,7 @@ impl<B: Block> Rows<'_, B> {
             let several = x.len() == 1 && first + ABREAST <= rows;
             let products = &mut products[first * x.len()..];
             if several {
-                let mut abreast = [row(first); ABREAST];
-                for r in 1..ABREAST {
-                    abreast[r] = row(first + r);
-                }
+                let abreast: [_; ABREAST] = std::array::from_fn(|r| row(first + r));
                 // SAFETY: rows of whole blocks, `x` as wide, as asserted above.
                 let dots = unsafe { dots::<B, ABREAST, 1>(on, abreast, [(&x[0], &sums[0])]) };
                 products[..ABREAST].copy_from_slice(dots.as_flattened());
@@ -314,10 +311,7 @@ impl<B: Block> Rows<'_, B> {
             let mut m = 0;
             while m < x.len() {
                 if m + ABREAST <= x.len() {
-                    let mut of_x = [(&x[m], &sums[m][..]); ABREAST];
-                    for i in 1..ABREAST {
-                        of_x[i] = (&x[m + i], &sums[m + i]);
-                    }
+                    let of_x: [_; ABREAST] = std::array::from_fn(|i| (&x[m + i], &sums[m + i][..]));
                     // SAFETY: the same.
                     let dots = unsafe { dots::<B, 1, ABREAST>(on, [row(first)], of_x) };
                     products[m..m + ABREAST].copy_from_slice(&dots[0]);
