@@ -23,8 +23,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Checks a model: does it see the future, or another row of the batch?
 #[derive(Parser)]
 #[command(name = "check", version, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found; 4 what was found \
-                        could not be written.")]
+#[command(
+    after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found, or it is not proven \
+                        that there is none; 4 what was found could not be written."
+)]
 struct Args {
     /// The folder that `cargo run --release -p copy -- --out DIR` wrote.
     #[arg(required_unless_present = "model", conflicts_with = "model")]
