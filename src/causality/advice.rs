@@ -100,7 +100,8 @@ impl Diagnosis {
                  circular convolution needs padding."
             }
             Self::RowsMixed => {
-                "Look for a reshape that joins the batch with another axis in the wrong order."
+                "Look for a reshape that joins the batch with another axis in the wrong order, and for a mean \
+                 or a norm over the axis of the batch."
             }
             Self::BatchStatistics => {
                 "Batch norm in training mode and a quantisation scale for the whole tensor depend on \
@@ -136,7 +137,8 @@ impl Diagnosis {
                 "A real token has the pad id. Say the padding by lengths instead."
             }
             Self::PositionsRestarted => {
-                "With a cache, the positions of new tokens go on where the past ends."
+                "With a cache, the positions of new tokens go on where the past ends; with a state, all of it \
+                 is handed on, that of a convolution too."
             }
             Self::NothingFlows => {
                 "Look for a mask that hides everything, or a gate that is closed."

@@ -131,7 +131,8 @@ pub enum Diagnosis {
         /// The id.
         id: i64,
     },
-    /// The same keys are seen but the outputs differ from some query on: positions that restart.
+    /// The same keys are seen but the outputs differ from some query on: positions that restart, or a
+    /// part of a state that is not handed on.
     PositionsRestarted,
     /// No position moves another: a model without attention, or a mask that hides everything.
     NothingFlows,
@@ -258,7 +259,9 @@ impl fmt::Display for Diagnosis {
             Self::TokenHidden { id } => {
                 write!(f, "the real token {id} is hidden as if it were padding")
             }
-            Self::PositionsRestarted => write!(f, "positions restart, or are counted wrongly"),
+            Self::PositionsRestarted => {
+                write!(f, "positions restart or are counted wrongly, or a part of a state is lost")
+            }
             Self::NothingFlows => write!(
                 f,
                 "no position moves another: no attention, or a mask that hides everything"

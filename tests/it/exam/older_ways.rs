@@ -16,28 +16,31 @@ use super::{Embedded, Model, Right, Subject, leaking, right, setup};
 /// Finds a leak, or not; `None` where the way can't be applied.
 type OldWay = fn(&Subject, &Setup) -> Option<bool>;
 
-/// Suffixes behind prefixes of several lengths are changed, and the outputs of the prefixes must not
-/// change: eight forward passes of one row, as proposed for nanochat's evaluation. It is about
+/// Suffixes behind prefixes of several lengths are changed in every row, and the outputs of the prefixes
+/// must not change: eight forward passes, as proposed for nanochat's evaluation. It is about
 /// look-ahead and knows no other promise.
 fn suffixes(subject: &Subject, setup: &Setup) -> Option<bool> {
-    let n = setup.length;
+    let (n, numbers) = (setup.length, numbers(subject, setup));
     let mut prefixes = vec![1, 3, 7, 15, 31, n / 2, n - 1];
     prefixes.retain(|&prefix| prefix < n);
     let mut rng = StdRng::seed_from_u64(setup.seed);
-    let mut draw =
-        |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(0.0..1.0)).collect() };
-    let numbers = numbers(subject, setup);
+    let mut draw = || -> Vec<f32> {
+        (0..setup.batch * n * numbers).map(|_| rng.random_range(0.0..1.0)).collect()
+    };
     // Where the first output has seen nothing, one more than the prefix must stay.
     let ahead = usize::from(subject.own_hidden);
     let mut leaks = |forward: &dyn Fn(&[f32]) -> Vec<f32>| {
-        let base = draw(n * numbers);
+        let base = draw();
         let before = forward(&base);
-        let width = before.len() / n;
         prefixes.iter().any(|&prefix| {
-            let mut changed = base.clone();
-            changed[prefix * numbers..].copy_from_slice(&draw((n - prefix) * numbers));
-            let stay = (prefix + ahead) * width;
-            forward(&changed)[..stay] != before[..stay]
+            let mut changed = draw();
+            for (row, kept) in changed.chunks_mut(n * numbers).zip(base.chunks(n * numbers)) {
+                row[..prefix * numbers].copy_from_slice(&kept[..prefix * numbers]);
+            }
+            let after = forward(&changed);
+            let row = before.len() / setup.batch;
+            let stay = (prefix + ahead) * (row / n);
+            before.chunks(row).zip(after.chunks(row)).any(|(old, new)| old[..stay] != new[..stay])
         })
     };
     let is_look_ahead = subject.promise.is_none();
@@ -49,11 +52,12 @@ fn numbers(subject: &Subject, setup: &Setup) -> usize {
     if matches!(subject.model, Model::Embedded(_)) { setup.width } else { 1 }
 }
 
-/// From the numbers of one row, between 0 and 1, to its outputs: by each path that the model has.
+/// From numbers between 0 and 1 to outputs, row by row: by each path that the model has.
 fn paths<'a>(subject: &'a Subject, setup: &'a Setup) -> Vec<Box<dyn Fn(&[f32]) -> Vec<f32> + 'a>> {
-    let ids = |values: &[f32], vocabulary: usize| {
+    let Setup { batch, length, width, .. } = *setup;
+    let ids = move |values: &[f32], vocabulary: usize| {
         let ids = values.iter().map(|x| (x * vocabulary as f32) as i64).collect::<Vec<_>>();
-        Tensor::from_data(TensorData::new(ids, [1, setup.length]), &setup.device)
+        Tensor::from_data(TensorData::new(ids, [batch, length]), &setup.device)
     };
     let host = |data: TensorData| data.iter::<f32>().collect::<Vec<f32>>();
     let boxed = |forward| -> Box<dyn Fn(&[f32]) -> Vec<f32> + 'a> { forward };
@@ -63,7 +67,7 @@ fn paths<'a>(subject: &'a Subject, setup: &'a Setup) -> Vec<Box<dyn Fn(&[f32]) -
             .map(|forward| {
                 boxed(Box::new(move |values| {
                     let values = values.iter().map(|x| 3.4 * x - 1.7).collect::<Vec<_>>();
-                    let data = TensorData::new(values, [1, setup.length, setup.width]);
+                    let data = TensorData::new(values, [batch, length, width]);
                     host(forward(Tensor::from_data(data, &setup.device)).into_data())
                 }))
             })
@@ -74,7 +78,7 @@ fn paths<'a>(subject: &'a Subject, setup: &'a Setup) -> Vec<Box<dyn Fn(&[f32]) -
         // The first token has no loss.
         Model::Losses { vocabulary, losses } => vec![boxed(Box::new(move |values| {
             let losses = host(losses(ids(values, *vocabulary)).into_data());
-            [vec![0.0], losses].concat()
+            losses.chunks(length - 1).flat_map(|row| [&[0.0], row].concat()).collect()
         }))],
     }
 }
