@@ -42,7 +42,7 @@ pub struct UnpredictableLoss {
 /// ```
 #[derive(Clone)]
 pub struct LossAlarmMetric {
-    watch: Watch,
+    watch: AlarmWatch,
     state: NumericMetricState,
 }
 
@@ -50,7 +50,7 @@ impl LossAlarmMetric {
     /// Watches by `alarm`; stops by `interrupter`.
     #[must_use]
     pub fn new(alarm: LossAlarm, interrupter: &Interrupter) -> Self {
-        Self { watch: Watch::new(alarm, interrupter), state: NumericMetricState::new() }
+        Self { watch: AlarmWatch::new(alarm, interrupter), state: NumericMetricState::new() }
     }
 
     /// Tells, also after the training, whether the alarm stopped it.
@@ -61,13 +61,13 @@ impl LossAlarmMetric {
 
 /// An alarm with what it stops. Clones share it.
 #[derive(Clone)]
-pub(super) struct Watch {
+pub(super) struct AlarmWatch {
     alarm: Arc<Mutex<LossAlarm>>,
     interrupter: Interrupter,
     pub found: Found,
 }
 
-impl Watch {
+impl AlarmWatch {
     pub fn new(alarm: LossAlarm, interrupter: &Interrupter) -> Self {
         Self {
             alarm: Arc::new(Mutex::new(alarm)),

@@ -19,7 +19,7 @@ use burn::train::metric::{
 use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::loss_alarm::Watch;
+use super::loss_alarm::AlarmWatch;
 use super::{ForwardPass, Found};
 use crate::causality::LossAlarm;
 use crate::error::check_nonzero;
@@ -32,7 +32,7 @@ const ROWS: usize = 8;
 /// that is lower than any causal model can reach. See the [room](super) for how it is added.
 #[derive(Clone)]
 pub struct NoiseAlarmMetric {
-    watch: Watch,
+    watch: AlarmWatch,
     symbols: Arc<[i64]>,
     length: usize,
     seed: u64,
@@ -67,7 +67,7 @@ impl NoiseAlarmMetric {
             });
         }
         Ok(Self {
-            watch: Watch::new(LossAlarm::uniform(symbols.len())?, interrupter),
+            watch: AlarmWatch::new(LossAlarm::uniform(symbols.len())?, interrupter),
             symbols: symbols.into(),
             length,
             seed: 0,

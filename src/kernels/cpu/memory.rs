@@ -93,9 +93,8 @@ impl<'a, T> SharedSlice<'a, T> {
     /// # Safety
     ///
     /// While the slice lives, nobody else may hold one that overlaps it.
-    #[allow(clippy::mut_from_ref)]
     #[inline]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.len);
         // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

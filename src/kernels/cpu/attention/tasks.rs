@@ -1,11 +1,9 @@
-//! Work shared out over rayon's threads, and the memory each thread works in.
+//! Work shared out over rayon's threads, the memory each thread works in, and the results that all
+//! of them write to.
 //!
 //! What a task computes depends on its number alone, never on the thread that happens to run it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::Real;
-pub(super) use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::cpu::threads;
 
 /// Multiply-adds below which another thread is not worth waking up (some 10 microseconds).
@@ -20,35 +18,14 @@ pub(super) fn for_each<T: Real>(
     work: usize,
     task: impl Fn(&mut Workspace<T>, usize) + Sync,
 ) {
-    let next = AtomicUsize::new(0);
-    let run = || {
+    let run = |number: usize| {
         // Kept by the thread: fresh memory from the system costs more than a small attention.
         let mut workspace = Workspace { buffer: T::buffer().take() };
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                break;
-            }
-            task(&mut workspace, number);
-        }
+        task(&mut workspace, number);
         T::buffer().set(workspace.buffer);
     };
     let least = if threads::has_helpers() { WORTH_CALLING } else { WORTH_WAKING };
-    let threads = count.min(1 + work / least).min(rayon::current_num_threads());
-    if threads <= 1 {
-        return run();
-    }
-    on_threads(threads, &run);
-}
-
-/// Runs `run` so many times at once. It knows no types, so that what rayon makes of it is compiled
-/// once.
-fn on_threads(threads: usize, run: &(dyn Fn() + Sync)) {
-    rayon::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|_| run());
-        }
-    });
+    threads::for_each(count, 1 + work / least, run);
 }
 
 /// Memory that a thread works in, task after task.
