@@ -7,6 +7,7 @@ use burn::tensor::{ExecutionError, Tensor};
 use burn::train::metric::{Adaptor, ItemLazy, LossInput};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_decoder::decoder::{LanguageModel, Request};
+use burn_decoder::generation::Threads;
 use burn_decoder::loss::{CrossEntropy, CrossEntropyConfig};
 use burn_decoder::training::{ForwardPass, TextLoss};
 
@@ -24,13 +25,23 @@ pub struct NextToken {
     clip: Option<f64>,
     #[module(skip)]
     cross_entropy: CrossEntropy,
+    #[module(skip)]
+    threads: Threads,
 }
 
 impl NextToken {
     pub fn new(language: LanguageModel, passes_in_a_step: usize, clip: f64) -> Self {
         let clip = (clip > 0.0).then_some(clip);
         let cross_entropy = CrossEntropyConfig::new().init().expect("settings that fit");
-        Self { language, share: 1.0 / passes_in_a_step as f64, clip, cross_entropy }
+        let share = 1.0 / passes_in_a_step as f64;
+        Self { language, share, clip, cross_entropy, threads: Threads::Global }
+    }
+
+    /// What the threads do in a step; nothing that changes a result.
+    #[must_use]
+    pub fn with_threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// The mean loss of all tokens, in nats, `[1]`.
@@ -61,9 +72,13 @@ impl TrainStep for NextToken {
     type Output = TrainingOutput;
 
     fn step(&self, batch: TextBatch) -> TrainOutput<TrainingOutput> {
-        let loss = self.loss(&batch);
-        let gradients = (loss.clone() * self.share).backward();
-        TrainOutput::new(self, gradients, TrainingOutput { loss })
+        // A module goes to another thread, but is not shared with it.
+        let model = self.clone();
+        self.threads.run(move || {
+            let loss = model.loss(&batch);
+            let gradients = (loss.clone() * model.share).backward();
+            TrainOutput::new(&model, gradients, TrainingOutput { loss })
+        })
     }
 
     fn optimize(
@@ -72,11 +87,13 @@ impl TrainStep for NextToken {
         learning_rate: ModuleLearningRate,
         gradients: GradientsParams,
     ) -> Self {
-        let gradients = match self.clip {
-            Some(limit) => clip_by_global_norm(gradients, &self, limit),
-            None => gradients,
-        };
-        optimizer.step(learning_rate, self, gradients)
+        self.threads.run(move || {
+            let gradients = match self.clip {
+                Some(limit) => clip_by_global_norm(gradients, &self, limit),
+                None => gradients,
+            };
+            optimizer.step(learning_rate, self, gradients)
+        })
     }
 }
 
