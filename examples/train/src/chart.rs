@@ -33,7 +33,7 @@ pub fn chart(title: &str, unit: &str, curves: &[Curve]) -> String {
     let highest = points().map(|(_, y)| y).fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = match lowest < highest {
         true => (lowest - 0.04 * (highest - lowest), highest + 0.04 * (highest - lowest)),
-        false => (0.0, highest.max(1.0)),
+        false => (0.0, 1.05 * highest.max(1.0)),
     };
     let x = |value: f64| LEFT + value / right * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
