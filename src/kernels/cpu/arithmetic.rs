@@ -171,7 +171,7 @@ pub(super) fn update<const N: usize, const M: usize>(
             results[m].copy_from_slice(&to[m][start..][..SUM_LANES]);
         }
         for lane in 0..SUM_LANES {
-            let before = results.map(|result| result[lane]);
+            let before = std::array::from_fn(|m| results[m][lane]);
             let after = f(from.map(|row| row[lane]), before);
             for m in 0..M {
                 results[m][lane] = after[m];
