@@ -1,12 +1,15 @@
-//! Writes the attention kernels as CUDA and Metal source, on any machine:
+//! Writes the attention kernels as CUDA, Metal and WGSL source, on any machine:
 //!
 //! ```text
 //! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER
 //! ```
 //!
-//! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's C++ compiler makes them. A line each on
+//! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's compilers make them. A line each on
 //! standard output: the name, the units of a cube, and bytes of shared memory. `.ci/cuda` compiles the
-//! CUDA ones. (CubeCL's default for CUDA is its LLVM compiler, whose registers may differ.)
+//! CUDA ones. (CubeCL's default for CUDA is its LLVM compiler, whose registers may differ.) The WGSL
+//! ones are held to what browsers ask for, see `webgpu`.
+
+mod webgpu;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +19,10 @@ use cubecl::ir::{
     MemoryDeviceProperties, MmaProperties, TargetProperties,
 };
 use cubecl::prelude::*;
-use cubecl::{Compiler, CubeKernel};
+use cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler};
 use cubecl_cpp::target::{Cuda, Metal};
+use cubecl_wgpu::WgslCompiler;
 use device::{COLUMNS, Config, UNITS};
 
 #[path = "../../../src/kernels/cube/device/mod.rs"]
@@ -125,6 +129,10 @@ fn write(
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
     let metal = CppCompiler::<Metal>::default().compile(definition(), &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
+    let wgsl = WgslCompiler.compile(definition(), &WgpuCompilationOptions::default()).expect(name);
+    let wgsl = wgsl.to_string();
+    std::fs::write(folder.join(format!("{name}.wgsl")), &wgsl).expect(name);
+    webgpu::check(name, &wgsl);
     println!("{name} {units} {}", cuda.shared_memory_size);
 }
 

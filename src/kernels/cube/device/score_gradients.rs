@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
-use super::rows::{ranges, word};
+use super::rows::{block_sees, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, clear};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
@@ -71,6 +71,8 @@ pub fn score_gradients<F: Float>(
     let first_key = tile * comptime!(COLUMNS);
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
+    let own_block = (first + line * comptime!(OWN)) / comptime!(COLUMNS);
+    let sees = block_sees(map, batch, own_block, queries, tile);
 
     // The first lanes of a line make the words of its rows, one each.
     if lane < comptime!(OWN) {
@@ -89,6 +91,7 @@ pub fn score_gradients<F: Float>(
         batch * key.stride(0) + kv_head * key.stride(1),
         first_key,
         keys,
+        sees,
         pool,
         gradients,
         cfg,
@@ -103,6 +106,7 @@ pub fn score_gradients<F: Float>(
         batch * value.stride(0) + kv_head * value.stride(1),
         first_key,
         keys,
+        sees,
         pool,
         d_weights,
         cfg,

@@ -85,7 +85,7 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
 }
 
 /// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
-/// with 32 rows of `b`. Ends with a barrier.
+/// with 32 rows of `b`, if it `sees` any of them. Ends with a barrier.
 #[cube]
 pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
@@ -96,6 +96,7 @@ pub fn add_dots<F: Float, G: Float>(
     b_base: usize,
     b_first: usize,
     b_limit: usize,
+    sees: bool,
     pool: &mut Shared<[Quad]>,
     sums: &mut Array<Quad>,
     #[comptime] cfg: Config,
@@ -124,12 +125,14 @@ pub fn add_dots<F: Float, G: Float>(
             units,
         );
         sync_cube();
-        for c in 0..comptime!(COLUMNS) {
-            let x = pool[c * column + line];
-            let y = pool[second + c * comptime!(LANES + 1) + lane];
-            #[unroll]
-            for i in 0..OWN {
-                sums[i] += Quad::new(x.extract(i)) * y;
+        if sees {
+            for c in 0..comptime!(COLUMNS) {
+                let x = pool[c * column + line];
+                let y = pool[second + c * comptime!(LANES + 1) + lane];
+                #[unroll]
+                for i in 0..OWN {
+                    sums[i] += Quad::new(x.extract(i)) * y;
+                }
             }
         }
         sync_cube();
@@ -155,11 +158,12 @@ pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptim
 }
 
 /// Adds to `sums`, of every 32 columns and each unit's four rows its four columns, the weights that
-/// [`store_weights`] left, times 32 rows of `b`. Unless the tile is full, only what the rows' words
-/// name. Begins behind a barrier, and ends with one.
+/// [`store_weights`] left, times 32 rows of `b`, if it `sees` any of them. Unless the tile is full, only
+/// what the rows' words name. Begins behind a barrier, and ends with one.
 #[cube]
 pub fn add_weighted<F: Float>(
     words: &Array<u32>,
+    sees: bool,
     full: bool,
     b: &Tensor<F>,
     b_base: usize,
@@ -189,7 +193,7 @@ pub fn add_weighted<F: Float>(
                     sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
                 }
             }
-        } else {
+        } else if sees {
             for j in 0..comptime!(COLUMNS) {
                 let x = pool[j * column + line];
                 let y = pool[second + j * comptime!(LANES) + lane];
