@@ -25,18 +25,24 @@ pub fn stage_columns<F: Float>(
     let inside = column + own_column < from.shape(3);
     let row_stride = from.stride(2);
     let at = base + (column + own_column) * from.stride(3);
-    #[unroll]
-    for n in 0..comptime!(rows / OWN * COLUMNS / units) {
-        let place = line + n * comptime!(units / COLUMNS);
-        let mut quad = Quad::new(0.0f32);
+    // Two places at once: more of them in flight need more registers than a unit has.
+    let lines = comptime!(units / COLUMNS);
+    let mut pair = line;
+    while pair < comptime!(rows / OWN) {
         #[unroll]
-        for i in 0..OWN {
-            let row = first + place * OWN + i;
-            if inside && row < limit {
-                quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+        for n in 0..2usize {
+            let place = pair + n * lines;
+            let mut quad = Quad::new(0.0f32);
+            #[unroll]
+            for i in 0..OWN {
+                let row = first + place * OWN + i;
+                if inside && row < limit {
+                    quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+                }
             }
+            pool[offset + own_column * step + place] = quad;
         }
-        pool[offset + own_column * step + place] = quad;
+        pair += 2 * lines;
     }
 }
 
