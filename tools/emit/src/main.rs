@@ -101,9 +101,25 @@ fn main() {
                     ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
                         t(), t(), t(), (), dtype)),
                 ];
-                for (name, units, define) in kernels {
-                    let name = format!("{name}-{width}-{options}-{}", dtype_name(kind));
-                    write(folder, &name, units, define);
+                // The two launches of an adapter with few bindings: no CUDA device, and not with bf16.
+                #[rustfmt::skip]
+                let split: [Kernel; 2] = [
+                    ("key_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(true), optional!(false), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("value_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(false), optional!(true), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                ];
+                let name = |name: &str| format!("{name}-{width}-{options}-{}", dtype_name(kind));
+                for (kernel, units, define) in kernels {
+                    write_cpp(folder, &name(kernel), units, define);
+                }
+                // WGSL has no bf16.
+                if kind != FloatKind::BF16 {
+                    for (kernel, units, define) in kernels.into_iter().chain(split) {
+                        write_wgsl(folder, &name(kernel), units, define);
+                    }
                 }
             }
         }
@@ -114,26 +130,41 @@ fn dtype_name(kind: FloatKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-fn write(
+/// A kernel, to be compiled once: a compiler uses it up.
+fn definition(
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) -> KernelDefinition {
+    let dim = CubeDim::new_1d(units as u32);
+    define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
+}
+
+fn write_cpp(
     folder: &Path,
     name: &str,
     units: usize,
     define: &dyn Fn(KernelSettings) -> KernelDefinition,
 ) {
-    let definition = || {
-        let dim = CubeDim::new_1d(units as u32);
-        define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
-    };
     let options = CompilationOptions::default();
-    let cuda = CppCompiler::<Cuda>::default().compile(definition(), &options).expect(name);
+    let cuda = definition(units, define);
+    let cuda = CppCompiler::<Cuda>::default().compile(cuda, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
-    let metal = CppCompiler::<Metal>::default().compile(definition(), &options).expect(name);
+    let metal = definition(units, define);
+    let metal = CppCompiler::<Metal>::default().compile(metal, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
-    let wgsl = WgslCompiler.compile(definition(), &WgpuCompilationOptions::default()).expect(name);
-    let wgsl = wgsl.to_string();
+    println!("{name} {units} {}", cuda.shared_memory_size);
+}
+
+fn write_wgsl(
+    folder: &Path,
+    name: &str,
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) {
+    let options = WgpuCompilationOptions::default();
+    let wgsl = WgslCompiler.compile(definition(units, define), &options).expect(name).to_string();
     std::fs::write(folder.join(format!("{name}.wgsl")), &wgsl).expect(name);
     webgpu::check(name, &wgsl);
-    println!("{name} {units} {}", cuda.shared_memory_size);
 }
 
 /// Those of a GPU of NVIDIA's, as far as the kernels ask: nothing of them does.

@@ -44,9 +44,9 @@ pub fn query_gradient<F: Float>(
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows));
 
-    let mut own_numbers = Array::<Quad>::new(3usize);
+    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.lines()));
     let row_base = (batch * query.shape(1) + head) * queries;
-    load_numbers(numbers, row_base, first, queries, &mut own_numbers);
+    load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
