@@ -51,12 +51,17 @@ impl Diagnosis {
             }
             Self::WithinBlocks { .. } => {
                 "Between blocks the order is kept, inside them it is not. Look at kernels that mask by \
-                 tiles, at several new tokens that enter a cache in one call, and at the verification \
-                 of drafted tokens: each needs look-ahead among themselves."
+                 tiles, at several new tokens that enter a cache in one call, at the verification of \
+                 drafted tokens: each needs look-ahead among themselves. A scale or a maximum over a \
+                 block shows in the same way."
             }
             Self::BlockSummary { .. } => {
                 "A block's mean or state may be used from the block after it on. Shift the summaries \
                  by one block before they are handed back to the positions."
+            }
+            Self::BlockBorders { .. } => {
+                "Compare `<` with `<=` where a chunk, tile or page ends: its last query may see its own \
+                 position and not the next one."
             }
             Self::CentredWindow { .. } => {
                 "\"Same\" padding centres a convolution. Pad (k - 1) * dilation positions on the left \
@@ -80,16 +85,23 @@ impl Diagnosis {
                  suffix sum in place of a prefix sum."
             }
             Self::ChoiceByOthers => {
-                "Experts that choose tokens, a capacity that drops by score, and the largest k of all \
-                 keys chosen before the mask all compare a token with later ones. Let each token \
-                 choose for itself, and give places in the order of positions."
+                "Experts that choose tokens, a capacity that drops by score, the largest k of all keys \
+                 chosen before the mask, buckets that are sorted, and a retrieval from the own row all \
+                 compare a token with later ones. Let each token choose for itself and among what came \
+                 before it, and give places in the order of positions."
+            }
+            Self::PositionsReordered => {
+                "Look at every reshape, repeat and swap of axes between the embedding and the scores. \
+                 Heads are repeated along the axis of heads, and `[batch, length, heads, width]` is \
+                 swapped to `[batch, heads, length, width]`, never reshaped to it."
             }
             Self::WrapsAround => {
                 "A roll moves the last positions to the front: fill what comes in with zeros. A \
                  circular convolution needs padding."
             }
             Self::RowsMixed => {
-                "Look for a reshape that joins the batch with another axis in the wrong order."
+                "Look for a reshape that joins the batch with another axis in the wrong order, and for a mean \
+                 or a norm over the axis of the batch."
             }
             Self::BatchStatistics => {
                 "Batch norm in training mode and a quantisation scale for the whole tensor depend on \
@@ -125,7 +137,8 @@ impl Diagnosis {
                 "A real token has the pad id. Say the padding by lengths instead."
             }
             Self::PositionsRestarted => {
-                "With a cache, the positions of new tokens go on where the past ends."
+                "With a cache, the positions of new tokens go on where the past ends; with a state, all of it \
+                 is handed on, that of a convolution too."
             }
             Self::NothingFlows => {
                 "Look for a mask that hides everything, or a gate that is closed."

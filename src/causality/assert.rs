@@ -13,9 +13,10 @@ use super::verdict::Verdict;
 
 /// Asserts that a model from tokens to logits sees no token of the future.
 ///
-/// `forward` takes tokens `[batch, length]`, of ids below `vocabulary`, and returns logits
-/// `[batch, length, any]`, in which position `t` may depend on tokens `0..=t`. For more questions (a
-/// cache, gradients, weights, losses, another mask than look-ahead) see [`CausalityCheck`].
+/// `forward` takes tokens `[8, length]`, of ids below `vocabulary`, which is at most the model's own, and
+/// returns logits `[8, length, any]`, in which position `t` may depend on tokens `0..=t`. For another
+/// number of rows, and for more questions (a cache, gradients, weights, losses, another mask than
+/// look-ahead) see [`CausalityCheck`].
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -43,8 +44,8 @@ pub fn assert_causal(
     assert(CausalityCheck::tokens(vocabulary, length, device, forward));
 }
 
-/// The same for a model, or a layer, from embeddings `[batch, length, width]` to outputs
-/// `[batch, length, any]`: by gradients too.
+/// The same for a model, or a layer, from embeddings `[8, length, width]` to outputs
+/// `[8, length, any]`: by gradients too.
 ///
 /// # Panics
 ///
@@ -74,10 +75,14 @@ impl fmt::Display for Explained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
         match report.verdict() {
-            Verdict::NotProven(why) => writeln!(
-                f,
-                "It can't be told whether this model sees the future.\n\nReason: {why}."
-            )?,
+            Verdict::NotProven(why) => {
+                let why = why.to_string();
+                let end = if why.ends_with('?') { "" } else { "." };
+                writeln!(
+                    f,
+                    "It can't be told whether this model sees the future.\n\nReason: {why}{end}"
+                )?;
+            }
             _ => {
                 let leak = report.first_leak();
                 if let Some(leak) = leak {

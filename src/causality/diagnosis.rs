@@ -32,7 +32,8 @@ pub enum Diagnosis {
     /// Queries that should see no key see all of them: a finite fill, which a softmax over nothing
     /// but hidden keys turns into equal weights.
     DeadRows,
-    /// Hidden keys are seen for some inputs and not for others: scores below the mask's finite fill.
+    /// Hidden keys are seen for some inputs and not for others, and not for small ones: scores below the
+    /// mask's finite fill.
     FiniteFill,
     /// A norm or statistic runs over the sequence axis: only sums over the future matter.
     SequenceStatistics,
@@ -61,6 +62,12 @@ pub enum Diagnosis {
         /// Keys in a block.
         keys: usize,
     },
+    /// Only the last query of each block sees the first key of the next one: a comparison with the
+    /// border of a chunk or tile that includes it.
+    BlockBorders {
+        /// Keys in a block.
+        keys: usize,
+    },
     /// The same number of keys is seen ahead as behind: a convolution or a window around its
     /// position, not behind it.
     CentredWindow {
@@ -81,9 +88,13 @@ pub enum Diagnosis {
     PositionsMixed,
     /// A sum that runs from the end of the sequence: a recurrence scanned backwards.
     ReversedScan,
-    /// Hidden positions move an output between a few values: they take part in a choice (of an
-    /// expert, of the largest keys), and none of their values is passed on.
+    /// For some inputs hidden positions move an output, and that of any size: they take part in a
+    /// choice (of an expert, of the largest keys, of what is retrieved or merged), whether or not
+    /// their values are then passed on.
     ChoiceByOthers,
+    /// For every input the same cells leak, in no other shape known here: a reshape, a repeat or a
+    /// swap of axes puts later positions in earlier places.
+    PositionsReordered,
     /// The first queries see the last keys: a shift that wraps around the end of the sequence.
     WrapsAround,
     /// What the cross-attention reads was computed from the target.
@@ -120,7 +131,8 @@ pub enum Diagnosis {
         /// The id.
         id: i64,
     },
-    /// The same keys are seen but the outputs differ from some query on: positions that restart.
+    /// The same keys are seen but the outputs differ from some query on: positions that restart, or a
+    /// part of a state that is not handed on.
     PositionsRestarted,
     /// No position moves another: a model without attention, or a mask that hides everything.
     NothingFlows,
@@ -177,6 +189,10 @@ impl fmt::Display for Diagnosis {
                 f,
                 "a sum over blocks of {keys} keys, seen inside its own block before it is complete"
             ),
+            Self::BlockBorders { keys } => write!(
+                f,
+                "one key too many at the border of blocks of {keys} keys, and nowhere else"
+            ),
             Self::CentredWindow { reach } => write!(
                 f,
                 "a convolution or window around its position, {reach} key(s) ahead and {reach} behind"
@@ -201,7 +217,12 @@ impl fmt::Display for Diagnosis {
             Self::ChoiceByOthers => write!(
                 f,
                 "a choice among positions that hidden ones take part in: experts that choose tokens, \
-                 a capacity, the largest of all keys"
+                 a capacity, the largest of all keys, a retrieval"
+            ),
+            Self::PositionsReordered => write!(
+                f,
+                "positions in another order: a reshape, a repeat or a swap of axes puts later ones in \
+                 earlier places"
             ),
             Self::MemoryHoldsTarget => {
                 write!(f, "what the cross-attention reads was computed from the target")
@@ -238,7 +259,9 @@ impl fmt::Display for Diagnosis {
             Self::TokenHidden { id } => {
                 write!(f, "the real token {id} is hidden as if it were padding")
             }
-            Self::PositionsRestarted => write!(f, "positions restart, or are counted wrongly"),
+            Self::PositionsRestarted => {
+                write!(f, "positions restart or are counted wrongly, or a part of a state is lost")
+            }
             Self::NothingFlows => write!(
                 f,
                 "no position moves another: no attention, or a mask that hides everything"

@@ -77,6 +77,9 @@ pub(super) mod sealed {
 
         /// A value next to `value`, of an input that has such.
         fn nudged(value: Self::Value, by: f32) -> Option<Self::Value>;
+
+        /// A value times a number, of an input that has a size.
+        fn scaled(value: Self::Value, by: f32) -> Option<Self::Value>;
     }
 
     impl Input for Tensor<2, Int> {
@@ -133,6 +136,10 @@ pub(super) mod sealed {
         }
 
         fn nudged(_: i64, _: f32) -> Option<i64> {
+            None
+        }
+
+        fn scaled(_: i64, _: f32) -> Option<i64> {
             None
         }
     }
@@ -192,6 +199,10 @@ pub(super) mod sealed {
 
         fn nudged(value: f32, by: f32) -> Option<f32> {
             Some(value + by)
+        }
+
+        fn scaled(value: f32, by: f32) -> Option<f32> {
+            Some(value * by)
         }
     }
 }

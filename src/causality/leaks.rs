@@ -211,6 +211,15 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
         let row = self.promise().row(table);
         let seen =
             patterns::name_leaks(row, &cells[table], &self.moved(table), self.settings.layers);
+        let seen = match seen {
+            // What enters a cache first, enters it together.
+            Diagnosis::GlobalKeys { keys }
+                if *self.path == Path::Cached && keys.iter().copied().eq(1..=keys.len()) =>
+            {
+                Diagnosis::WithinBlocks { keys: keys.len() + 1 }
+            }
+            other => other,
+        };
         if self.settings.losses {
             return Ok(patterns::name_of_losses(seen));
         }
@@ -239,17 +248,24 @@ impl<I: ModelInput> PathAnalysis<'_, I> {
             Diagnosis::WrapsAround
                 | Diagnosis::GlobalKeys { .. }
                 | Diagnosis::WithinBlocks { .. }
+                | Diagnosis::BlockBorders { .. }
                 | Diagnosis::WrongAlignment { by: None }
         );
-        // Far changes of a block's summary bring a softmax to its ends, which are few values, too.
-        let may_be_chance = may_be_chance
-            && count(&cells[table]) < self.length()
-            && !(matches!(seen, Diagnosis::WithinBlocks { .. })
-                && suspect.stays_when_shuffled()?);
-        if may_be_chance && suspect.takes_few_values()? {
+        let always = match may_be_chance || seen == Diagnosis::FiniteFill {
+            true => self.is_always_the_same()?,
+            false => None,
+        };
+        let seen = match always {
+            Some(true) if !may_be_chance => Diagnosis::PositionsReordered,
+            Some(false) => Diagnosis::FiniteFill,
+            _ => seen,
+        };
+        let name = suspect.name(seen)?;
+        // A fill is far from any small score, and a choice is as near.
+        if name == Diagnosis::FiniteFill && self.leaks_when_small()? {
             return Ok(Diagnosis::ChoiceByOthers);
         }
-        suspect.name(seen)
+        Ok(name)
     }
 
     fn suspect(

@@ -147,6 +147,7 @@ mod receptive_field;
 mod report;
 mod rows;
 mod schedule;
+mod steady;
 mod suspect;
 mod targets;
 mod verdict;

@@ -72,11 +72,14 @@ pub(super) fn name_leaks(
     if let Some(name) = name_band(promise, &future, moved, layers) {
         return name;
     }
-    if let Some(keys) = global_keys(promise, &future) {
+    if let Some(keys) = prefix_keys(promise, &future).or_else(|| global_keys(promise, &future)) {
         return Diagnosis::GlobalKeys { keys };
     }
     if let Some(keys) = block_size(promise, leaks, &future) {
         return Diagnosis::WithinBlocks { keys };
+    }
+    if let Some(keys) = bordered_blocks(length, &future) {
+        return Diagnosis::BlockBorders { keys };
     }
     if exposed.len() as f64 >= FULL * could_leak.len() as f64 {
         let past: Vec<_> = all_cells(length)
@@ -88,7 +91,7 @@ pub(super) fn name_leaks(
             false => Diagnosis::MaskMissing,
         };
     }
-    // Neither a shape nor everything: it comes and goes with the input.
+    // Neither a shape nor everything: it most likely comes and goes with the input.
     Diagnosis::FiniteFill
 }
 
@@ -151,6 +154,30 @@ fn name_band(
         true => Diagnosis::OffByOne,
         false => Diagnosis::WrongAlignment { by: Some(furthest as i64) },
     })
+}
+
+/// The keys that leak inside a square at the start of the sequence, which they fill, if the leaks lie in
+/// one and there is something behind it.
+fn prefix_keys(promise: &ReceptiveField, future: &[(usize, usize)]) -> Option<Vec<usize>> {
+    let length = promise.may_move.length();
+    let end = future.iter().map(|&(_, key)| key).max()? + 1;
+    let hidden = all_cells(end)
+        .filter(|&(query, key)| key > query && !promise.may_move.get(query, key))
+        .count();
+    let mut keys: Vec<usize> = future.iter().map(|&(_, key)| key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    (end < length && hidden > 1 && future.len() as f64 >= FULL * hidden as f64).then_some(keys)
+}
+
+/// The size of the blocks of which each last query sees the first key of the next block, if that is
+/// all.
+fn bordered_blocks(length: usize, future: &[(usize, usize)]) -> Option<usize> {
+    let (&(first, _), &(second, _)) = (future.first()?, future.get(1)?);
+    let size = second - first;
+    let borders = (first..length - 1).step_by(size.max(1));
+    (size > 1 && first < size && future.iter().copied().eq(borders.map(|query| (query, query + 1))))
+        .then_some(size)
 }
 
 /// The few keys that all leaks come from, if each is seen by all queries before it.

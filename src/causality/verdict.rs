@@ -122,7 +122,9 @@ impl fmt::Display for Unproven {
         match self {
             Self::NotFinite { of, row, query } => write!(
                 f,
-                "the {of} are not finite (first in row {row} at query {query}), and can't be compared"
+                "the {of} are not finite (first in row {row} at query {query}), and can't be compared; look \
+                 for a division by zero, a softmax over nothing, or an overflow (among embeddings there are \
+                 some 1e4 times as large as the others)"
             ),
             Self::NoWidth { of } => {
                 write!(f, "the {of} have no width: there is nothing to compare")

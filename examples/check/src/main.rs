@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use burn_decoder::causality::Report;
 use check::{Failure, checks, load, load_published, page};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use mimalloc::MiMalloc;
 use shared::{Backend, Output, check_writable, replace_file, say};
 
@@ -23,14 +23,17 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Checks a model: does it see the future, or another row of the batch?
 #[derive(Parser)]
 #[command(name = "check", version, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found; 4 what was found \
-                        could not be written.")]
+#[command(group(ArgGroup::new("what").required(true)))]
+#[command(
+    after_help = "Exit codes: 0 causal; 2 bad input; 3 a leak was found, or it is not proven \
+                        that there is none; 4 what was found could not be written."
+)]
 struct Args {
     /// The folder that `cargo run --release -p copy -- --out DIR` wrote.
-    #[arg(required_unless_present = "model", conflicts_with = "model")]
+    #[arg(group = "what")]
     run: Option<PathBuf>,
     /// A published model: a folder of Hugging Face, with config.json and safetensors, or a GGUF file.
-    #[arg(long, value_name = "FOLDER|FILE")]
+    #[arg(long, value_name = "FOLDER|FILE", group = "what")]
     model: Option<PathBuf>,
     /// What the tensors live on.
     #[arg(long, value_enum, default_value_t)]

@@ -62,14 +62,18 @@ fn section(report: &Report) -> String {
         report.passes,
         escaped(&report.promise.to_string())
     );
+    let size = |size: f32, zero: &str, before: &str| match size {
+        0.0 => zero.to_string(),
+        size => format!("{before}{size:.1e}"),
+    };
     for path in &report.paths {
         let _ = writeln!(
             html,
-            "<tr><td>{}<td>{}<td>{:e}<td>up to {:e}</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}</tr>",
             escaped(&path.path.to_string()),
             path.leaks.len(),
-            path.noise,
-            path.tolerance
+            size(path.noise, "nothing", ""),
+            size(path.tolerance, "none", "up to ")
         );
     }
     html.push_str("</table>\n");

@@ -1,11 +1,10 @@
 //! Products of matrices on the CPU, cut into blocks for the threads.
 
+use std::cell::Cell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::gemv;
 use super::host::HostView;
+use super::{gemv, threads};
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -179,26 +178,37 @@ pub(super) fn product_to(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
     }
 }
 
-/// `a bᵀ`, row-major, plus `bias` in each row, where `numbers` gives any of the `columns` rows of `b`.
+/// `a bᵀ`, row-major, plus `bias` in each row, where `write_rows` writes any of the `columns` rows of
+/// `b`, one behind the other.
 pub(super) fn product_by_panels(
     a: Matrix,
     columns: usize,
     bias: Option<&[f32]>,
-    numbers: impl Fn(Range<usize>) -> Vec<f32> + Sync,
+    write_rows: impl Fn(Range<usize>, &mut [f32]) + Sync,
 ) -> Vec<f32> {
+    thread_local! {
+        /// Kept by the thread: fresh memory from the system costs more than to write to it.
+        static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+
     let (rows, inner) = (a.rows, a.columns);
     assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
     a.check();
     let start = Start::of(bias);
     let mut sum = Vec::with_capacity(rows * columns);
     let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
-        let panel = numbers(of_columns.clone());
-        let b = Matrix::rows(&panel, inner).transposed();
-        assert!(b.rows == inner && b.columns == of_columns.len(), "a panel that does not fit");
+        let mut kept = PANEL.take();
+        let length = of_columns.len() * inner;
+        if kept.len() < length {
+            kept = vec![0.0; length];
+        }
+        write_rows(of_columns.clone(), &mut kept[..length]);
+        let b = Matrix::rows(&kept[..length], inner).transposed();
         b.check();
         let (a, start) = (a.rows_of(&of_rows), start.columns_of(&of_columns));
         // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; `first` as promised.
         unsafe { write_product(a, b, start, first, columns) };
+        PANEL.set(kept);
     };
     // SAFETY: there is room for all of the product; `write` writes all of its block.
     unsafe {
@@ -281,7 +291,7 @@ unsafe fn in_blocks(
         size.min(index * length)..size.min((index + 1) * length)
     };
     let shared = BlockPointer(to);
-    (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
+    threads::for_each(blocks[0] * blocks[1], usize::MAX, |block| {
         let of_rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
         if of_rows.is_empty() || of_columns.is_empty() {

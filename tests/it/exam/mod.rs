@@ -5,6 +5,7 @@
 //! hidden key, that key, and the cause. The checker must find all three, over 20 seeds, and must not
 //! accuse a right form.
 
+mod ahead;
 mod attention;
 mod cached;
 mod convolution;
@@ -18,6 +19,7 @@ mod positions;
 mod recurrence;
 mod routing;
 mod sequence_to_sequence;
+mod sparse;
 
 use burn::tensor::{Device, Int, Tensor};
 use burn_decoder::causality::{CausalityCheck, Diagnosis, ModelInput, Path, Report, Verdict, Way};
@@ -191,6 +193,7 @@ struct Right {
 
 fn leaking() -> Vec<Form> {
     [
+        ahead::leaking(),
         attention::leaking(),
         cached::leaking(),
         convolution::leaking(),
@@ -202,6 +205,7 @@ fn leaking() -> Vec<Form> {
         recurrence::leaking(),
         routing::leaking(),
         sequence_to_sequence::leaking(),
+        sparse::leaking(),
     ]
     .into_iter()
     .flatten()
@@ -210,6 +214,7 @@ fn leaking() -> Vec<Form> {
 
 fn right() -> Vec<Right> {
     [
+        ahead::right(),
         attention::right(),
         cached::right(),
         convolution::right(),
@@ -221,6 +226,7 @@ fn right() -> Vec<Right> {
         recurrence::right(),
         routing::right(),
         sequence_to_sequence::right(),
+        sparse::right(),
     ]
     .into_iter()
     .flatten()

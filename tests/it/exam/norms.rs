@@ -28,6 +28,24 @@ fn quantised(x: Tensor<3>, largest: Tensor<3>) -> Tensor<3> {
     (x / scale.clone()).round() * scale
 }
 
+/// Blocks of positions rounded to 8 bits, one scale a feature and block; what belongs to no complete
+/// block stays as it is.
+fn quantised_blocks(x: Tensor<3>) -> Tensor<3> {
+    let [batch, length, width] = x.dims();
+    let blocks = length / BLOCK;
+    if blocks == 0 {
+        return x;
+    }
+    let whole = x.clone().narrow(1, 0, blocks * BLOCK);
+    let whole = whole.reshape([batch * blocks, BLOCK, width]); // [batch * blocks, block, width]
+    let largest = whole.clone().abs().max_dim(1);
+    let whole = quantised(whole, largest).reshape([batch, blocks * BLOCK, width]); // [batch, whole, width]
+    match length - blocks * BLOCK {
+        0 => whole,
+        rest => Tensor::cat(vec![whole, x.narrow(1, blocks * BLOCK, rest)], 1),
+    }
+}
+
 pub fn leaking() -> Vec<Form> {
     use Diagnosis::*;
     fn statistic(name: &'static str, build: fn(&Setup) -> Subject) -> Form {
@@ -77,6 +95,19 @@ pub fn leaking() -> Vec<Form> {
                 (x.clone() - smallest.expand(x.dims())) / range
             })
         }),
+        Form::new(
+            "keys in 8 bits, one scale for a block of positions",
+            // Of a single key the softmax is 1.
+            |_| First::Cell(1, 2),
+            |_| WithinBlocks { keys: BLOCK },
+            |s| {
+                let (layer, mask) = (Attention::new(s, 1, 2), s.look_ahead());
+                Subject::embedded(move |x| {
+                    let [queries, keys, values] = layer.parts(&x);
+                    layer.over(x, [queries, quantised_blocks(keys), values], &mask)
+                })
+            },
+        ),
         statistic("one scale of 8 bits for the row", |s| {
             before_attention(s, |x| quantised(x.clone(), x.abs().max_dim(2).max_dim(1)))
         }),
@@ -95,6 +126,19 @@ pub fn right() -> RightForms {
             before_attention(s, move |x| {
                 let square = mix(&past, &x.clone().powi_scalar(2));
                 x / (square + 1e-5).sqrt()
+            })
+        }),
+        ("keys in 8 bits once their block is complete", |s| {
+            let layer = Attention::new(s, 1, 2);
+            Subject::embedded(move |x| {
+                let [queries, keys, values] = layer.parts(&x);
+                step_by_step(&x, |i, x| {
+                    let none = hidden([1, i + 1], &x.device(), |_, _| false);
+                    let [keys, values] =
+                        [&keys, &values].map(|all| all.clone().narrow(1, 0, i + 1));
+                    let queries = queries.clone().narrow(1, i, 1);
+                    layer.over(x, [queries, quantised_blocks(keys), values], &none)
+                })
             })
         }),
         ("a scale of 8 bits for each position", |s| {
