@@ -36,9 +36,10 @@ pub struct Args {
     /// What the tensors live on.
     #[arg(long, value_enum, default_value_t = Backend::Ndarray)]
     pub backend: Backend,
-    /// The type of the parameters.
-    #[arg(long, value_enum, default_value_t = PrecisionChoice::F32)]
-    pub precision: PrecisionChoice,
+    /// The type of the parameters. If not said: on the CPU (ndarray, flex) that of the file, in half
+    /// precision or in blocks, with which the model computes in f32; on other backends f32.
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionChoice>,
     /// The type in which the keys and values of the past are kept.
     #[arg(long, value_enum, default_value_t = CacheChoice::AsComputed)]
     pub cache_precision: CacheChoice,
@@ -101,9 +102,9 @@ pub enum PrecisionChoice {
     F32,
     /// That of the file where the backend has it.
     AsStored,
-    /// f16.
+    /// f16, also of what is computed.
     F16,
-    /// bf16.
+    /// bf16, also of what is computed.
     Bf16,
 }
 
@@ -136,10 +137,11 @@ impl Args {
     /// How the parameters are loaded.
     pub fn precision(&self) -> Precision {
         match self.precision {
-            PrecisionChoice::F32 => Precision::F32,
-            PrecisionChoice::AsStored => Precision::AsStored,
-            PrecisionChoice::F16 => Precision::F16,
-            PrecisionChoice::Bf16 => Precision::Bf16,
+            None if self.backend == Backend::Wgpu => Precision::F32,
+            Some(PrecisionChoice::F32) => Precision::F32,
+            None | Some(PrecisionChoice::AsStored) => Precision::AsStored,
+            Some(PrecisionChoice::F16) => Precision::F16,
+            Some(PrecisionChoice::Bf16) => Precision::Bf16,
         }
     }
 }

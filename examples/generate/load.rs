@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use burn_decoder::import::LoadOptions;
+use burn_decoder::weights::num_numbers;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::args::Args;
@@ -28,7 +28,7 @@ pub fn load(source: Source, args: &Args, device: &Device) -> Result<Loaded, Fail
     tell(format_args!(
         "{}: {} parameters, {} read in {:.1} s",
         args.model.display(),
-        loaded.model.num_params(),
+        num_numbers(&loaded.model),
         HumanBytes(bar.position()),
         begin.elapsed().as_secs_f64()
     ));

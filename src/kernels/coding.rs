@@ -151,7 +151,7 @@ pub(crate) fn scale(block: &[u8]) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn of_q8(scale: f32, q: u8) -> f32 {
+fn of_q8(scale: f32, q: u8) -> f32 {
     scale * f32::from(q as i8)
 }
 

@@ -231,7 +231,8 @@ fn placeholder<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
     Param::from_mapped_value(id, number, mapper)
 }
 
-const CONTAINER: &str = "Struct:Blocks";
+/// What a visitor is told that its parts are in.
+pub(super) const CONTAINER: &str = "Struct:Blocks";
 
 impl Module for Blocks {
     fn collect_devices(&self, devices: Devices) -> Devices {

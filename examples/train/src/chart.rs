@@ -19,6 +19,9 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
+/// Up to so many points are marked: one alone is no line.
+const MOST_MARKS: usize = 40;
+
 /// Curves over the steps; numbers that are none are left out.
 pub fn chart(title: &str, unit: &str, curves: &[Curve]) -> String {
     let points = || {
@@ -30,7 +33,7 @@ pub fn chart(title: &str, unit: &str, curves: &[Curve]) -> String {
     let highest = points().map(|(_, y)| y).fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = match lowest < highest {
         true => (lowest - 0.04 * (highest - lowest), highest + 0.04 * (highest - lowest)),
-        false => (0.0, highest.max(1.0)),
+        false => (0.0, 1.05 * highest.max(1.0)),
     };
     let x = |value: f64| LEFT + value / right * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
@@ -76,6 +79,14 @@ pub fn chart(title: &str, unit: &str, curves: &[Curve]) -> String {
         let drawn = curve.points.iter().filter(|(_, y)| y.is_finite());
         let path: Vec<String> =
             drawn.map(|&(step, value)| format!("{:.1},{:.1}", x(step), y(value))).collect();
+        if path.len() <= MOST_MARKS {
+            for (x, y) in path.iter().filter_map(|point| point.split_once(',')) {
+                put(format_args!(
+                    "<circle cx=\"{x}\" cy=\"{y}\" r=\"{}\" fill=\"{colour}\"/>",
+                    width + 0.5
+                ));
+            }
+        }
         put(format_args!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\"/>\
              <rect x=\"{legend:.1}\" y=\"10\" width=\"14\" height=\"4\" fill=\"{colour}\"/>\

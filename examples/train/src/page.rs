@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn_decoder::causality::Report;
+use serde_json::Value;
 
 use super::args::Args;
 use super::chart::{Curve, chart, smoothed};
@@ -128,8 +129,16 @@ impl Page<'_> {
 
     fn settings(&self) -> String {
         let settings = serde_json::to_value(&self.args.settings).unwrap_or_default();
-        let row = |(name, value): (&String, &serde_json::Value)| {
-            format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(&value.to_string()))
+        // As the command line has them; what is not given is left out.
+        let row = |(name, value): (&String, &Value)| {
+            let value = match value {
+                Value::Null => return String::new(),
+                Value::Array(items) if items.is_empty() => return String::new(),
+                Value::String(word) if !word.trim().is_empty() => word.clone(),
+                other => other.to_string(),
+            };
+            let name = name.replace('_', "-");
+            format!("<tr><th>{}</th><td>{}</td></tr>", escaped(&name), escaped(&value))
         };
         let rows: String = settings.as_object().into_iter().flatten().map(row).collect();
         format!("<h2>Settings</h2><table>{rows}</table>")

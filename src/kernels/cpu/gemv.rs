@@ -5,9 +5,9 @@
 //! number of threads.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::arithmetic::add_to;
+use super::memory::SharedSlice;
 use super::product::Matrix;
 use super::{simd, threads};
 
@@ -96,15 +96,16 @@ fn in_tasks<'a>(
 ) {
     let arch = simd::arch();
     let tasks = sums.len().div_ceil(of_task);
-    // Neighbours in memory go to one thread.
     let work = tasks * LARGEST_TASK * rows.div_ceil(ROWS_WHILE_READING);
-    let least = if threads::has_helpers() || work >= WORTH_WAKING {
-        tasks.div_ceil(4 * rayon::current_num_threads())
-    } else {
-        tasks
-    };
-    let sums = sums.par_chunks_mut(of_task).enumerate().with_min_len(least);
-    sums.for_each(|(task, sums)| arch.dispatch(part(task, sums)));
+    let threads = if threads::has_helpers() || work >= WORTH_WAKING { usize::MAX } else { 1 };
+    let length = sums.len();
+    let shared = SharedSlice::new(sums);
+    threads::for_each(tasks, threads, |task| {
+        let start = task * of_task;
+        // SAFETY: every task has sums of its own.
+        let sums = unsafe { shared.slice(start, of_task.min(length - start)) };
+        arch.dispatch(part(task, sums));
+    });
 }
 
 /// A task: the product of some rows with a piece of the matrix.

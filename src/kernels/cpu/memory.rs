@@ -3,6 +3,7 @@
 //! Where the memory comes from is the application's choice; the guide's page on speed says what an
 //! allocator gives.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
@@ -53,6 +54,34 @@ pub(crate) unsafe fn written_in_blocks<T: Send, R: Send>(
     // SAFETY: the blocks are all `len` elements, and by the caller's promise each was written.
     unsafe { data.set_len(len) };
     (data, results)
+}
+
+/// A result of which every task writes its own part.
+pub(crate) struct SharedSlice<'a, T> {
+    start: *mut T,
+    len: usize,
+    owner: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+
+impl<'a, T> SharedSlice<'a, T> {
+    pub(crate) fn new(result: &'a mut [T]) -> Self {
+        Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
+    }
+
+    /// Part of the result.
+    ///
+    /// # Safety
+    ///
+    /// While the slice lives, nobody else may hold one that overlaps it.
+    #[inline]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start + len <= self.len);
+        // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
 }
 
 #[cfg(test)]

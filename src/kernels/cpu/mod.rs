@@ -8,7 +8,7 @@
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
 //! them); `attention`; `linear` with its `product` and `gemv`, `stored` (a
 //! projection whose weight lies in `blocks`), `norm`, `activation` and `rotation`
-//! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads`.
+//! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads` with `offer`.
 
 pub(super) mod activation;
 #[cfg(feature = "optim")]
@@ -22,6 +22,7 @@ pub(super) mod host;
 pub(super) mod linear;
 pub(super) mod memory;
 pub(super) mod norm;
+mod offer;
 mod operation;
 mod product;
 pub(super) mod rotation;

@@ -1,11 +1,10 @@
 //! Products of matrices on the CPU, cut into blocks for the threads.
 
+use std::cell::Cell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::gemv;
 use super::host::HostView;
+use super::{gemv, threads};
 
 /// A matrix by strides.
 #[derive(Clone, Copy)]
@@ -95,6 +94,34 @@ fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
     }
 }
 
+/// Elements up to which a transposed matrix is copied to rows before a product: what stays in a
+/// core's cache.
+const MOST_TURNED: usize = 1 << 18;
+/// Rows and columns that are turned at a time: a vector, and a cache line.
+const TURNED_AT_ONCE: usize = 16;
+
+/// A transposed matrix as rows.
+fn turned(matrix: Matrix) -> Vec<f32> {
+    let from = matrix.transposed(); // row-major
+    let mut to = vec![0.0; matrix.rows * matrix.columns];
+    for first_row in (0..from.rows).step_by(TURNED_AT_ONCE) {
+        let rows = first_row..from.rows.min(first_row + TURNED_AT_ONCE);
+        for first in (0..from.columns).step_by(TURNED_AT_ONCE) {
+            let columns = first..from.columns.min(first + TURNED_AT_ONCE);
+            let mut part = [[0.0; TURNED_AT_ONCE]; TURNED_AT_ONCE];
+            for (row, part) in rows.clone().zip(&mut part) {
+                part[..columns.len()].copy_from_slice(&from.row(row)[columns.clone()]);
+            }
+            for (i, column) in columns.enumerate() {
+                let to = &mut to[column * from.rows..][rows.clone()];
+                let turned: [f32; TURNED_AT_ONCE] = part.map(|row| row[i]);
+                to.copy_from_slice(&turned[..rows.len()]);
+            }
+        }
+    }
+    to
+}
+
 /// What a product is added to.
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
@@ -151,26 +178,37 @@ pub(super) fn product_to(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
     }
 }
 
-/// `a bᵀ`, row-major, plus `bias` in each row, where `numbers` gives any of the `columns` rows of `b`.
+/// `a bᵀ`, row-major, plus `bias` in each row, where `write_rows` writes any of the `columns` rows of
+/// `b`, one behind the other.
 pub(super) fn product_by_panels(
     a: Matrix,
     columns: usize,
     bias: Option<&[f32]>,
-    numbers: impl Fn(Range<usize>) -> Vec<f32> + Sync,
+    write_rows: impl Fn(Range<usize>, &mut [f32]) + Sync,
 ) -> Vec<f32> {
+    thread_local! {
+        /// Kept by the thread: fresh memory from the system costs more than to write to it.
+        static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    }
+
     let (rows, inner) = (a.rows, a.columns);
     assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias that does not fit");
     a.check();
     let start = Start::of(bias);
     let mut sum = Vec::with_capacity(rows * columns);
     let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
-        let panel = numbers(of_columns.clone());
-        let b = Matrix::rows(&panel, inner).transposed();
-        assert!(b.rows == inner && b.columns == of_columns.len(), "a panel that does not fit");
+        let mut kept = PANEL.take();
+        let length = of_columns.len() * inner;
+        if kept.len() < length {
+            kept = vec![0.0; length];
+        }
+        write_rows(of_columns.clone(), &mut kept[..length]);
+        let b = Matrix::rows(&kept[..length], inner).transposed();
         b.check();
         let (a, start) = (a.rows_of(&of_rows), start.columns_of(&of_columns));
         // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; `first` as promised.
         unsafe { write_product(a, b, start, first, columns) };
+        PANEL.set(kept);
     };
     // SAFETY: there is room for all of the product; `write` writes all of its block.
     unsafe {
@@ -216,6 +254,13 @@ fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
 /// which nobody else touches; with [`Start::Sum`] numbers stand there.
 unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
     let columns = b.columns;
+    let turns = b.is_transposed() && b.rows * b.columns <= MOST_TURNED;
+    if turns && blocks([a.rows, columns], a.columns)[0] > 1 {
+        // Or each block of rows would turn it anew, element by element, as it packs it.
+        let turned = turned(b);
+        // SAFETY: the same matrix, of which each element is there; the rest is the caller's promise.
+        return unsafe { write_blocks(a, Matrix::rows(&turned, columns), start, to) };
+    }
     let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
         let start = start.columns_of(&of_columns);
         let (a, b) = (a.rows_of(&of_rows), b.columns_of(&of_columns));
@@ -246,7 +291,7 @@ unsafe fn in_blocks(
         size.min(index * length)..size.min((index + 1) * length)
     };
     let shared = BlockPointer(to);
-    (0..blocks[0] * blocks[1]).into_par_iter().with_max_len(1).for_each(|block| {
+    threads::for_each(blocks[0] * blocks[1], usize::MAX, |block| {
         let of_rows = part(rows, blocks[0], block / blocks[1]);
         let of_columns = part(columns, blocks[1], block % blocks[1]);
         if of_rows.is_empty() || of_columns.is_empty() {
@@ -378,6 +423,25 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// So that its blocks of rows do not turn it each.
+    #[test]
+    fn a_transposed_matrix_is_turned_once_and_gives_the_same_bits() {
+        let (rows, inner, columns) = (521, 67, 139);
+        assert!(blocks([rows, columns], inner)[0] > 1);
+        let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
+        let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
+        let by_columns = by_columns(b);
+        let transposed = Matrix::rows(&by_columns, inner).transposed();
+        assert_eq!(turned(transposed), b.data);
+        let got = product(a, transposed, None);
+        assert_eq!(got, product(a, b, None));
+        for (at, &got) in got.iter().enumerate() {
+            let (i, j) = (at / columns, at % columns);
+            let expected: f64 = (0..inner).map(|k| a.row(i)[k] as f64 * b.row(k)[j] as f64).sum();
+            assert!((got as f64 - expected).abs() <= 1e-5, "{i}, {j}: {got}, not {expected}");
         }
     }
 

@@ -16,6 +16,29 @@ pub(crate) fn arch() -> Arch {
     *ARCH.get_or_init(Arch::new)
 }
 
+/// Asks memory for so many bytes, whether they exist or not.
+#[inline(always)]
+pub(crate) fn prefetch<T>(from: *const T, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, so that any address will do; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(line)) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, bytes);
+}
+
+/// Whether an x86 with AVX-512 multiplies bytes by fours (VNNI).
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_vnni() -> bool {
+    #[cfg(test)]
+    if tests::WITHOUT_VNNI.get() {
+        return false;
+    }
+    std::is_x86_feature_detected!("avx512vnni")
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::cell::Cell;
@@ -25,6 +48,19 @@ pub(crate) mod tests {
     thread_local! {
         /// What this thread runs on instead of the best.
         pub(super) static LIMIT: Cell<Option<Arch>> = const { Cell::new(None) };
+    }
+
+    thread_local! {
+        /// Whether this thread goes without.
+        pub(super) static WITHOUT_VNNI: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Runs `work` on one thread, on the best instruction set without VNNI.
+    pub(crate) fn without_vnni<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+        on(Arch::new(), || {
+            WITHOUT_VNNI.set(true);
+            work()
+        })
     }
 
     /// Runs `work` on one thread, on this instruction set.

@@ -1,19 +1,21 @@
 //! Products with a matrix that is stored in blocks, row by row: `x Wᵀ`.
 //!
 //! For a few rows of `x` reading the matrix is what takes the time. Memory gives it once, in the order
-//! in which it lies, and a block becomes f32 in registers. `x` is not rounded: a number of the result
-//! is a sum of products of f32, in a fixed order, whatever the number of threads.
+//! in which it lies, and a block becomes f32 in registers; with VNNI it stays whole numbers, which are
+//! multiplied with `x` to 21 bits. A number of the result is a sum in a fixed order, whatever the number
+//! of threads, off by no more than a sum of products of f32 may be.
 
 use std::fmt;
 use std::ops::Range;
 
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Int, Tensor, assert_shape};
-use rayon::prelude::*;
 
-use super::blocks::{Dots, Format, expand, group_sums};
+use super::arithmetic::add_to;
+use super::blocks::{ABREAST, Factor, Format, expand};
 use super::host::{Flat, Host};
 use super::linear::column_sums;
+use super::memory::SharedSlice;
 use super::operation::HostOperation;
 use super::product::{Matrix, product, product_by_panels};
 use super::threads;
@@ -51,57 +53,60 @@ impl StoredMatrix<'_> {
     /// The numbers of some rows, `[rows, columns]`.
     pub fn expanded(self, rows: Range<usize>) -> Vec<f32> {
         let mut numbers = vec![0.0; rows.len() * self.columns];
-        let row_bytes = self.row_bytes();
-        let bytes = &self.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        expand(self.format, bytes, &mut numbers);
+        self.expand_rows(rows, &mut numbers);
         numbers
+    }
+
+    /// Writes them to `numbers`.
+    fn expand_rows(self, rows: Range<usize>, numbers: &mut [f32]) {
+        let row_bytes = self.row_bytes();
+        expand(self.format, &self.bytes[rows.start * row_bytes..rows.end * row_bytes], numbers);
     }
 }
 
-/// `x Wᵀ` added to `sum`, `[rows of x, rows of W]`. The rows of `x` are in one piece each; nothing is
-/// empty.
-pub(super) fn add_product(x: Matrix, weight: StoredMatrix, sum: &mut [f32]) {
+/// `W xᵀ`, `[rows of W, rows of x]`. The rows of `x` are in one piece each; nothing is empty.
+fn products_of_few(x: Matrix, weight: StoredMatrix) -> Vec<f32> {
     let StoredMatrix { format, bytes, rows, columns } = weight;
     let row_bytes = weight.row_bytes();
     assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
-    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns).max(1);
-    let tasks = rows.div_ceil(in_task);
-    // Neighbours in memory go to one thread.
-    let least = if threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING {
-        tasks.div_ceil(4 * rayon::current_num_threads())
-    } else {
-        tasks
-    };
+    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns);
+    let in_task = in_task.max(1).next_multiple_of(ABREAST);
+    let worth_waking = threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING;
+    let threads = if worth_waking { usize::MAX } else { 1 };
     let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
-    let sums: Vec<Vec<f32>> = of_x.iter().map(|x| group_sums(format, x)).collect();
-    let run = |products: &mut [f32], bytes: &[u8]| {
-        Dots { format, bytes, row_bytes, x: &of_x, sums: &sums, products }.run();
-    };
-    // `[rows of W, rows of x]`
-    let mut products = vec![0.0; sum.len()];
+    let factor = Factor::new(format, &of_x);
+    let mut products = vec![0.0; rows * x.rows];
+    let shared = SharedSlice::new(&mut products);
+    threads::for_each(rows.div_ceil(in_task), threads, |task| {
+        let of_task = task * in_task..rows.min((task + 1) * in_task);
+        // SAFETY: every task has products of its own.
+        let products = unsafe { shared.slice(of_task.start * x.rows, of_task.len() * x.rows) };
+        let bytes = &bytes[of_task.start * row_bytes..of_task.end * row_bytes];
+        factor.dots(bytes, row_bytes, products);
+    });
     products
-        .par_chunks_mut(in_task * x.rows)
-        .zip(bytes.par_chunks(in_task * row_bytes))
-        .with_min_len(least)
-        .for_each(|(products, bytes)| run(products, bytes));
-    for (row, sum) in sum.chunks_exact_mut(rows).enumerate() {
-        let of_row = products.iter().skip(row).step_by(x.rows);
-        sum.iter_mut().zip(of_row).for_each(|(sum, product)| *sum += product);
-    }
 }
 
 /// `x Wᵀ`, plus `bias` in each row.
 pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32]>) -> Vec<f32> {
-    let length = x.rows * weight.rows;
-    if x.rows <= MOST_ROWS || length == 0 || weight.columns == 0 {
-        let mut sum = bias.map_or_else(|| vec![0.0; length], |bias| bias.repeat(x.rows));
-        if length > 0 && weight.columns > 0 {
-            add_product(x, weight, &mut sum);
-        }
-        return sum;
+    let StoredMatrix { rows, columns, .. } = weight;
+    if x.rows * rows == 0 || columns == 0 {
+        return bias.map_or_else(|| vec![0.0; x.rows * rows], |bias| bias.repeat(x.rows));
     }
-    // Each panel is expanded by the task that multiplies with it, while it is in its cache.
-    product_by_panels(x, weight.rows, bias, |rows| weight.expanded(rows))
+    if x.rows > MOST_ROWS {
+        // Each panel is expanded by the task that multiplies with it, while it is in its cache.
+        return product_by_panels(x, rows, bias, |rows, panel| weight.expand_rows(rows, panel));
+    }
+    let mut output = products_of_few(x, weight);
+    if x.rows > 1 {
+        let products = output;
+        let of_row = |row: usize| products.iter().skip(row).step_by(x.rows).copied();
+        output = (0..x.rows).flat_map(of_row).collect();
+    }
+    if let Some(bias) = bias {
+        output.chunks_exact_mut(rows).for_each(|output| add_to(output, bias));
+    }
+    output
 }
 
 /// A matrix in blocks that stands behind a tensor of bytes, on a device whose memory the CPU reads.
@@ -269,20 +274,72 @@ mod tests {
                         let size: f64 = terms.clone().map(f64::abs).sum();
                         (bias[j] as f64 + terms.sum::<f64>(), size)
                     };
-                    for arch in simd::tests::archs() {
-                        let got = simd::tests::on(arch, || stored_product(x, weight, Some(&bias)));
+                    let run = || stored_product(x, weight, Some(&bias));
+                    let on = |arch| (format!("{arch:?}"), simd::tests::on(arch, run));
+                    let mut results: Vec<_> = simd::tests::archs().into_iter().map(on).collect();
+                    results.push(("without VNNI".into(), simd::tests::without_vnni(run)));
+                    for (path, got) in results {
                         for (at, &got) in got.iter().enumerate() {
                             let (expected, size) = expected(at / outputs, at % outputs);
                             // Roundings of the sums, which with a minimum or an offset are of larger
                             // numbers than the products are.
                             assert!(
                                 (got as f64 - expected).abs() <= 2e-6 * (size + 1.0),
-                                "{format} on {arch:?}, {rows} x {columns} x {outputs} at {at}: \
+                                "{format} on {path}, {rows} x {columns} x {outputs} at {at}: \
                                  {got}, expected {expected}"
                             );
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// In whole numbers: the sums of f32 are ordered by how many rows share what is read.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_row_among_others_has_the_same_bits_as_alone() {
+        if !std::is_x86_feature_detected!("avx512vnni") {
+            return;
+        }
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let (columns, outputs) = (3 * format.block_length(), 67);
+            let bytes = blocks(format, outputs, columns);
+            let weight = StoredMatrix { format, bytes: &bytes, rows: outputs, columns };
+            let x = numbers(7 * columns, 1);
+            let all = stored_product(Matrix::rows(&x, columns), weight, None);
+            for (row, all) in x.chunks(columns).zip(all.chunks(outputs)) {
+                let alone = stored_product(Matrix::rows(row, columns), weight, None);
+                assert_eq!(alone, all, "{format}");
+            }
+        }
+    }
+
+    /// Where activations are large in one place, small beside it, and where one is no number.
+    #[test]
+    fn outliers_are_as_exact_as_other_numbers() {
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let columns = 2 * format.block_length().max(64);
+            let bytes = blocks(format, 3, columns);
+            let weight = StoredMatrix { format, bytes: &bytes, rows: 3, columns };
+            let expanded = format.dequantize(&bytes).unwrap();
+            let mut x = numbers(columns, 1);
+            (x[1], x[columns - 40]) = (3e4, -1e-9);
+            let got = stored_product(Matrix::rows(&x, columns), weight, None);
+            for (got, weights) in got.iter().zip(expanded.chunks(columns)) {
+                let terms = x.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64);
+                let expected: f64 = terms.sum();
+                // Of what is summed up: scale times q and offset, which are as large as the largest
+                // weight even where their sum is none.
+                let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+                let size: f64 = x.iter().map(|x| (x.abs() * largest) as f64).sum();
+                let close = (*got as f64 - expected).abs() <= 2e-6 * size;
+                assert!(close, "{format}: {got}, expected {expected}");
+            }
+            for broken in [f32::NAN, f32::INFINITY] {
+                x[40] = broken;
+                let got = stored_product(Matrix::rows(&x, columns), weight, None);
+                assert!(got.iter().all(|x| !x.is_finite()), "{format}: {got:?}");
             }
         }
     }

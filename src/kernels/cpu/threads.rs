@@ -1,9 +1,10 @@
 //! Which threads the CPU's operations run on, and threads that stay awake through a run of short ones.
 //!
 //! A token's pass through a model is some hundred operations of a few microseconds. Between two of
-//! them rayon's threads fall asleep, and waking one up takes longer than the operation.
+//! them rayon's threads fall asleep, and waking one up takes longer than the operation. Handing parts
+//! to a thread that is awake takes longer through its queues than by one number in memory: see `offer`.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 use serde::{Deserialize, Serialize};
+
+use super::offer::Offer;
 
 /// What rayon's threads do between two operations on the CPU.
 ///
@@ -50,8 +53,10 @@ impl Threads {
 
 /// How long the work waits for its helpers to wake up.
 const PATIENCE: Duration = Duration::from_micros(50);
-/// Looks for work, some tens of nanoseconds each, before a helper offers its core to others.
+/// Looks for work, some tens of nanoseconds each, before a helper gives its core to others.
 const LOOKS: u32 = 2000;
+/// Of so many looks one is at rayon's queues, which takes longer.
+const LOOK_AT_QUEUES: u32 = 8;
 
 /// Runs `work` on a thread of rayon's pool, while others look out for its parts.
 ///
@@ -77,15 +82,44 @@ fn spinning<R: Send>(helpers: usize, work: impl FnOnce() -> R + Send) -> R {
 
 /// Whether helpers look out for the parts of what this thread does, so that small ones pay.
 pub(crate) fn has_helpers() -> bool {
-    HELPED.get()
+    HELPED.with(|watch| watch.borrow().is_some())
+}
+
+/// Runs `part` for every number below `parts`, started in that order, each by whichever thread is
+/// free of so many.
+pub(crate) fn for_each(parts: usize, threads: usize, part: impl Fn(usize) + Sync) {
+    let threads = threads.min(parts).min(rayon::current_num_threads());
+    if threads <= 1 {
+        return (0..parts).for_each(part);
+    }
+    let watch = HELPED.with(|watch| watch.borrow().clone());
+    if watch.is_some_and(|watch| watch.offer.run(parts, &part)) {
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    let run = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= parts {
+                break;
+            }
+            part(number);
+        }
+    };
+    rayon::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| run());
+        }
+        run();
+    });
 }
 
 /// Whether some work has its helpers.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Whether this thread does that work.
-    static HELPED: Cell<bool> = const { Cell::new(false) };
+    /// Who looks out for the parts of the work that this thread does.
+    static HELPED: RefCell<Option<Arc<Watch>>> = const { RefCell::new(None) };
 }
 
 struct Release;
@@ -103,6 +137,7 @@ struct Watch {
     /// Whether the work has begun.
     begun: AtomicBool,
     over: AtomicBool,
+    offer: Offer,
 }
 
 impl Watch {
@@ -124,7 +159,9 @@ impl Watch {
         self.helpers.fetch_add(1, Ordering::Relaxed);
         let mut looks = 0;
         while !self.over.load(Ordering::Relaxed) {
-            if rayon::yield_now() == Some(Yield::Executed) {
+            let has_worked = self.offer.help()
+                || looks % LOOK_AT_QUEUES == 0 && rayon::yield_now() == Some(Yield::Executed);
+            if has_worked {
                 looks = 0;
             } else if looks < LOOKS {
                 looks += 1;
@@ -141,7 +178,7 @@ struct End(Arc<Watch>);
 
 impl End {
     fn of(watch: Arc<Watch>) -> Self {
-        HELPED.set(true);
+        HELPED.set(Some(watch.clone()));
         Self(watch)
     }
 }
@@ -149,7 +186,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Relaxed);
-        HELPED.set(false);
+        HELPED.set(None);
     }
 }
 

@@ -14,15 +14,20 @@ use super::read_rows::AnyRows;
 use super::real::exp2;
 use super::score::ScoreRule;
 use super::strided::result_row;
-use super::tasks::{SharedSlice, Workspace, for_each};
+use super::tasks::{Workspace, for_each};
 use super::{Inputs, Real};
 use crate::kernels::Plan;
+use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::tiles::key_bounds;
 
 /// Up to this many queries this way is faster.
 pub(super) const MOST_QUERIES: usize = 2;
-/// Keys in a task.
-const STRETCH: usize = 8 * KEY_TILE;
+/// Keys in a task: the most, and into how many tasks fewer are cut, of a tile at least. By the number
+/// of keys alone, so that a row of a batch has the same bits as alone.
+const MOST_KEYS: usize = 8 * KEY_TILE;
+const ENOUGH_STRETCHES: usize = 8;
+/// Rows that memory is asked for ahead of those that are read.
+const ROWS_AHEAD: usize = 16;
 
 pub(super) fn forward<T: Real>(
     arch: Arch,
@@ -34,7 +39,8 @@ pub(super) fn forward<T: Real>(
     let Plan { batch, heads, kv_heads, queries, keys, value_dim, .. } = *plan;
     let rule = ScoreRule::new(plan, inputs);
     let rows = batch * heads * queries;
-    let stretches = keys.div_ceil(STRETCH).max(1);
+    let stretch = keys.div_ceil(ENOUGH_STRETCHES).next_multiple_of(KEY_TILE).min(MOST_KEYS);
+    let stretches = keys.div_ceil(stretch.max(1)).max(1);
     let row = value_dim + 2;
     // `[batch, kv_heads, stretches, heads of the group, queries, value_dim + 2]`
     let mut parts = vec![T::ZERO; rows * stretches * row];
@@ -42,8 +48,8 @@ pub(super) fn forward<T: Real>(
     let shared = SharedSlice::new(&mut parts);
     let work = rows * keys * (plan.head_dim + value_dim);
     for_each(batch * kv_heads * stretches, work, |workspace, task| {
-        let (of_head, stretch) = (task / stretches, task % stretches);
-        let keys = stretch * STRETCH..keys.min((stretch + 1) * STRETCH);
+        let (of_head, number) = (task / stretches, task % stretches);
+        let keys = number * stretch..keys.min((number + 1) * stretch);
         // SAFETY: every task has a part of its own.
         let parts = unsafe { shared.slice(task * of_task, of_task) };
         let (batch, kv_head) = (of_head / kv_heads, of_head % kv_heads);
@@ -123,7 +129,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
         if head_dim > 0 {
             for (panel, query) in panels.iter().zip(query.chunks_exact_mut(head_dim)) {
                 let at = [self.batch, panel.head, panel.first];
-                self.inputs.query.copy_rows(at, 1, head_dim, query);
+                self.inputs.query.copy_rows(simd, at, 1, head_dim, query);
             }
         }
         for part in self.parts.chunks_exact_mut(value_dim + 2) {
@@ -139,8 +145,9 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             }
             let at = [self.batch, self.kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
-            let key = AnyRows::read(&self.inputs.key, at, len, head_dim, readers, key_copy);
-            let value = AnyRows::read(&self.inputs.value, at, len, value_dim, readers, value_copy);
+            let key = AnyRows::read(simd, &self.inputs.key, at, len, head_dim, readers, key_copy);
+            let value =
+                AnyRows::read(simd, &self.inputs.value, at, len, value_dim, readers, value_copy);
             for (at, panel) in panels.iter().enumerate() {
                 let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
@@ -149,7 +156,17 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 let skip = seen.start - tile.start;
                 let query = &query[at * head_dim..][..head_dim];
                 let scores = &mut scores[..seen.len()];
-                key.skip(skip).dots(simd, query, scores);
+                if at == 0 {
+                    // The first that reads the rows waits for memory, which gives values meanwhile.
+                    for (piece, scores) in scores.chunks_mut(ROWS_AHEAD).enumerate() {
+                        let first = skip + piece * ROWS_AHEAD;
+                        value.prefetch(first, scores.len(), value_dim);
+                        key.prefetch(first + ROWS_AHEAD, ROWS_AHEAD, head_dim);
+                        key.skip(first).dots(simd, query, scores);
+                    }
+                } else {
+                    key.skip(skip).dots(simd, query, scores);
+                }
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
                 let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);

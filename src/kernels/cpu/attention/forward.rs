@@ -24,10 +24,11 @@ use super::panel::{KEY_TILE, KeySet, MOST_LANES, QueryPanel};
 use super::rows::{TensorRows, rows_of_columns, transpose_source};
 use super::score::ScoreRule;
 use super::strided::result_row;
-use super::tasks::{SharedSlice, Workspace, for_each};
+use super::tasks::{Workspace, for_each};
 use super::tile_product::{Init, Left, LeftLayout, Product, Right};
 use super::{Inputs, Real};
 use crate::kernels::Plan;
+use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::tiles::{TileBounds, key_bounds};
 
 /// Queries in a task, the largest that leaves at least [`ENOUGH_TASKS`]: keys and values are read
@@ -127,7 +128,7 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
             let (max, state) = state.split_at_mut(width);
             let sum = &mut state[..width];
             let at = [self.batch, self.head, first];
-            transpose_source(&self.inputs.query, at, queries, query, width, key_rows);
+            transpose_source(simd, &self.inputs.query, at, queries, query, width, key_rows);
             let sink = self.rule.sink(self.head);
             max.fill(sink.map_or(T::NEG_INFINITY, T::of_f64));
             sum.fill(if sink.is_some() { T::ONE } else { T::ZERO });
@@ -141,9 +142,10 @@ impl<T: Real> WithSimd for QueryTile<'_, T> {
             let tile = of_task.within(&(tile * KEY_TILE..(tile + 1) * KEY_TILE));
             let at = [self.batch, kv_head, tile.start];
             let (len, readers) = (tile.len(), panels.len());
-            let key = TensorRows::read(&self.inputs.key, at, len, head_dim, readers, key_rows);
+            let key =
+                TensorRows::read(simd, &self.inputs.key, at, len, head_dim, readers, key_rows);
             let value =
-                TensorRows::read(&self.inputs.value, at, len, value_dim, readers, value_rows);
+                TensorRows::read(simd, &self.inputs.value, at, len, value_dim, readers, value_rows);
             let non_finite = if panels.iter().all(|(panel, _)| panel.sees_all(&tile)) {
                 0
             } else {

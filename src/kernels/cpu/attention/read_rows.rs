@@ -12,6 +12,7 @@ use super::rows::{MANY_READERS, TensorRows};
 use super::strided::{Strided, offset};
 use super::{Real, Source};
 use crate::kernels::coding::{self, BLOCK, SCALE};
+use crate::kernels::cpu::simd::prefetch;
 
 /// Rows as a product reads them: vector by vector, and the rest number by number.
 pub(super) trait ReadRows<T: Real>: Copy {
@@ -22,7 +23,11 @@ pub(super) trait ReadRows<T: Real>: Copy {
     fn row(&self, row: usize, width: usize) -> Self::Row;
 
     /// Vector `at` of a row.
-    fn vector<S: Simd>(simd: S, row: Self::Row, at: usize) -> T::Vector<S>;
+    ///
+    /// # Safety
+    ///
+    /// It ends within the `width` that [`row`](Self::row) was asked for.
+    unsafe fn vector<S: Simd>(simd: S, row: Self::Row, at: usize) -> T::Vector<S>;
 
     /// Number `column` of a row.
     fn number(row: Self::Row, column: usize) -> T;
@@ -37,7 +42,7 @@ impl<'a, T: Real> ReadRows<T> for TensorRows<'a, T> {
     }
 
     #[inline(always)]
-    fn vector<S: Simd>(_: S, row: &'a [T], at: usize) -> T::Vector<S> {
+    unsafe fn vector<S: Simd>(_: S, row: &'a [T], at: usize) -> T::Vector<S> {
         T::vectors::<S>(row)[at]
     }
 
@@ -63,11 +68,12 @@ impl<'a, T: Real> ReadRows<T> for Bf16Rows<'a> {
     }
 
     #[inline(always)]
-    fn vector<S: Simd>(_: S, row: &'a [u16], at: usize) -> T::Vector<S> {
-        let row = &row[at * T::lanes::<S>()..][..T::lanes::<S>()];
+    unsafe fn vector<S: Simd>(_: S, row: &'a [u16], at: usize) -> T::Vector<S> {
         let mut lanes = [T::ZERO; MOST];
         for lane in 0..T::lanes::<S>() {
-            lanes[lane] = T::of_f32(coding::of_bf16(row[lane]));
+            // SAFETY: the caller's word; `row` has the width that it was asked for.
+            let bits = unsafe { *row.get_unchecked(at * T::lanes::<S>() + lane) };
+            lanes[lane] = T::of_f32(coding::of_bf16(bits));
         }
         T::vectors::<S>(&lanes)[0]
     }
@@ -92,21 +98,23 @@ impl<'a, T: Real> ReadRows<T> for Q8Rows<'a, T> {
     type Row = (&'a [u8], &'a [T]);
 
     #[inline(always)]
-    fn row(&self, row: usize, _: usize) -> Self::Row {
-        (&self.data[row * self.step..], &self.scales[row * self.blocks..][..self.blocks])
+    fn row(&self, row: usize, width: usize) -> Self::Row {
+        let blocks = width.div_ceil(BLOCK);
+        let bytes = &self.data[row * self.step..][..width + SCALE * blocks];
+        (bytes, &self.scales[row * self.blocks..][..blocks])
     }
 
     #[inline(always)]
-    fn vector<S: Simd>(simd: S, (bytes, scales): Self::Row, at: usize) -> T::Vector<S> {
+    unsafe fn vector<S: Simd>(simd: S, (bytes, scales): Self::Row, at: usize) -> T::Vector<S> {
         // The lanes of a vector divide a block, so that it lies in one.
         let first = at * T::lanes::<S>();
         let block = first / BLOCK;
-        let bytes = &bytes[first + SCALE * (block + 1)..][..T::lanes::<S>()];
-        let mut lanes = [T::ZERO; MOST];
-        for lane in 0..T::lanes::<S>() {
-            lanes[lane] = T::of_f32(f32::from(bytes[lane] as i8));
-        }
-        T::mul(simd, T::splat(simd, scales[block]), T::vectors::<S>(&lanes)[0])
+        // SAFETY: the caller's word; `row` has given the bytes and the scales of that width.
+        let (numbers, scale) = unsafe {
+            (bytes.as_ptr().add(first + SCALE * (block + 1)), *scales.get_unchecked(block))
+        };
+        // SAFETY: the vector's bytes are among them.
+        T::mul(simd, T::splat(simd, scale), unsafe { whole_numbers::<T, S>(numbers) })
     }
 
     #[inline(always)]
@@ -121,6 +129,21 @@ impl<'a, T: Real> ReadRows<T> for Q8Rows<'a, T> {
 /// The most lanes of a vector.
 const MOST: usize = 16;
 
+/// A vector of signed bytes.
+///
+/// # Safety
+///
+/// As many bytes as it has lanes can be read.
+#[inline(always)]
+pub(super) unsafe fn whole_numbers<T: Real, S: Simd>(bytes: *const u8) -> T::Vector<S> {
+    let mut lanes = [T::ZERO; MOST];
+    for lane in 0..T::lanes::<S>() {
+        // SAFETY: the caller's word.
+        lanes[lane] = T::of_f32(f32::from(unsafe { *bytes.add(lane) } as i8));
+    }
+    T::vectors::<S>(&lanes)[0]
+}
+
 /// Rows in one of these forms.
 #[derive(Clone, Copy)]
 pub(super) enum AnyRows<'a, T> {
@@ -132,7 +155,8 @@ pub(super) enum AnyRows<'a, T> {
 impl<'a, T: Real> AnyRows<'a, T> {
     /// `count` rows from `at` on, for so many `readers`. `copy` has room for their numbers.
     #[inline(always)]
-    pub(super) fn read<'b>(
+    pub(super) fn read<'b, S: Simd>(
+        simd: S,
         source: &Source<'a, T>,
         at: [usize; 3],
         count: usize,
@@ -158,7 +182,7 @@ impl<'a, T: Real> AnyRows<'a, T> {
                 }
                 AnyRows::Q8_0(Q8Rows { data, step, scales: copy, blocks })
             }
-            _ => AnyRows::Numbers(TensorRows::read(source, at, count, width, 1, copy)),
+            _ => AnyRows::Numbers(TensorRows::read(simd, source, at, count, width, 1, copy)),
         }
     }
 
@@ -175,6 +199,28 @@ impl<'a, T: Real> AnyRows<'a, T> {
                 step,
                 blocks,
             }),
+        }
+    }
+
+    /// Asks memory for `count` rows of this width from `first` on, whether they exist or not.
+    #[inline(always)]
+    pub(super) fn prefetch(self, first: usize, count: usize, width: usize) {
+        match self {
+            Self::Numbers(TensorRows { data, step }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), width * size_of::<T>());
+                }
+            }
+            Self::Bf16(Bf16Rows { data, step }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), width * 2);
+                }
+            }
+            Self::Q8_0(Q8Rows { data, step, blocks, .. }) => {
+                for row in first..first + count {
+                    prefetch(data.as_ptr().wrapping_add(row * step), blocks * (SCALE + BLOCK));
+                }
+            }
         }
     }
 

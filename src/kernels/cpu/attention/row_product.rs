@@ -35,9 +35,14 @@ fn dots_abreast<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
     let vectors = T::vectors::<S>(query);
     let rest = vectors.len() * T::lanes::<S>();
     let mut sums = [T::splat(simd, T::ZERO); N];
+    let mut beginnings = [rows.row(first, rest); N];
+    for (i, beginning) in beginnings.iter_mut().enumerate() {
+        *beginning = rows.row(first + i, rest);
+    }
     for (at, &query) in vectors.iter().enumerate() {
         for (i, sum) in sums.iter_mut().enumerate() {
-            let row = R::vector(simd, rows.row(first + i, rest), at);
+            // SAFETY: `rest` is the width of all `vectors`.
+            let row = unsafe { R::vector(simd, beginnings[i], at) };
             *sum = T::mul_add(simd, query, row, *sum);
         }
     }
@@ -105,7 +110,9 @@ fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
                 let weight = T::splat(simd, weights[row]);
                 let row = rows.row(row, (at + N) * T::lanes::<S>());
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = T::mul_add(simd, weight, R::vector(simd, row, at + i), *sum);
+                    // SAFETY: the row is asked for as wide as that.
+                    let vector = unsafe { R::vector(simd, row, at + i) };
+                    *sum = T::mul_add(simd, weight, vector, *sum);
                 }
             }
         }

@@ -90,7 +90,8 @@ impl<'a, T: Real> TensorRows<'a, T> {
     /// where they lie, if they can be computed with there; else a copy, padded with zeros. What stands
     /// in fewer bits is copied always.
     #[inline(always)]
-    pub(super) fn read<'b>(
+    pub(super) fn read<'b, S: Simd>(
+        simd: S,
         source: &Source<'a, T>,
         at: [usize; 3],
         count: usize,
@@ -111,7 +112,7 @@ impl<'a, T: Real> TensorRows<'a, T> {
                 };
             }
         }
-        source.copy_rows(at, count, padded, copy);
+        source.copy_rows(simd, at, count, padded, copy);
         TensorRows { data: copy, step: padded }
     }
 
@@ -220,7 +221,8 @@ pub(super) fn transpose<T: Real>(
 
 /// The same of rows that may stand in fewer bits; `copy` has room for them.
 #[inline(always)]
-pub(super) fn transpose_source<T: Real>(
+pub(super) fn transpose_source<T: Real, S: Simd>(
+    simd: S,
     from: &Source<T>,
     at: [usize; 3],
     count: usize,
@@ -232,7 +234,7 @@ pub(super) fn transpose_source<T: Real>(
         Source::Real(from) => transpose(from, at, count, to, width),
         _ => {
             let columns = to.len() / width;
-            from.copy_rows(at, count, columns, copy);
+            from.copy_rows(simd, at, count, columns, copy);
             let strides = [0, 0, columns, 1];
             let rows = Strided { data: copy, shape: [1, 1, count, columns], strides };
             transpose(&rows, [0, 0, 0], count, to, width);

@@ -1,7 +1,10 @@
 //! Rows of queries, keys and values as they lie in memory: in the numbers that the kernel computes
 //! in, or in fewer bits, which it reads a tile at a time.
 
+use pulp::Simd;
+
 use super::Real;
+use super::read_rows::whole_numbers;
 use super::strided::{Strided, offset};
 use crate::kernels::coding::{self, BLOCK, Coding, SCALE};
 
@@ -53,8 +56,9 @@ impl<'a, T: Real> Source<'a, T> {
 
     /// `count` rows from `[batch, head, first]` on, each followed by zeros to the width of `padded`.
     #[inline(always)]
-    pub(super) fn copy_rows(
+    pub(super) fn copy_rows<S: Simd>(
         &self,
+        simd: S,
         [batch, head, first]: [usize; 3],
         count: usize,
         padded: usize,
@@ -84,7 +88,7 @@ impl<'a, T: Real> Source<'a, T> {
                 for (row, to) in rows {
                     let at = offset(&from.strides, [batch, head, first + row, 0]);
                     let (used, rest) = to.split_at_mut(*width);
-                    q8_0(&from.data[at..][..from.shape[3]], used);
+                    q8_0(simd, &from.data[at..][..from.shape[3]], used);
                     rest.fill(T::ZERO);
                 }
             }
@@ -118,19 +122,24 @@ fn halves<T: Real>(
 
 /// A row of blocks.
 #[inline(always)]
-fn q8_0<T: Real>(bytes: &[u8], to: &mut [T]) {
+fn q8_0<T: Real, S: Simd>(simd: S, bytes: &[u8], to: &mut [T]) {
     let (whole, last) = to.as_chunks_mut::<BLOCK>();
     let (blocks, last_block) = bytes.as_chunks::<{ SCALE + BLOCK }>();
     for (to, block) in whole.iter_mut().zip(blocks) {
-        let scale = coding::scale(block);
-        for at in 0..BLOCK {
-            to[at] = T::of_f32(coding::of_q8(scale, block[SCALE + at]));
+        let scale = T::splat(simd, T::of_f32(coding::scale(block)));
+        // The lanes of a vector divide a block.
+        for (at, to) in T::vectors_mut::<S>(to).iter_mut().enumerate() {
+            let first = SCALE + at * T::lanes::<S>();
+            // SAFETY: the vectors of `to` have a block's numbers in all.
+            let numbers = unsafe { whole_numbers::<T, S>(block.as_ptr().add(first)) };
+            *to = T::mul(simd, scale, numbers);
         }
     }
     if !last.is_empty() {
-        let scale = coding::scale(last_block);
+        let scale = T::of_f32(coding::scale(last_block));
         for (to, &q) in last.iter_mut().zip(&last_block[SCALE..]) {
-            *to = T::of_f32(coding::of_q8(scale, q));
+            *to = T::of_f32(f32::from(q as i8));
+            *to *= scale;
         }
     }
 }

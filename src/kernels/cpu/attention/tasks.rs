@@ -3,9 +3,6 @@
 //!
 //! What a task computes depends on its number alone, never on the thread that happens to run it.
 
-use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::Real;
 use crate::kernels::cpu::threads;
 
@@ -21,29 +18,14 @@ pub(super) fn for_each<T: Real>(
     work: usize,
     task: impl Fn(&mut Workspace<T>, usize) + Sync,
 ) {
-    let next = AtomicUsize::new(0);
-    let run = || {
+    let run = |number: usize| {
         // Kept by the thread: fresh memory from the system costs more than a small attention.
         let mut workspace = Workspace { buffer: T::buffer().take() };
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                break;
-            }
-            task(&mut workspace, number);
-        }
+        task(&mut workspace, number);
         T::buffer().set(workspace.buffer);
     };
     let least = if threads::has_helpers() { WORTH_CALLING } else { WORTH_WAKING };
-    let threads = count.min(1 + work / least).min(rayon::current_num_threads());
-    if threads <= 1 {
-        return run();
-    }
-    rayon::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|_| run());
-        }
-    });
+    threads::for_each(count, 1 + work / least, run);
 }
 
 /// Memory that a thread works in, task after task.
@@ -66,34 +48,5 @@ impl<T: Real> Workspace<T> {
             rest = tail;
             &mut slice[..len]
         })
-    }
-}
-
-/// A result of which every task writes its own part.
-pub(super) struct SharedSlice<'a, T> {
-    start: *mut T,
-    len: usize,
-    owner: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: elements are only reached through `slice`, whose caller answers for parts not overlapping.
-unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
-
-impl<'a, T> SharedSlice<'a, T> {
-    pub(super) fn new(result: &'a mut [T]) -> Self {
-        Self { start: result.as_mut_ptr(), len: result.len(), owner: PhantomData }
-    }
-
-    /// Part of the result.
-    ///
-    /// # Safety
-    ///
-    /// While the slice lives, nobody else may hold one that overlaps it.
-    #[allow(clippy::mut_from_ref)]
-    #[inline]
-    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start + len <= self.len);
-        // SAFETY: within the slice borrowed for 'a, as just asserted; not aliased, by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

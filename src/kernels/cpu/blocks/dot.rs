@@ -6,40 +6,95 @@
 //!
 //! The sums of `x` over each group are the same for all rows of the matrix.
 
+use std::borrow::Cow;
 use std::hint::black_box;
 use std::marker::PhantomData;
 
+#[cfg(target_arch = "x86_64")]
+use super::limbs::Limbs;
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Prepare, Vnni, WholeDots};
 use super::{Block, Format, OnFormat, OnSixteen, Plain, Sixteen, on_format, on_sixteen};
 
-/// Rows of `x` that share what one expansion gives.
-const ABREAST: usize = 4;
+/// Rows that are worked on side by side: of a matrix in blocks, or of `x`.
+pub(in crate::kernels::cpu) const ABREAST: usize = 4;
 /// Bytes from what is read to what is asked of memory: caches look no further than a page ahead.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 4096;
 
-/// The products of rows of `x` with rows in blocks.
-pub(in crate::kernels::cpu) struct Dots<'a> {
-    pub format: Format,
-    /// Rows of a matrix, one behind the other.
-    pub bytes: &'a [u8],
-    /// Bytes of such a row; not 0.
-    pub row_bytes: usize,
-    /// Rows of `x`, each as long as the numbers of a row.
-    pub x: &'a [&'a [f32]],
+/// Rows of `x`, prepared for products with rows in blocks.
+pub(in crate::kernels::cpu) struct Factor<'a> {
+    format: Format,
+    x: Rows<'a>,
     /// What [`group_sums`] gives for each row of `x`.
-    pub sums: &'a [Vec<f32>],
-    /// `[rows in blocks, rows of x]`
-    pub products: &'a mut [f32],
+    sums: Vec<Vec<f32>>,
 }
 
-impl Dots<'_> {
-    pub(in crate::kernels::cpu) fn run(self) {
-        on_format(self.format, self);
+/// In which form they are.
+enum Rows<'a> {
+    Floats(Vec<Cow<'a, [f32]>>),
+    #[cfg(target_arch = "x86_64")]
+    Limbs(Vnni, Vec<Limbs>),
+}
+
+impl<'a> Factor<'a> {
+    /// Of rows that are as long as the numbers of a row in blocks.
+    pub(in crate::kernels::cpu) fn new(format: Format, x: &[&'a [f32]]) -> Self {
+        let sums = x.iter().map(|x| group_sums(format, x)).collect();
+        #[cfg(target_arch = "x86_64")]
+        if let Some(on) = Vnni::try_new().filter(|_| format.is_quantized()) {
+            return Self { format, x: Rows::Limbs(on, on_format(format, Prepare(on, x))), sums };
+        }
+        let x = x.iter().map(|&x| match format {
+            Format::Bf16 => Cow::Owned(evens_and_odds(x)),
+            _ => Cow::Borrowed(x),
+        });
+        Self { format, x: Rows::Floats(x.collect()), sums }
+    }
+
+    /// The products with the rows of a matrix, one behind the other in `bytes`, of so many bytes each,
+    /// not 0: `[rows in blocks, rows of x]`.
+    pub(in crate::kernels::cpu) fn dots(
+        &self,
+        bytes: &[u8],
+        row_bytes: usize,
+        products: &mut [f32],
+    ) {
+        let Self { format, x, sums } = self;
+        match x {
+            Rows::Floats(x) => {
+                on_format(*format, Dots { bytes, row_bytes, x, sums, products });
+            }
+            #[cfg(target_arch = "x86_64")]
+            &Rows::Limbs(on, ref x) => {
+                on_format(*format, WholeDots { on, bytes, row_bytes, x, sums, products });
+            }
+        }
     }
 }
 
-/// The sums of `x` over each group, sixteen numbers for each unit of blocks, as [`Dots`] takes them;
+/// Of each 32 numbers those with an even place, then the others; the rest as it is.
+fn evens_and_odds(x: &[f32]) -> Vec<f32> {
+    let mut sorted = x.to_vec();
+    for (to, from) in sorted.as_chunks_mut::<32>().0.iter_mut().zip(x.as_chunks::<32>().0) {
+        for i in 0..16 {
+            (to[i], to[i + 16]) = (from[2 * i], from[2 * i + 1]);
+        }
+    }
+    sorted
+}
+
+/// The products of rows of `x` with rows in blocks.
+struct Dots<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+    x: &'a [Cow<'a, [f32]>],
+    sums: &'a [Vec<f32>],
+    products: &'a mut [f32],
+}
+
+/// The sums of `x` over each group, sixteen numbers for each unit of blocks, as the products take them;
 /// nothing for a format that needs none.
-pub(in crate::kernels::cpu) fn group_sums(format: Format, x: &[f32]) -> Vec<f32> {
+fn group_sums(format: Format, x: &[f32]) -> Vec<f32> {
     on_format(format, GroupSums(x))
 }
 
@@ -98,12 +153,12 @@ impl<B: Block> OnSixteen for DotBlocks<'_, B> {
             let mut first = 0;
             let mut groups = products.chunks_exact_mut(ABREAST);
             for group in &mut groups {
-                let rows = std::array::from_fn(|m| (x[first + m], &sums[first + m][..]));
+                let rows = std::array::from_fn(|m| (&x[first + m][..], &sums[first + m][..]));
                 group.copy_from_slice(&dot_blocks::<B, S, ABREAST, 2>(on, row, rows));
                 first += ABREAST;
             }
             for product in groups.into_remainder() {
-                [*product] = dot_blocks::<B, S, 1, 4>(on, row, [(x[first], &sums[first])]);
+                [*product] = dot_blocks::<B, S, 1, 4>(on, row, [(&x[first][..], &sums[first][..])]);
                 first += 1;
             }
         }
@@ -210,12 +265,12 @@ impl<P: Plain> OnSixteen for DotPlain<'_, P> {
             let mut first = 0;
             let mut groups = products.chunks_exact_mut(ABREAST);
             for group in &mut groups {
-                let rows = std::array::from_fn(|m| x[first + m]);
+                let rows = std::array::from_fn(|m| &x[first + m][..]);
                 group.copy_from_slice(&dot_plain::<P, S, ABREAST>(on, row, rows));
                 first += ABREAST;
             }
             for product in groups.into_remainder() {
-                [*product] = dot_plain::<P, S, 1>(on, row, [x[first]]);
+                [*product] = dot_plain::<P, S, 1>(on, row, [&x[first][..]]);
                 first += 1;
             }
         }
@@ -232,8 +287,7 @@ fn dot_plain<P: Plain, S: Sixteen, const M: usize>(on: S, row: &[u8], x: [&[f32]
     for pair in pairs {
         prefetch(on, pair);
         let x: [&[f32]; M] = std::array::from_fn(|m| &x[m][start..start + 32]);
-        for i in 0..2 {
-            let weights = P::floats(on, &pair[16 * i * P::BYTES..]);
+        for (i, weights) in P::pair(on, pair).into_iter().enumerate() {
             for m in 0..M {
                 let x = on.load(sixteen(&x[m][16 * i..]));
                 totals[m][i] = on.mul_add(x, weights, totals[m][i]);

@@ -4,11 +4,14 @@
 //!
 //! In reading order: `format` (the list, with sizes and names), `sixteen` (what an instruction set has
 //! to do), `x86`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
-//! with all of them: `expand` (to f32) and `dot` (products with rows of f32).
+//! with all of them: `expand` (to f32) and `dot` (products with rows of f32), which `vnni` takes over in
+//! whole numbers, with rows in `limbs`, where the machine has the instructions.
 
 mod dot;
 mod expand;
 mod format;
+#[cfg(target_arch = "x86_64")]
+mod limbs;
 mod plain;
 mod q4;
 mod q4_k;
@@ -17,18 +20,29 @@ mod q5_k;
 mod q6_k;
 mod q8;
 mod sixteen;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 
-pub(in crate::kernels::cpu) use dot::{Dots, group_sums};
+pub(in crate::kernels::cpu) use dot::{ABREAST, Factor};
 pub(crate) use expand::expand;
 pub use format::Format;
 pub(in crate::kernels::cpu) use sixteen::{OnSixteen, Sixteen, on_sixteen};
 
+#[cfg(target_arch = "x86_64")]
+use vnni::Bytes;
+
+/// What a machine without the instructions needs of a format's bytes.
+#[cfg(not(target_arch = "x86_64"))]
+pub(in crate::kernels::cpu) trait Bytes {}
+#[cfg(not(target_arch = "x86_64"))]
+impl<T> Bytes for T {}
+
 /// Numbers in blocks: whole numbers of a few bits, and a scale for each group of them.
 ///
 /// A number is `scale (q - BIAS)`, plus an offset in some formats.
-pub(in crate::kernels::cpu) trait Block {
+pub(in crate::kernels::cpu) trait Block: Bytes {
     /// Numbers of a block, a multiple of 16.
     const LENGTH: usize;
     /// Its bytes.
@@ -65,6 +79,16 @@ pub(in crate::kernels::cpu) trait Plain {
     ///
     /// If there are fewer.
     fn floats<S: Sixteen>(on: S, bytes: &[u8]) -> S::Floats;
+
+    /// The first 32, in the order in which products take them.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[inline(always)]
+    fn pair<S: Sixteen>(on: S, bytes: &[u8]) -> [S::Floats; 2] {
+        [Self::floats(on, bytes), Self::floats(on, &bytes[16 * Self::BYTES..])]
+    }
 }
 
 /// Work on rows of a format, which it is written for as a type.
@@ -96,11 +120,7 @@ pub(in crate::kernels::cpu) fn on_format<W: OnFormat>(format: Format, work: W) -
 /// with a scale alone the second is of no meaning.
 #[inline(always)]
 fn leading<B: Block, S: Sixteen>(on: S, unit: &[u8]) -> [S::Floats; 2] {
-    let mut words = [0; 16];
-    for (word, block) in words.iter_mut().zip(unit.chunks_exact(B::BYTES)) {
-        *word = u32::from_le_bytes(*bytes(block, 0));
-    }
-    on.f16_halves(&words)
+    on.leading_f16s(unit, B::BYTES)
 }
 
 /// `N` bytes from `start` on.

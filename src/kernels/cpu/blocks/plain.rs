@@ -33,4 +33,10 @@ impl Plain for Bf16 {
     fn floats<S: Sixteen>(on: S, all: &[u8]) -> S::Floats {
         on.bf16s(bytes(all, 0))
     }
+
+    /// Those with an even place, then the others: a number is half of a word.
+    #[inline(always)]
+    fn pair<S: Sixteen>(on: S, all: &[u8]) -> [S::Floats; 2] {
+        on.bf16_halves(bytes(all, 0))
+    }
 }

@@ -4,6 +4,11 @@
 //!
 //! The lower half of each byte is a number of the first 16, the upper half one of the last.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q4_0;
@@ -45,6 +50,26 @@ impl Block for Q4_1 {
     #[inline(always)]
     fn whole<S: Sixteen>(on: S, block: &[u8], take: impl FnMut(usize, S::Ints)) {
         four_bits(on, bytes(block, 4), take);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q4_0 {
+    const EXCESS: i32 = Self::BIAS;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
+        on.nibbles_of_two(bytes(blocks, 2), bytes(blocks, 20))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q4_1 {
+    const EXCESS: i32 = 0;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
+        on.nibbles_of_two(bytes(blocks, 4), bytes(blocks, 24))
     }
 }
 

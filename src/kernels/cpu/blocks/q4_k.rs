@@ -3,6 +3,11 @@
 //!
 //! Of each 32 of the 128 bytes the lower halves are 32 numbers, and the upper halves the next 32.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, f16_at};
 
 pub(super) struct Q4K;
@@ -30,6 +35,16 @@ impl Block for Q4K {
             take(4 * two_groups + 2, on.shift_right(pairs[0], 4));
             take(4 * two_groups + 3, on.shift_right(pairs[1], 4));
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q4K {
+    const EXCESS: i32 = 0;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
+        on.nibbles(bytes(blocks, 16 + 32 * at))
     }
 }
 

@@ -5,6 +5,11 @@
 //! The lower four bits of `q` lie as in [`q4`](super::q4); bit `i` of the 4 bytes is the fifth of
 //! number `i`.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q5_0;
@@ -49,6 +54,28 @@ impl Block for Q5_1 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q5_0 {
+    const EXCESS: i32 = Self::BIAS;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
+        let fifths = [bytes(blocks, 2), bytes(blocks, 24)];
+        five_bits_of_two(on, fifths, bytes(blocks, 6), bytes(blocks, 28))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q5_1 {
+    const EXCESS: i32 = 0;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
+        let fifths = [bytes(blocks, 4), bytes(blocks, 28)];
+        five_bits_of_two(on, fifths, bytes(blocks, 8), bytes(blocks, 32))
+    }
+}
+
 #[inline(always)]
 fn five_bits<S: Sixteen>(
     on: S,
@@ -60,4 +87,19 @@ fn five_bits<S: Sixteen>(
     let pairs = on.unsigned(pairs);
     take(0, on.or(on.and(pairs, 15), on.choose(fifths as u16, 16)));
     take(1, on.or(on.shift_right(pairs, 4), on.choose((fifths >> 16) as u16, 16)));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn five_bits_of_two(
+    on: Vnni,
+    fifths: [&[u8; 4]; 2],
+    first: &[u8; 16],
+    second: &[u8; 16],
+) -> __m512i {
+    let [low, high] = fifths.map(
+        #[inline(always)]
+        |fifths| u64::from(u32::from_le_bytes(*fifths)),
+    );
+    on.add_sixteen(on.nibbles_of_two(first, second), low | high << 32)
 }

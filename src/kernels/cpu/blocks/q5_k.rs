@@ -4,7 +4,12 @@
 //! The lower four bits of `q` lie as in [`q4_k`](super::q4_k); bit `j` of byte `i` of the 32 is the
 //! fifth bit of number `32 j + i`.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
 use super::q4_k::scales_and_minima;
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes};
 
 pub(super) struct Q5K;
@@ -45,5 +50,17 @@ impl Block for Q5K {
                 take(4 * two_groups + 2 + part, q);
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q5K {
+    const EXCESS: i32 = 0;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
+        let fifths = on.both(bytes(blocks, 16), bytes(blocks, 16));
+        let bits = on.has(fifths, 1 << (2 * at), 2 << (2 * at));
+        on.add_sixteen(on.nibbles(bytes(blocks, 48 + 32 * at)), bits)
     }
 }

@@ -5,6 +5,11 @@
 //! halves those of the next 64. Of each 32 of the 64 bytes bits `2 k` and `2 k + 1` are the upper two
 //! of the `k`-th 32 numbers.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, f16_at};
 
 pub(super) struct Q6K;
@@ -41,5 +46,23 @@ impl Block for Q6K {
                 take(first + 6, on.or(on.shift_right(pairs[1], 4), bits));
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q6K {
+    const EXCESS: i32 = Self::BIAS;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
+        let (half, odd) = (at / 2, at % 2 == 1);
+        let lower = on.load(bytes(blocks, 64 * half));
+        let upper = bytes(blocks, 128 + 32 * half);
+        let upper = on.both(upper, upper);
+        let (lower, upper) = match odd {
+            false => (lower, on.shift_right(upper, 0, 2)),
+            true => (on.shift_right(lower, 4, 4), on.shift_right(upper, 4, 6)),
+        };
+        on.or(on.and(lower, 15), on.up(on.and(upper, 3)))
     }
 }

@@ -1,5 +1,10 @@
 //! Q8_0: `d` (f16), 32 times `q` (i8). `d q`
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m512i;
+
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q8_0;
@@ -21,5 +26,15 @@ impl Block for Q8_0 {
     fn whole<S: Sixteen>(on: S, block: &[u8], mut take: impl FnMut(usize, S::Ints)) {
         take(0, on.signed(bytes(block, 2)));
         take(1, on.signed(bytes(block, 18)));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Bytes for Q8_0 {
+    const EXCESS: i32 = 128;
+
+    #[inline(always)]
+    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
+        on.flip(on.both(bytes(blocks, 2), bytes(blocks, 36)))
     }
 }

@@ -48,10 +48,22 @@ pub(in crate::kernels::cpu) trait Sixteen: Copy {
 
     /// The lower halves of sixteen words as f16, and the upper ones.
     fn f16_halves(self, words: &[u32; 16]) -> [Self::Floats; 2];
+    /// The same of the first four bytes of up to sixteen blocks of so many bytes; zeros for those that
+    /// are not there.
+    #[inline(always)]
+    fn leading_f16s(self, blocks: &[u8], block_bytes: usize) -> [Self::Floats; 2] {
+        let mut words = [0; 16];
+        for (word, block) in words.iter_mut().zip(blocks.chunks_exact(block_bytes)) {
+            *word = u32::from_le_bytes(at::<4>(block, 0));
+        }
+        self.f16_halves(&words)
+    }
     /// Sixteen f16, little-endian.
     fn f16s(self, bytes: &[u8; 32]) -> Self::Floats;
     /// Sixteen bf16, little-endian.
     fn bf16s(self, bytes: &[u8; 32]) -> Self::Floats;
+    /// The lower halves of sixteen words as bf16, and the upper ones.
+    fn bf16_halves(self, words: &[u8; 64]) -> [Self::Floats; 2];
     /// Sixteen f32, little-endian.
     fn f32s(self, bytes: &[u8; 64]) -> Self::Floats;
 }
@@ -218,6 +230,15 @@ impl Sixteen for Portable {
         std::array::from_fn(|i| {
             f32::from_bits(u32::from(u16::from_le_bytes(at::<2>(bytes, i))) << 16)
         })
+    }
+
+    #[inline(always)]
+    fn bf16_halves(self, words: &[u8; 64]) -> [[f32; 16]; 2] {
+        let words: [u32; 16] = std::array::from_fn(|i| u32::from_le_bytes(at::<4>(words, i)));
+        [
+            each(words, |word| f32::from_bits(word << 16)),
+            each(words, |w| f32::from_bits(w & !0xffff)),
+        ]
     }
 
     #[inline(always)]

@@ -151,6 +151,29 @@ impl Sixteen for Avx512 {
     }
 
     #[inline(always)]
+    fn leading_f16s(self, blocks: &[u8], block_bytes: usize) -> [__m512; 2] {
+        let count = blocks.len() / block_bytes.max(4);
+        // A gather, since what is stored in pieces can't be loaded at once before it has left the core.
+        // SAFETY: see above; only the first four bytes are read of blocks that are there.
+        unsafe {
+            let index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let places = _mm512_mullo_epi32(index, _mm512_set1_epi32(block_bytes as i32));
+            let words = if count >= 16 {
+                _mm512_i32gather_epi32::<1>(places, blocks.as_ptr().cast())
+            } else {
+                let there = (1u16 << count) - 1;
+                let zeros = _mm512_setzero_si512();
+                _mm512_mask_i32gather_epi32::<1>(zeros, there, places, blocks.as_ptr().cast())
+            };
+            let upper = _mm512_srli_epi32(words, 16);
+            [words, upper].map(
+                #[inline(always)]
+                |bits| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits)),
+            )
+        }
+    }
+
+    #[inline(always)]
     fn f16s(self, bytes: &[u8; 32]) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }
@@ -162,6 +185,19 @@ impl Sixteen for Avx512 {
         let bits = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast())) };
         // SAFETY: see above.
         unsafe { _mm512_castsi512_ps(self.shift_left(bits, 16)) }
+    }
+
+    #[inline(always)]
+    fn bf16_halves(self, words: &[u8; 64]) -> [__m512; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let upper = _mm512_and_si512(words, _mm512_set1_epi32(!0xffff));
+            [_mm512_slli_epi32(words, 16), upper].map(
+                #[inline(always)]
+                |bits| _mm512_castsi512_ps(bits),
+            )
+        }
     }
 
     #[inline(always)]
@@ -359,6 +395,15 @@ impl Sixteen for Avx2 {
             let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().add(16 * half).cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))
         })
+    }
+
+    #[inline(always)]
+    fn bf16_halves(self, words: &[u8; 64]) -> [[__m256; 2]; 2] {
+        let words = halves!(half => _mm256_loadu_si256(words.as_ptr().add(32 * half).cast()));
+        [self.shift_left(words, 16), self.and(words, !0xffff)].map(
+            #[inline(always)]
+            |bits: [__m256i; 2]| halves!(half => _mm256_castsi256_ps(bits[half])),
+        )
     }
 
     #[inline(always)]

@@ -6,11 +6,12 @@ use super::super::ordered_sum::TaskOrder;
 use super::super::rows::dot;
 use super::super::score::ScoreRule;
 use super::super::strided::Strided;
-use super::super::tasks::{SharedSlice, for_each};
+use super::super::tasks::for_each;
 use super::super::{GradientSlices, Inputs, Real};
 use super::sums::{BiasSum, SharedBias};
 use super::tile::QueryTask;
 use crate::kernels::Plan;
+use crate::kernels::cpu::memory::SharedSlice;
 use crate::kernels::tiles::{TileBounds, key_bounds};
 
 /// Queries in a task; a set of them fits a [`QuerySet`].

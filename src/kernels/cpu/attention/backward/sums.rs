@@ -1,9 +1,9 @@
 //! The gradient of the bias, as a sum that tasks add to.
 
 use super::super::strided::{broadcast_strides, offset};
-use super::super::tasks::SharedSlice;
 use super::super::{BiasGradient, Real};
 use crate::kernels::Plan;
+use crate::kernels::cpu::memory::SharedSlice;
 
 pub(super) struct BiasSum<'a, T> {
     target: &'a mut [T],

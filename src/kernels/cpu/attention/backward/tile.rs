@@ -203,9 +203,10 @@ impl<T: Real> Visit<'_, T> {
         let at = [batch, kv_head, self.keys.start];
         let readers = self.panels.len();
         let copy = &mut *buffers.key_copy;
-        let key = TensorRows::read(&pass.inputs.key, at, count_keys, key_pad, readers, copy);
+        let key = TensorRows::read(simd, &pass.inputs.key, at, count_keys, key_pad, readers, copy);
         let copy = &mut *buffers.value_copy;
-        let value = TensorRows::read(&pass.inputs.value, at, count_keys, value_dim, readers, copy);
+        let value =
+            TensorRows::read(simd, &pass.inputs.value, at, count_keys, value_dim, readers, copy);
         if self.seen.iter().any(|seen| seen.len() < count_keys) {
             weights[..count_keys * width].fill(T::ZERO);
             d_scores[..count_keys * width].fill(T::ZERO);
