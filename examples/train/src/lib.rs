@@ -10,9 +10,10 @@
 //! In reading order: [`args`], what can be chosen; [`text`], [`tokenizer`] and [`rows`], what is read;
 //! [`start`] and [`model`]; [`training`], the training itself, with [`optimizer`], [`epochs`],
 //! [`checkpoints`] and [`resumed`]; [`samples`] and [`lines`], what is shown meanwhile; [`history`],
-//! [`page`], what is shown at the end; [`run_folder`], what is kept.
+//! [`chart`] and [`page`], what is shown at the end; [`run_folder`], what is kept.
 
 pub mod args;
+pub mod chart;
 pub mod checkpoints;
 pub mod epochs;
 pub mod failure;
@@ -38,9 +39,11 @@ use burn::module::{Module, ParamGroup};
 use burn::tensor::{Device, Int, Tensor};
 use burn_decoder::causality::{CausalityCheck, Report};
 use burn_decoder::decoder::{Batch, LanguageModel};
-use shared::say;
+use burn_decoder::generation::Threads;
+use shared::{Backend, say};
 
 pub use args::Args;
+use args::Settings;
 use checkpoints::Checkpoints;
 pub use failure::{Failure, Verdict};
 use history::History;
@@ -73,8 +76,10 @@ pub fn run(args: &Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     check_fits(&start.model, &stream.tokens, settings.context, &devices[0])?;
     let (training, validation) = stream.split(settings.valid_share, settings.context)?;
     let checkpoints = Checkpoints::open(&folder.checkpoints(), settings.lora.is_some())?;
-    let new =
-        || NextToken::new(start.trainee(settings), settings.passes_in_a_step(), settings.clip);
+    let new = || {
+        NextToken::new(start.trainee(settings), settings.passes_in_a_step(), settings.clip)
+            .with_threads(threads(settings))
+    };
 
     let outcome = match folder.outcome()? {
         Some(outcome) => outcome,
@@ -103,6 +108,15 @@ pub fn run(args: &Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     }
     tell(to, folder.path(), &outcome)?;
     Ok(outcome.verdict)
+}
+
+/// A step on a CPU is some hundred operations of microseconds, for which a thread that sleeps wakes up
+/// too late. What is done on a GPU stays on the thread that does the rest.
+fn threads(settings: &Settings) -> Threads {
+    match settings.device_names()[..] {
+        [Backend::Flex | Backend::Ndarray] => Threads::Spinning(7),
+        _ => Threads::Global,
+    }
 }
 
 /// The model of an epoch, for everything but training.

@@ -3,11 +3,12 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{ExecutionError, Int, Tensor};
+use burn::tensor::{ExecutionError, Tensor};
 use burn::train::metric::{Adaptor, ItemLazy, LossInput};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_decoder::decoder::{LanguageModel, Request};
+use burn_decoder::generation::Threads;
+use burn_decoder::loss::{CrossEntropy, CrossEntropyConfig};
 use burn_decoder::training::{ForwardPass, TextLoss};
 
 use super::rows::TextBatch;
@@ -22,27 +23,35 @@ pub struct NextToken {
     /// The norm that all gradients together are cut to.
     #[module(skip)]
     clip: Option<f64>,
+    #[module(skip)]
+    cross_entropy: CrossEntropy,
+    #[module(skip)]
+    threads: Threads,
 }
 
 impl NextToken {
     pub fn new(language: LanguageModel, passes_in_a_step: usize, clip: f64) -> Self {
         let clip = (clip > 0.0).then_some(clip);
-        Self { language, share: 1.0 / passes_in_a_step as f64, clip }
+        let cross_entropy = CrossEntropyConfig::new().init().expect("settings that fit");
+        let share = 1.0 / passes_in_a_step as f64;
+        Self { language, share, clip, cross_entropy, threads: Threads::Global }
+    }
+
+    /// What the threads do in a step; nothing that changes a result.
+    #[must_use]
+    pub fn with_threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
     }
 
     /// The mean loss of all tokens, in nats, `[1]`.
     fn loss(&self, batch: &TextBatch) -> Tensor<1> {
         // The tokens are the tokenizer's; a look at them would wait for a GPU.
         let input = batch.rows().asking(Request::new().with_unchecked_tokens());
-        let output = self.language.forward(batch.read.clone(), input);
-        mean_loss(output.expect("the rows fit the model").logits, batch.said.clone())
+        let (read, said) = (batch.read.clone(), batch.said.clone());
+        let loss = self.language.loss(read, input, said, &self.cross_entropy);
+        loss.expect("the rows fit the model")
     }
-}
-
-/// The mean of `-ln p(said)`, `[1]`, for logits `[rows, context, vocab_size]`.
-fn mean_loss(logits: Tensor<3>, said: Tensor<2, Int>) -> Tensor<1> {
-    let said = said.unsqueeze_dim::<3>(2); // [rows, context, 1]
-    -log_softmax(logits, 2).gather(2, said).mean()
 }
 
 /// What a step of training says.
@@ -63,9 +72,13 @@ impl TrainStep for NextToken {
     type Output = TrainingOutput;
 
     fn step(&self, batch: TextBatch) -> TrainOutput<TrainingOutput> {
-        let loss = self.loss(&batch);
-        let gradients = (loss.clone() * self.share).backward();
-        TrainOutput::new(self, gradients, TrainingOutput { loss })
+        // A module goes to another thread, but is not shared with it.
+        let model = self.clone();
+        self.threads.run(move || {
+            let loss = model.loss(&batch);
+            let gradients = (loss.clone() * model.share).backward();
+            TrainOutput::new(&model, gradients, TrainingOutput { loss })
+        })
     }
 
     fn optimize(
@@ -74,11 +87,13 @@ impl TrainStep for NextToken {
         learning_rate: ModuleLearningRate,
         gradients: GradientsParams,
     ) -> Self {
-        let gradients = match self.clip {
-            Some(limit) => clip_by_global_norm(gradients, &self, limit),
-            None => gradients,
-        };
-        optimizer.step(learning_rate, self, gradients)
+        self.threads.run(move || {
+            let gradients = match self.clip {
+                Some(limit) => clip_by_global_norm(gradients, &self, limit),
+                None => gradients,
+            };
+            optimizer.step(learning_rate, self, gradients)
+        })
     }
 }
 

@@ -8,9 +8,10 @@ use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
 use burn::module::ParamGroup;
-use burn::optim::{AdamWConfig, DynOptimizer, DynState, ModuleOptimizer, StateSink, StateSource};
+use burn::optim::{DynOptimizer, DynState, ModuleOptimizer, StateSink, StateSource};
 use burn::tensor::Device;
 use burn::tensor::kind::BridgeTensor;
+use burn_decoder::optim::AdamWConfig;
 
 use super::args::Settings;
 use super::failure::Failure;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use burn_decoder::causality::Report;
-use shared::chart::{Curve, curves, smoothed};
+use serde_json::Value;
 
 use super::args::Args;
+use super::chart::{Curve, chart, smoothed};
 use super::failure::Verdict;
 use super::history::{History, Validation};
 use super::run_folder::Outcome;
@@ -79,18 +80,16 @@ impl Page<'_> {
         };
         let curve =
             |name: &str, colour, width, points| Curve { name: name.into(), colour, width, points };
-        let loss = curves(
+        let loss = chart(
             "loss",
-            "step",
             "nats a token",
             &[
                 curve("training", "#9ecae1", 1.5, smoothed(steps, MOST_POINTS)),
                 curve("validation", "#08519c", 2.5, over(|seen| seen.loss)),
             ],
         );
-        let noise = curves(
+        let noise = chart(
             "noise",
-            "step",
             "nats a token",
             &[curve("loss on noise", "#636363", 2.0, over(|seen| seen.noise))],
         );
@@ -130,8 +129,16 @@ impl Page<'_> {
 
     fn settings(&self) -> String {
         let settings = serde_json::to_value(&self.args.settings).unwrap_or_default();
-        let row = |(name, value): (&String, &serde_json::Value)| {
-            format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(&value.to_string()))
+        // As the command line has them; what is not given is left out.
+        let row = |(name, value): (&String, &Value)| {
+            let value = match value {
+                Value::Null => return String::new(),
+                Value::Array(items) if items.is_empty() => return String::new(),
+                Value::String(word) if !word.trim().is_empty() => word.clone(),
+                other => other.to_string(),
+            };
+            let name = name.replace('_', "-");
+            format!("<tr><th>{}</th><td>{}</td></tr>", escaped(&name), escaped(&value))
         };
         let rows: String = settings.as_object().into_iter().flatten().map(row).collect();
         format!("<h2>Settings</h2><table>{rows}</table>")

@@ -159,7 +159,10 @@ impl Start {
 
     /// The model as it is trained: ready for gradients, with adapters if asked for.
     pub fn trainee(&self, settings: &Settings) -> LanguageModel {
-        let model = self.model.clone().train();
+        let mut model = self.model.clone().train();
+        if settings.recompute {
+            model = model.map(&mut Recomputing);
+        }
         match settings.lora {
             None => model,
             Some(rank) => {
@@ -167,6 +170,22 @@ impl Start {
                 model.apply_lora(Lora::new(rank, alpha).set_param_group(adapted()))
             }
         }
+    }
+}
+
+/// Gives parameters the strategy that burn-train gives the device of the training, or the two do not
+/// fit each other (Burn 0.22.1).
+struct Recomputing;
+
+impl ModuleMapper for Recomputing {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let device = tensor.device().autodiff().gradient_checkpointing();
+            match device.gradient_checkpointing_strategy() {
+                Some(strategy) => tensor.with_gradient_checkpointing_strategy(strategy),
+                None => tensor,
+            }
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::f64::consts::PI;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Tensor, activation};
 
-use super::arithmetic::{exp, map, normal_cdf, sigmoid};
+use super::arithmetic::{map, normal, sigmoid};
 use super::host::{Flat, Host};
 use super::operation::HostOperation;
 use super::runs_on;
@@ -82,7 +82,7 @@ impl Function {
         match self {
             Self::Relu => positive(x),
             Self::SquaredRelu => positive(x) * positive(x),
-            Self::Gelu => x * normal_cdf(x),
+            Self::Gelu => x * normal(x).0,
             Self::GeluTanh => x * sigmoid(tanh_form(x).0)[0],
             Self::Silu => x * sigmoid(x)[0],
         }
@@ -94,7 +94,10 @@ impl Function {
         match self {
             Self::Relu => (x > 0.0) as u32 as f32,
             Self::SquaredRelu => 2.0 * positive(x),
-            Self::Gelu => normal_cdf(x) + x * DENSITY * exp(-0.5 * x * x),
+            Self::Gelu => {
+                let (cdf, exp) = normal(x);
+                cdf + x * DENSITY * exp
+            }
             Self::GeluTanh => {
                 let (u, slope) = tanh_form(x);
                 let [s, rest] = sigmoid(u);

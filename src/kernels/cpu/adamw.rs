@@ -84,16 +84,25 @@ impl<B: Host> AdamWOperation for B {
     fn adamw_step(gradient: FloatTensor<B>, moved: Moved<B>, step: AdamWStep) -> Moved<B> {
         let gradient = Flat::<B>::new(gradient);
         let g = gradient.data();
-        let own = |tensor: Optional<B>| match tensor.into_option() {
-            Some(tensor) => own::<B>(tensor),
+        let own = |moment: Optional<B>| match moment.into_option() {
+            Some(moment) => own::<B>(moment),
             None => gradient.like(zeros(g.len())),
         };
-        let mut parameter = own(moved.parameter);
-        let mut moment_1 = own(moved.moment_1);
-        let mut moment_2 = own(moved.moment_2);
-        let [p, m, v] = [&mut parameter, &mut moment_1, &mut moment_2]
+        let (mut moment_1, mut moment_2) = (own(moved.moment_1), own(moved.moment_2));
+        let [m, v] = [&mut moment_1, &mut moment_2]
             .map(|tensor| B::slice_mut(tensor).expect("memory of its own"));
-        step.apply(p, g, m, v);
+        let mut parameter = moved.parameter.into_option().expect("a parameter");
+        let parameter = match B::slice_mut(&mut parameter) {
+            Some(p) => {
+                step.apply(p, g, m, v);
+                parameter
+            }
+            // As in burn-train's loop, which keeps the model while its clone is optimized.
+            None => {
+                let parameter = Flat::<B>::new(parameter);
+                parameter.like(step.applied(parameter.data(), g, m, v))
+            }
+        };
         Moved {
             parameter: Optional::Some(parameter),
             moment_1: Optional::Some(moment_1),
@@ -115,14 +124,31 @@ impl AdamWStep {
     fn apply(self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
         let len = p.len();
         assert!(len == g.len() && len == m.len() && len == v.len(), "sizes that do not fit");
-        if len <= BLOCK {
-            return self.block(p, g, m, v);
-        }
         p.par_chunks_mut(BLOCK)
             .zip(g.par_chunks(BLOCK))
             .zip(m.par_chunks_mut(BLOCK))
             .zip(v.par_chunks_mut(BLOCK))
             .for_each(|(((p, g), m), v)| self.block(p, g, m, v));
+    }
+
+    /// [`apply`](Self::apply) where the parameter stays as it is: it is copied block by block, in the
+    /// same pass.
+    fn applied(self, p: &[f32], g: &[f32], m: &mut [f32], v: &mut [f32]) -> Vec<f32> {
+        let len = p.len();
+        assert!(len == g.len() && len == m.len() && len == v.len(), "sizes that do not fit");
+        let mut moved = Vec::with_capacity(len);
+        moved.spare_capacity_mut()[..len]
+            .par_chunks_mut(BLOCK)
+            .zip(p.par_chunks(BLOCK))
+            .zip(g.par_chunks(BLOCK))
+            .zip(m.par_chunks_mut(BLOCK))
+            .zip(v.par_chunks_mut(BLOCK))
+            .for_each(|((((moved, p), g), m), v)| {
+                self.block(moved.write_copy_of_slice(p), g, m, v);
+            });
+        // SAFETY: the blocks are all `len` elements, and each was written.
+        unsafe { moved.set_len(len) };
+        moved
     }
 
     fn block(self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {

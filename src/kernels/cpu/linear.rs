@@ -14,7 +14,7 @@ use burn::nn::Linear;
 use burn::tensor::{DType, Tensor, assert_shape, module};
 use rayon::prelude::*;
 
-use super::arithmetic::BLOCK;
+use super::arithmetic::{BLOCK, add_to, vectorized};
 use super::host::{Flat, Host, read, readable};
 use super::operation::HostOperation;
 use super::product::{Matrix, product};
@@ -119,21 +119,29 @@ impl<B: Host> Operation<B, 3> for Projection {
 
 /// The sum of each column of a row-major matrix, over blocks of rows.
 pub(super) fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
-    let add = |mut total: Vec<f32>, row: &[f32]| {
-        total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
-        total
-    };
     let zeros = || vec![0.0; columns];
     if columns == 0 {
         return zeros();
     }
-    let block = (BLOCK / columns).max(1) * columns;
-    let blocks: Vec<Vec<f32>> = data
-        .par_chunks(block)
-        .map(|block| block.chunks_exact(columns).fold(zeros(), add))
-        .collect();
+    let size = (BLOCK / columns).max(1) * columns;
+    let sums = |block: &[f32]| {
+        let mut total = zeros();
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in block.chunks_exact(columns) {
+                    total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
+                }
+            },
+        );
+        total
+    };
+    let blocks: Vec<Vec<f32>> = data.par_chunks(size).map(sums).collect();
     // In the order of the blocks, whoever summed them.
-    blocks.iter().fold(zeros(), |total, block| add(total, block))
+    blocks.iter().fold(zeros(), |mut total, block| {
+        add_to(&mut total, block);
+        total
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Tensor, module};
 
-use super::arithmetic::{BLOCK, sum, vectorized};
+use super::arithmetic::{BLOCK, fill, sum_of, update, vectorized};
 use super::host::{Flat, Host};
 use super::memory::{in_blocks, written_in_blocks};
 use super::operation::HostOperation;
@@ -91,30 +91,24 @@ impl NormOperation {
     #[inline(always)]
     fn statistics(self, row: &[f32]) -> (f32, f32) {
         let len = row.len() as f32;
-        let mean = if self.centered { sum(row.len(), |i| row[i]) / len } else { 0.0 };
-        let square = |i: usize| (row[i] - mean) * (row[i] - mean);
-        (mean, 1.0 / (sum(row.len(), square) / len + self.epsilon as f32).sqrt())
+        let mean = if self.centered { sum_of([row], |[x]| x) / len } else { 0.0 };
+        let squares = sum_of([row], |[x]| (x - mean) * (x - mean));
+        (mean, 1.0 / (squares / len + self.epsilon as f32).sqrt())
     }
 
     fn apply(self, x: &[f32], gamma: &[f32], beta: Option<&[f32]>) -> Vec<f32> {
         let width = gamma.len();
-        let fill = |start: usize, output: &mut [MaybeUninit<f32>]| {
+        let block = |start: usize, output: &mut [MaybeUninit<f32>]| {
             vectorized(
                 #[inline(always)]
                 || {
                     let x = x[start..start + output.len()].chunks_exact(width);
                     for (x, y) in x.zip(output.chunks_exact_mut(width)) {
                         let (mean, root) = self.statistics(x);
-                        let normed = x.iter().zip(gamma).map(|(x, g)| (x - mean) * root * g);
                         match beta {
-                            None => y.iter_mut().zip(normed).for_each(|(y, n)| {
-                                y.write(n);
-                            }),
+                            None => fill([x, gamma], y, |[x, g]| (x - mean) * root * g),
                             Some(beta) => {
-                                let shifted = normed.zip(beta).map(|(n, b)| n + b);
-                                y.iter_mut().zip(shifted).for_each(|(y, n)| {
-                                    y.write(n);
-                                });
+                                fill([x, gamma, beta], y, |[x, g, b]| (x - mean) * root * g + b);
                             }
                         }
                     }
@@ -123,9 +117,8 @@ impl NormOperation {
         };
         assert!(x.len().is_multiple_of(width), "rows that do not fit");
         assert!(beta.is_none_or(|beta| beta.len() == width), "a shift that does not fit");
-        // SAFETY: blocks are whole rows, of which `fill` writes each element: rows of `x`, gamma and
-        // beta are as long.
-        unsafe { written_in_blocks(x.len(), rows_of(width) * width, fill).0 }
+        // SAFETY: blocks are whole rows, of which `fill` writes each element.
+        unsafe { written_in_blocks(x.len(), rows_of(width) * width, block).0 }
     }
 
     fn gradients(self, x: &[f32], gamma: &[f32], d_y: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
@@ -165,19 +158,17 @@ impl NormOperation {
         d_beta: &mut [f32],
     ) {
         let width = x.len();
-        let (gamma, d_y, d_x) = (&gamma[..width], &d_y[..width], &mut d_x[..width]);
-        let (d_gamma, d_beta) = (&mut d_gamma[..width], &mut d_beta[..width]);
         let (mean, root) = self.statistics(x);
-        let normed = |i: usize| (x[i] - mean) * root;
-        let mean_g =
-            if self.centered { sum(width, |i| d_y[i] * gamma[i]) / width as f32 } else { 0.0 };
-        let mean_gn = sum(width, |i| d_y[i] * gamma[i] * normed(i)) / width as f32;
-        for i in 0..width {
-            let n = normed(i);
-            d_x[i] = root * (d_y[i] * gamma[i] - mean_g - n * mean_gn);
-            d_gamma[i] += d_y[i] * n;
-            d_beta[i] += d_y[i];
-        }
+        let normed = |x: f32| (x - mean) * root;
+        let mean_g = match self.centered {
+            true => sum_of([d_y, gamma], |[d, g]| d * g) / width as f32,
+            false => 0.0,
+        };
+        let mean_gn = sum_of([d_y, gamma, x], |[d, g, x]| d * g * normed(x)) / width as f32;
+        update([x, gamma, d_y], [d_x, d_gamma, d_beta], |[x, g, d], [_, d_gamma, d_beta]| {
+            let n = normed(x);
+            [root * (d * g - mean_g - n * mean_gn), d_gamma + d * n, d_beta + d]
+        });
     }
 }
 

@@ -94,6 +94,34 @@ fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
     }
 }
 
+/// Elements up to which a transposed matrix is copied to rows before a product: what stays in a
+/// core's cache.
+const MOST_TURNED: usize = 1 << 18;
+/// Rows and columns that are turned at a time: a vector, and a cache line.
+const TURNED_AT_ONCE: usize = 16;
+
+/// A transposed matrix as rows.
+fn turned(matrix: Matrix) -> Vec<f32> {
+    let from = matrix.transposed(); // row-major
+    let mut to = vec![0.0; matrix.rows * matrix.columns];
+    for first_row in (0..from.rows).step_by(TURNED_AT_ONCE) {
+        let rows = first_row..from.rows.min(first_row + TURNED_AT_ONCE);
+        for first in (0..from.columns).step_by(TURNED_AT_ONCE) {
+            let columns = first..from.columns.min(first + TURNED_AT_ONCE);
+            let mut part = [[0.0; TURNED_AT_ONCE]; TURNED_AT_ONCE];
+            for (row, part) in rows.clone().zip(&mut part) {
+                part[..columns.len()].copy_from_slice(&from.row(row)[columns.clone()]);
+            }
+            for (i, column) in columns.enumerate() {
+                let to = &mut to[column * from.rows..][rows.clone()];
+                let turned: [f32; TURNED_AT_ONCE] = part.map(|row| row[i]);
+                to.copy_from_slice(&turned[..rows.len()]);
+            }
+        }
+    }
+    to
+}
+
 /// What a product is added to.
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
@@ -226,6 +254,13 @@ fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
 /// which nobody else touches; with [`Start::Sum`] numbers stand there.
 unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
     let columns = b.columns;
+    let turns = b.is_transposed() && b.rows * b.columns <= MOST_TURNED;
+    if turns && blocks([a.rows, columns], a.columns)[0] > 1 {
+        // Or each block of rows would turn it anew, element by element, as it packs it.
+        let turned = turned(b);
+        // SAFETY: the same matrix, of which each element is there; the rest is the caller's promise.
+        return unsafe { write_blocks(a, Matrix::rows(&turned, columns), start, to) };
+    }
     let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
         let start = start.columns_of(&of_columns);
         let (a, b) = (a.rows_of(&of_rows), b.columns_of(&of_columns));
@@ -388,6 +423,25 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// So that its blocks of rows do not turn it each.
+    #[test]
+    fn a_transposed_matrix_is_turned_once_and_gives_the_same_bits() {
+        let (rows, inner, columns) = (521, 67, 139);
+        assert!(blocks([rows, columns], inner)[0] > 1);
+        let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
+        let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
+        let by_columns = by_columns(b);
+        let transposed = Matrix::rows(&by_columns, inner).transposed();
+        assert_eq!(turned(transposed), b.data);
+        let got = product(a, transposed, None);
+        assert_eq!(got, product(a, b, None));
+        for (at, &got) in got.iter().enumerate() {
+            let (i, j) = (at / columns, at % columns);
+            let expected: f64 = (0..inner).map(|k| a.row(i)[k] as f64 * b.row(k)[j] as f64).sum();
+            assert!((got as f64 - expected).abs() <= 1e-5, "{i}, {j}: {got}, not {expected}");
         }
     }
 

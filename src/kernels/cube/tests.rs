@@ -52,36 +52,95 @@ fn visited(map: &[i32], plan: &Plan, batch: usize, panel: usize, rows: usize) ->
     first.clone().chain(second.start.max(first.end)..second.end).collect()
 }
 
-/// Tiles that all panels of 64 queries visit.
-fn tiles(plan: &Plan) -> usize {
-    let map = pack(plan);
-    let panels =
-        || (0..plan.batch).flat_map(|b| (0..plan.queries.div_ceil(64)).map(move |p| (b, p)));
-    panels().map(|(batch, panel)| visited(&map, plan, batch, panel, 64).len()).sum()
+/// Whether 32 queries may see some of 32 keys, as `device::rows::block_sees` has it.
+fn sees(map: &[i32], plan: &Plan, batch: usize, block: usize, tile: usize) -> bool {
+    let base = at(map, header::BOUNDS) + batch * at(map, header::BOUNDS_BATCH) + 8 * block;
+    let within = |range: usize| {
+        let (start, end) = (at(map, base + range), at(map, base + range + 1));
+        start < (tile + 1) * COLUMNS && tile * COLUMNS < end
+    };
+    block * COLUMNS < plan.queries && (within(0) || within(2))
 }
 
-/// What is hidden is not read: of tiles of 32 keys for each 64 queries.
+/// What panels of 64 rows do of an attention: how often they read 32 rows of the other side, and how
+/// often 32 of their rows are multiplied with 32 of those.
+#[derive(Debug, PartialEq, Eq)]
+struct Work {
+    reads: usize,
+    products: usize,
+}
+
+/// Of `forward` and `query_gradient`, whose panels are queries.
+fn by_queries(plan: &Plan) -> Work {
+    let map = pack(plan);
+    let mut work = Work { reads: 0, products: 0 };
+    for batch in 0..plan.batch {
+        for panel in 0..plan.queries.div_ceil(64) {
+            for tile in visited(&map, plan, batch, panel, 64) {
+                work.reads += 1;
+                let blocks = [2 * panel, 2 * panel + 1];
+                let seen = blocks.iter().filter(|&&block| sees(&map, plan, batch, block, tile));
+                work.products += seen.count();
+            }
+        }
+    }
+    work
+}
+
+/// Of `key_value_gradients`, whose panels are keys.
+fn by_keys(plan: &Plan) -> Work {
+    let map = pack(plan);
+    let mut work = Work { reads: 0, products: 0 };
+    for batch in 0..plan.batch {
+        for panel in 0..plan.keys.div_ceil(64) {
+            for block in 0..plan.queries.div_ceil(COLUMNS) {
+                let tiles = [2 * panel, 2 * panel + 1];
+                let seen = tiles.iter().filter(|&&tile| sees(&map, plan, batch, block, tile));
+                let seen = seen.count();
+                work.reads += usize::from(seen > 0);
+                work.products += seen;
+            }
+        }
+    }
+    work
+}
+
+/// What is hidden is not multiplied: squares of 32 queries and 32 keys that nobody sees. Nor is it
+/// read, but where the other half of a panel needs it.
 #[test]
 fn hidden_tiles_are_not_visited() {
     let length = 8192;
-    let causal = tiles(&square(&Mask::look_ahead(), 1, length));
-    assert_eq!(tiles(&square(&Mask::all_visible(), 1, length)), 128 * 256);
-    assert_eq!(causal, (1..=128).map(|panel| 2 * panel).sum::<usize>());
-    let window = tiles(&square(&Mask::window_keys(256).unwrap(), 1, length));
-    // The panel's own 64 keys and 256 before: ten tiles, an eighth of them seen in part.
-    assert_eq!(window, 2 + 4 + 6 + 8 + 124 * 10);
-    assert!(window * 13 <= causal, "{window} of {causal}");
-    // Eight documents of one length: an eighth of what lies before the diagonal, and the diagonal.
+    let causal = square(&Mask::look_ahead(), 1, length);
+    let window = square(&Mask::window_keys(256).unwrap(), 1, length);
+    // Eight documents of one length.
     let documents = Mask::look_ahead() & Mask::document_lengths([vec![length / 8; 8]]);
-    let documents = tiles(&square(&documents, 1, length));
-    assert!(documents * 7 <= causal, "{documents} of {causal}");
+    let documents = square(&documents, 1, length);
     let sinks = Mask::window_keys(256).unwrap() | Mask::look_ahead() & Mask::sinks(4);
-    let sinks = tiles(&square(&sinks, 1, length));
-    assert!(sinks <= window + 128, "{sinks} of {window}");
+    let sinks = square(&sinks, 1, length);
+    for (kernel, work) in [("by queries", by_queries as fn(&Plan) -> Work), ("by keys", by_keys)] {
+        let full = work(&square(&Mask::all_visible(), 1, length));
+        assert_eq!(full, Work { reads: 128 * 256, products: 256 * 256 }, "{kernel}");
+        // Half of it, and the diagonal.
+        let causal = work(&causal);
+        let expected = Work { reads: (1..=128).map(|n| 2 * n).sum(), products: (1..=256).sum() };
+        assert_eq!(causal, expected, "{kernel}");
+        // 32 queries see themselves and 255 keys before: nine squares. 64 of them read ten.
+        let window = work(&window);
+        let expected = Work { reads: 2 + 4 + 6 + 8 + 124 * 10, products: 36 + 248 * 9 };
+        assert_eq!(window, expected, "{kernel}");
+        assert!(window.products * 14 <= causal.products, "{kernel}: {window:?} of {causal:?}");
+        let documents = work(&documents);
+        assert_eq!(documents.products, 8 * (1..=32).sum::<usize>(), "{kernel}");
+        assert!(documents.products * 7 <= causal.products, "{kernel}: {documents:?}");
+        assert!(documents.reads * 7 <= causal.reads, "{kernel}: {documents:?}");
+        // Beside the window one square more for each.
+        let sinks = work(&sinks).products;
+        assert_eq!(sinks, window.products + 256 - 9, "{kernel}");
+    }
     // Right padding, row by row: a row of half the length is a quarter of the work.
-    let padded = Mask::look_ahead() & Mask::lengths([length, length / 2]);
-    let half = (1..=64).map(|panel| 2 * panel).sum::<usize>();
-    assert_eq!(tiles(&square(&padded, 2, length)), causal + half + 64 * 128);
+    let padded = square(&(Mask::look_ahead() & Mask::lengths([length, length / 2])), 2, length);
+    let half = (1..=128).sum::<usize>();
+    assert_eq!(by_queries(&padded).products, (1..=256).sum::<usize>() + half + 128 * 128);
 }
 
 /// No tile that holds a visible cell is left out, and bits say what is hidden.
@@ -101,7 +160,10 @@ fn every_visible_cell_is_in_a_visited_tile() {
             for (batch, query) in (0..2).flat_map(|b| (0..131).map(move |q| (b, q))) {
                 let visited = visited(&map, &plan, batch, query / rows, rows);
                 for key in (0..131).filter(|&key| mask.is_visible(batch, 0, query, key)) {
-                    assert!(visited.contains(&(key / COLUMNS)), "{batch}, {query}, {key}");
+                    let tile = key / COLUMNS;
+                    assert!(visited.contains(&tile), "{batch}, {query}, {key}");
+                    let seen = sees(&map, &plan, batch, query / COLUMNS, tile);
+                    assert!(seen, "{batch}, {query}, {key}");
                 }
             }
         }

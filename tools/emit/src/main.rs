@@ -1,12 +1,15 @@
-//! Writes the attention kernels as CUDA and Metal source, on any machine:
+//! Writes the attention kernels as CUDA, Metal and WGSL source, on any machine:
 //!
 //! ```text
 //! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER
 //! ```
 //!
-//! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's C++ compiler makes them. A line each on
+//! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's compilers make them. A line each on
 //! standard output: the name, the units of a cube, and bytes of shared memory. `.ci/cuda` compiles the
-//! CUDA ones. (CubeCL's default for CUDA is its LLVM compiler, whose registers may differ.)
+//! CUDA ones. (CubeCL's default for CUDA is its LLVM compiler, whose registers may differ.) The WGSL
+//! ones are held to what browsers ask for, see `webgpu`.
+
+mod webgpu;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +19,10 @@ use cubecl::ir::{
     MemoryDeviceProperties, MmaProperties, TargetProperties,
 };
 use cubecl::prelude::*;
-use cubecl::{Compiler, CubeKernel};
+use cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler};
 use cubecl_cpp::target::{Cuda, Metal};
+use cubecl_wgpu::WgslCompiler;
 use device::{COLUMNS, Config, UNITS};
 
 #[path = "../../../src/kernels/cube/device/mod.rs"]
@@ -97,9 +101,25 @@ fn main() {
                     ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
                         t(), t(), t(), (), dtype)),
                 ];
-                for (name, units, define) in kernels {
-                    let name = format!("{name}-{width}-{options}-{}", dtype_name(kind));
-                    write(folder, &name, units, define);
+                // The two launches of an adapter with few bindings: no CUDA device, and not with bf16.
+                #[rustfmt::skip]
+                let split: [Kernel; 2] = [
+                    ("key_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(true), optional!(false), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                    ("value_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(false), optional!(true), optional!(more), optional!(more),
+                        (), (), (), (), (), (), cfg, dtype)),
+                ];
+                let name = |name: &str| format!("{name}-{width}-{options}-{}", dtype_name(kind));
+                for (kernel, units, define) in kernels {
+                    write_cpp(folder, &name(kernel), units, define);
+                }
+                // WGSL has no bf16.
+                if kind != FloatKind::BF16 {
+                    for (kernel, units, define) in kernels.into_iter().chain(split) {
+                        write_wgsl(folder, &name(kernel), units, define);
+                    }
                 }
             }
         }
@@ -110,22 +130,41 @@ fn dtype_name(kind: FloatKind) -> String {
     format!("{kind:?}").to_lowercase()
 }
 
-fn write(
+/// A kernel, to be compiled once: a compiler uses it up.
+fn definition(
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) -> KernelDefinition {
+    let dim = CubeDim::new_1d(units as u32);
+    define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
+}
+
+fn write_cpp(
     folder: &Path,
     name: &str,
     units: usize,
     define: &dyn Fn(KernelSettings) -> KernelDefinition,
 ) {
-    let definition = || {
-        let dim = CubeDim::new_1d(units as u32);
-        define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
-    };
     let options = CompilationOptions::default();
-    let cuda = CppCompiler::<Cuda>::default().compile(definition(), &options).expect(name);
+    let cuda = definition(units, define);
+    let cuda = CppCompiler::<Cuda>::default().compile(cuda, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
-    let metal = CppCompiler::<Metal>::default().compile(definition(), &options).expect(name);
+    let metal = definition(units, define);
+    let metal = CppCompiler::<Metal>::default().compile(metal, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
     println!("{name} {units} {}", cuda.shared_memory_size);
+}
+
+fn write_wgsl(
+    folder: &Path,
+    name: &str,
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) {
+    let options = WgpuCompilationOptions::default();
+    let wgsl = WgslCompiler.compile(definition(units, define), &options).expect(name).to_string();
+    std::fs::write(folder.join(format!("{name}.wgsl")), &wgsl).expect(name);
+    webgpu::check(name, &wgsl);
 }
 
 /// Those of a GPU of NVIDIA's, as far as the kernels ask: nothing of them does.

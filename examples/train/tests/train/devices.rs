@@ -42,6 +42,11 @@ fn accumulated_passes_are_one_step() {
     assert_close(&losses("--accumulate 4"), &one, ROUNDING);
 }
 
+#[test]
+fn what_is_computed_again_is_the_same() {
+    assert_eq!(losses("--recompute"), losses(""));
+}
+
 #[cfg(all(feature = "flex", feature = "ndarray"))]
 #[test]
 fn two_devices_learn_what_one_learns() {

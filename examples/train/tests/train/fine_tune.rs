@@ -137,7 +137,9 @@ fn adapters_learn_and_the_model_stays_as_it_is() {
         loss.into_scalar::<f64>()
     };
     let [before, after] = [plain, adapted.clone()].map(loss);
-    assert_eq!(after, json["validation_loss"].as_f64().unwrap());
+    // The same f32; serde_json may read the last bit of its f64 otherwise.
+    let measured = json["validation_loss"].as_f64().unwrap();
+    assert!((after - measured).abs() < 1e-12, "{after}, measured {measured}");
     assert!(after < before - 0.3, "{before} {after}");
 
     // Merged on request: the same scores, but for rounding.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use burn::data::dataset::Dataset;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, SgdConfig};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn::train::TrainStep;
 use burn_decoder::mask::Grid;
+use burn_decoder::optim::without_decay;
 use shared::Backend;
 use train::args::Settings;
 use train::model::NextToken;
@@ -184,6 +185,36 @@ fn matrices_decay_and_nothing_else() {
             assert!((after - before * factor).abs() <= 1e-7, "{path}: {before} {after}");
         }
     }
+}
+
+/// A checkpoint of before this example took the one-pass AdamW.
+#[test]
+fn a_checkpoint_by_burns_optimizer_is_gone_on_with_bit_for_bit() {
+    let (settings, model) = model();
+    let burns = |decay: f64| {
+        AdamWConfig::new()
+            .with_beta_2(settings.beta_2 as f32)
+            .with_epsilon(1e-8)
+            .with_weight_decay(decay as f32)
+            .build()
+    };
+    let mut before = ModuleOptimizer::from(burns(settings.weight_decay)).with_group(
+        without_decay(&model),
+        burns(0.0),
+        None,
+    );
+    let step = |model: NextToken, optimizer: &mut ModuleOptimizer, gradient: f32| {
+        let gradients = gradients(&model, gradient);
+        model.optimize(optimizer, 0.01.into(), gradients)
+    };
+    let model = step(model, &mut before, 3e-3);
+    let model = step(model, &mut before, -1e-3);
+    let record = before.into_bytes().unwrap();
+    let mut now = optimizer(&settings, &device()).from_bytes(record).unwrap();
+    let expected = values(&step(model.clone(), &mut before, 2e-3));
+    assert_eq!(values(&step(model.clone(), &mut now, 2e-3)), expected);
+    let mut anew = optimizer(&settings, &device());
+    assert_ne!(values(&step(model, &mut anew, 2e-3)), expected, "the moments matter");
 }
 
 #[test]

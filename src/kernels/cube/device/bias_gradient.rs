@@ -72,7 +72,7 @@ pub fn bias_gradient<F: Float>(
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(rows);
-    let mut own_numbers = Array::<Quad>::new(3usize);
+    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.lines()));
     let mut own_words = Array::<u32>::new(OWN);
     let mut gradients = Array::<Quad>::new(OWN);
     let mut d_weights = Array::<Quad>::new(OWN);
@@ -89,7 +89,7 @@ pub fn bias_gradient<F: Float>(
             while panel < panel_end {
                 let first = panel * rows;
                 let row_base = (batch * heads + head) * queries;
-                load_numbers(numbers, row_base, first, queries, &mut own_numbers);
+                load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
                 let mut tile = tile_start;
                 while tile < tile_end {
                     let first_key = tile * comptime!(COLUMNS);

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::rows::{agreed_bounds, bounds, is_full, ranges, word};
+use super::rows::{agreed_bounds, bounds, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{clear, stage_columns, stage_rows};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad, UNITS};
@@ -36,8 +36,6 @@ pub fn decode_parts<F: Float, K: Float>(
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let row = unit / comptime!(LANES);
-    let column = unit % comptime!(COLUMNS);
-    let line = unit / comptime!(COLUMNS);
 
     let batch = CUBE_POS_Z as usize;
     let kv_head = CUBE_POS_Y as usize;
@@ -58,6 +56,7 @@ pub fn decode_parts<F: Float, K: Float>(
         head += row / queries;
         own_query = row % queries;
     }
+    let query_base = batch * query.stride(0) + head * query.stride(1) + own_query * query.stride(2);
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
     let own_ranges = ranges(map, batch, own_query, queries, keys);
@@ -91,20 +90,15 @@ pub fn decode_parts<F: Float, K: Float>(
         let mut dots = Quad::new(0.0f32);
         for chunk in 0..comptime!(cfg.head_chunks) {
             let at = chunk * comptime!(COLUMNS);
+            // Each line the row that it keeps.
             #[unroll]
-            for n in 0..comptime!(ROWS * COLUMNS / UNITS) {
-                let staged = line + n * comptime!(UNITS / COLUMNS);
+            for k in 0..OWN {
+                let own = lane * comptime!(OWN) + k;
                 let mut x = 0.0f32;
-                if staged < group * queries && at + column < head_dim {
-                    let of_head = kv_head * group + staged / queries;
-                    x = f32::cast_from(
-                        query[batch * query.stride(0)
-                            + of_head * query.stride(1)
-                            + (staged % queries) * query.stride(2)
-                            + (at + column) * query.stride(3)],
-                    );
+                if own_query < queries && at + own < head_dim {
+                    x = f32::cast_from(query[query_base + (at + own) * query.stride(3)]);
                 }
-                rows[column * comptime!(ROWS + 1) + staged] = x;
+                rows[own * comptime!(ROWS + 1) + row] = x;
             }
             stage_columns::<K>(
                 key,
@@ -163,7 +157,7 @@ pub fn decode_parts<F: Float, K: Float>(
             rows[row * comptime!(COLUMNS + 1) + own] = weight;
         }
         maximum = next;
-        let full = is_full(map, seen, batch, tile);
+        let full = bits == 0xffff_ffffu32;
         #[unroll]
         for chunk in 0..comptime!(cfg.value_chunks) {
             sums[chunk] *= Quad::new(factor);
@@ -179,10 +173,17 @@ pub fn decode_parts<F: Float, K: Float>(
                 UNITS,
             );
             sync_cube();
-            for j in 0..comptime!(COLUMNS) {
-                if full || (bits >> (j as u32)) & 1u32 == 1u32 {
+            if full {
+                for j in 0..comptime!(COLUMNS) {
                     let x = rows[row * comptime!(COLUMNS + 1) + j];
                     sums[chunk] += Quad::new(x) * pool[j * comptime!(LANES) + lane];
+                }
+            } else {
+                for j in 0..comptime!(COLUMNS) {
+                    if (bits >> (j as u32)) & 1u32 == 1u32 {
+                        let x = rows[row * comptime!(COLUMNS + 1) + j];
+                        sums[chunk] += Quad::new(x) * pool[j * comptime!(LANES) + lane];
+                    }
                 }
             }
             sync_cube();

@@ -3,7 +3,9 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, Wide, drops, mix, state};
-use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
+use super::rows::{
+    agreed_bounds, block_sees, bounds, first_tile, is_full, next_tile, ranges, word,
+};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, store_weights, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
@@ -48,6 +50,7 @@ pub fn forward<F: Float, K: Float>(
     let panel = (CUBE_COUNT_X - 1 - CUBE_POS_X) as usize;
     let first = panel * comptime!(cfg.rows);
     let own_first = first + line * comptime!(OWN);
+    let own_block = own_first / comptime!(COLUMNS);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
@@ -104,6 +107,7 @@ pub fn forward<F: Float, K: Float>(
     let mut tile = first_tile(seen);
     while tile < seen.last {
         let first_key = tile * comptime!(COLUMNS);
+        let sees = block_sees(map, batch, own_block, queries, tile);
         if lane < comptime!(OWN) {
             words[word_row] = word(map, word_ranges, batch, head, first + word_row, tile);
         }
@@ -117,6 +121,7 @@ pub fn forward<F: Float, K: Float>(
             key_base,
             first_key,
             keys,
+            sees,
             &mut pool,
             &mut scores,
             cfg,
@@ -202,6 +207,7 @@ pub fn forward<F: Float, K: Float>(
         let full = is_full(map, seen, batch, tile);
         add_weighted::<K>(
             &own_words,
+            sees,
             full,
             value,
             value_base,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::rows::{agreed, block_is_full, low_bits, next_block, ranges, word};
+use super::rows::{agreed, block_is_full, block_sees, low_bits, next_block, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, store_weights, write};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
@@ -82,6 +82,7 @@ pub fn key_value_gradients<F: Float>(
         while block < blocks {
             let first_query = block * comptime!(COLUMNS);
             let full = block_is_full(map, batch, block, first, keys, rows);
+            let sees = block_sees(map, batch, block, queries, key_word);
             // Which of this unit's queries see which of its keys.
             if !full {
                 let mut bits = 0u32;
@@ -109,6 +110,7 @@ pub fn key_value_gradients<F: Float>(
                 query_base,
                 first_query,
                 queries,
+                sees,
                 &mut pool,
                 &mut gradients,
                 cfg,
@@ -140,6 +142,7 @@ pub fn key_value_gradients<F: Float>(
                 d_out_base,
                 first_query,
                 queries,
+                sees,
                 &mut pool,
                 &mut weights,
                 cfg,
@@ -192,6 +195,7 @@ pub fn key_value_gradients<F: Float>(
                 sync_cube();
                 add_weighted::<F>(
                     &own_words,
+                    sees,
                     full,
                     d_out,
                     d_out_base,
@@ -208,6 +212,7 @@ pub fn key_value_gradients<F: Float>(
                 sync_cube();
                 add_weighted::<F>(
                     &own_words,
+                    sees,
                     full,
                     query,
                     query_base,

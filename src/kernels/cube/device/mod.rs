@@ -76,9 +76,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Units of a cube: lines of 8, each of 4 rows.
+    /// Lines of a cube, each of 4 rows.
+    pub fn lines(&self) -> usize {
+        self.rows / OWN
+    }
+
+    /// Units of a cube: lines of 8.
     pub fn units(&self) -> usize {
-        self.rows / OWN * LANES
+        self.lines() * LANES
     }
 
     /// Places in a column of a panel's rows: one more than needed, so that neighbours stand in

@@ -3,11 +3,11 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, mix, state};
-use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::rows::{agreed_bounds, block_sees, bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::tile::{add_weighted, clear, store_weights, write};
-use super::{COLUMNS, Config, OWN, Quad};
+use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// One cube a panel of queries, head and batch row, as `forward`.
 #[cube(launch_unchecked)]
@@ -34,6 +34,8 @@ pub fn query_gradient<F: Float>(
     let head = CUBE_POS_Y as usize;
     let panel = (CUBE_COUNT_X - 1 - CUBE_POS_X) as usize;
     let first = panel * comptime!(cfg.rows);
+    let own_block =
+        (first + UNIT_POS as usize / comptime!(LANES) * comptime!(OWN)) / comptime!(COLUMNS);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
@@ -42,9 +44,9 @@ pub fn query_gradient<F: Float>(
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows));
 
-    let mut own_numbers = Array::<Quad>::new(3usize);
+    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.lines()));
     let row_base = (batch * query.shape(1) + head) * queries;
-    load_numbers(numbers, row_base, first, queries, &mut own_numbers);
+    load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
@@ -85,9 +87,11 @@ pub fn query_gradient<F: Float>(
         );
         store_weights(&gradients, &mut pool, cfg);
         sync_cube();
+        let sees = block_sees(map, batch, own_block, queries, tile);
         let full = is_full(map, seen, batch, tile);
         add_weighted::<F>(
             &own_words,
+            sees,
             full,
             key,
             key_base,

@@ -278,6 +278,25 @@ pub fn block_visits(
         || (entry(map, at + 2) < end && first < entry(map, at + 3))
 }
 
+/// Whether a block of 32 queries, which may lie outside of the grid, may see some keys of a tile. A panel
+/// of two blocks visits what either of them sees; units whose own block sees nothing of a tile don't
+/// multiply.
+#[cube]
+pub fn block_sees(
+    map: &Tensor<i32>,
+    batch: usize,
+    block: usize,
+    queries: usize,
+    tile: usize,
+) -> bool {
+    let mut sees = false;
+    if block * comptime!(COLUMNS) < queries {
+        let first_key = tile * comptime!(COLUMNS);
+        sees = block_visits(map, batch, block, first_key, first_key + comptime!(COLUMNS));
+    }
+    sees
+}
+
 /// The first block of 32 queries from `block` on that may see some of the keys `first..end`; `blocks`
 /// if there is none.
 #[cube]

@@ -9,9 +9,23 @@ use super::{Config, header, rows::from_header};
 pub fn capped(dot: f32, scale: f32, cap: f32, #[comptime] cfg: Config) -> f32 {
     let mut score = dot * scale;
     if comptime!(cfg.softcap) {
-        score = cap * (score / cap).tanh();
+        score = cap * tanh(score / cap);
     }
     score
+}
+
+/// `tanh`, also where `exp(2 * x)` overflows: what is fast on Metal is the quotient of two of them.
+#[cube]
+fn tanh(x: f32) -> f32 {
+    // 1 from 9.1 on, as f32 has it.
+    let mut tanh = x.tanh();
+    if x > 15.0f32 {
+        tanh = 1.0f32;
+    }
+    if x < -15.0f32 {
+        tanh = -1.0f32;
+    }
+    tanh
 }
 
 /// What the cap multiplies the gradient of a capped score by.

@@ -3,33 +3,35 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
-use super::rows::{ranges, word};
+use super::rows::{block_sees, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, clear};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// The numbers of the rows that a unit's scores lie in: maxima, one over the sums, deltas.
+/// Leaves the numbers of a panel's rows where [`score_gradients`] reads them: maxima, one over the sums,
+/// deltas, four rows a place. Whoever reads them waits at a barrier before.
 #[cube]
 pub fn load_numbers(
     numbers: &Tensor<f32>,
     base: usize,
     first: usize,
     queries: usize,
-    own: &mut Array<Quad>,
+    own: &mut Shared<[Quad]>,
+    #[comptime] cfg: Config,
 ) {
+    let lane = UNIT_POS as usize % comptime!(LANES);
     let line = UNIT_POS as usize / comptime!(LANES);
     let all = numbers.shape(0) / 3;
-    #[unroll]
-    for kind in 0..3usize {
+    if lane < 3 {
         let mut quad = Quad::new(0.0f32);
         #[unroll]
         for i in 0..OWN {
             let query = first + line * comptime!(OWN) + i;
             if query < queries {
-                quad.insert(i, numbers[kind * all + base + query]);
+                quad.insert(i, numbers[lane * all + base + query]);
             }
         }
-        own[kind] = quad;
+        own[lane * comptime!(cfg.lines()) + line] = quad;
     }
 }
 
@@ -48,7 +50,7 @@ pub fn score_gradients<F: Float>(
     head: usize,
     first: usize,
     tile: usize,
-    numbers: &Array<Quad>,
+    numbers: &Shared<[Quad]>,
     pool: &mut Shared<[Quad]>,
     words: &mut Shared<[u32]>,
     own_words: &mut Array<u32>,
@@ -71,6 +73,8 @@ pub fn score_gradients<F: Float>(
     let first_key = tile * comptime!(COLUMNS);
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
+    let own_block = (first + line * comptime!(OWN)) / comptime!(COLUMNS);
+    let sees = block_sees(map, batch, own_block, queries, tile);
 
     // The first lanes of a line make the words of its rows, one each.
     if lane < comptime!(OWN) {
@@ -89,6 +93,7 @@ pub fn score_gradients<F: Float>(
         batch * key.stride(0) + kv_head * key.stride(1),
         first_key,
         keys,
+        sees,
         pool,
         gradients,
         cfg,
@@ -103,11 +108,15 @@ pub fn score_gradients<F: Float>(
         batch * value.stride(0) + kv_head * value.stride(1),
         first_key,
         keys,
+        sees,
         pool,
         d_weights,
         cfg,
         comptime!(cfg.value_chunks),
     );
+    let maxima = numbers[line];
+    let inverses = numbers[comptime!(cfg.lines()) + line];
+    let deltas = numbers[comptime!(2 * cfg.lines()) + line];
     #[unroll]
     for i in 0..OWN {
         let own_query = first + line * comptime!(OWN) + i;
@@ -121,7 +130,7 @@ pub fn score_gradients<F: Float>(
                 let score = capped(gradients[i].extract(k), scale, cap, cfg);
                 let sum = score
                     + added::<F>(bias, bias_at, map, slope, own_query, first_key + column, cfg);
-                let weight = (sum - numbers[0].extract(i)).exp() * numbers[1].extract(i);
+                let weight = (sum - maxima.extract(i)).exp() * inverses.extract(i);
                 let mut d_weight = d_weights[i].extract(k);
                 if comptime!(cfg.dropout) {
                     d_weight *= kept;
@@ -129,7 +138,7 @@ pub fn score_gradients<F: Float>(
                         d_weight = 0.0f32;
                     }
                 }
-                let mut gradient = weight * (d_weight - numbers[2].extract(i));
+                let mut gradient = weight * (d_weight - deltas.extract(i));
                 if comptime!(!of_bias) {
                     gradient *= cap_slope(score, cap, cfg);
                 }

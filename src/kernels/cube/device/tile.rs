@@ -25,18 +25,24 @@ pub fn stage_columns<F: Float>(
     let inside = column + own_column < from.shape(3);
     let row_stride = from.stride(2);
     let at = base + (column + own_column) * from.stride(3);
-    #[unroll]
-    for n in 0..comptime!(rows / OWN * COLUMNS / units) {
-        let place = line + n * comptime!(units / COLUMNS);
-        let mut quad = Quad::new(0.0f32);
+    // Two places at once: more of them in flight need more registers than a unit has.
+    let lines = comptime!(units / COLUMNS);
+    let mut pair = line;
+    while pair < comptime!(rows / OWN) {
         #[unroll]
-        for i in 0..OWN {
-            let row = first + place * OWN + i;
-            if inside && row < limit {
-                quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+        for n in 0..2usize {
+            let place = pair + n * lines;
+            let mut quad = Quad::new(0.0f32);
+            #[unroll]
+            for i in 0..OWN {
+                let row = first + place * OWN + i;
+                if inside && row < limit {
+                    quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+                }
             }
+            pool[offset + own_column * step + place] = quad;
         }
-        pool[offset + own_column * step + place] = quad;
+        pair += 2 * lines;
     }
 }
 
@@ -85,7 +91,7 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
 }
 
 /// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
-/// with 32 rows of `b`. Ends with a barrier.
+/// with 32 rows of `b`, if it `sees` any of them. Ends with a barrier.
 #[cube]
 pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
@@ -96,6 +102,7 @@ pub fn add_dots<F: Float, G: Float>(
     b_base: usize,
     b_first: usize,
     b_limit: usize,
+    sees: bool,
     pool: &mut Shared<[Quad]>,
     sums: &mut Array<Quad>,
     #[comptime] cfg: Config,
@@ -124,12 +131,14 @@ pub fn add_dots<F: Float, G: Float>(
             units,
         );
         sync_cube();
-        for c in 0..comptime!(COLUMNS) {
-            let x = pool[c * column + line];
-            let y = pool[second + c * comptime!(LANES + 1) + lane];
-            #[unroll]
-            for i in 0..OWN {
-                sums[i] += Quad::new(x.extract(i)) * y;
+        if sees {
+            for c in 0..comptime!(COLUMNS) {
+                let x = pool[c * column + line];
+                let y = pool[second + c * comptime!(LANES + 1) + lane];
+                #[unroll]
+                for i in 0..OWN {
+                    sums[i] += Quad::new(x.extract(i)) * y;
+                }
             }
         }
         sync_cube();
@@ -155,11 +164,12 @@ pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptim
 }
 
 /// Adds to `sums`, of every 32 columns and each unit's four rows its four columns, the weights that
-/// [`store_weights`] left, times 32 rows of `b`. Unless the tile is full, only what the rows' words
-/// name. Begins behind a barrier, and ends with one.
+/// [`store_weights`] left, times 32 rows of `b`, if it `sees` any of them. Unless the tile is full, only
+/// what the rows' words name. Begins behind a barrier, and ends with one.
 #[cube]
 pub fn add_weighted<F: Float>(
     words: &Array<u32>,
+    sees: bool,
     full: bool,
     b: &Tensor<F>,
     b_base: usize,
@@ -189,7 +199,7 @@ pub fn add_weighted<F: Float>(
                     sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
                 }
             }
-        } else {
+        } else if sees {
             for j in 0..comptime!(COLUMNS) {
                 let x = pool[j * column + line];
                 let y = pool[second + j * comptime!(LANES) + lane];
