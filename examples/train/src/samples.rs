@@ -40,7 +40,7 @@ impl SampleMetric {
 
     fn write(&self, model: &LanguageModel) -> String {
         let written = Generation::new(model, std::slice::from_ref(&self.prompt), &self.config)
-            .and_then(Generation::finish);
+            .and_then(|generation| Ok(generation.finish()?));
         match written {
             // A model whose scores are no numbers says nothing; its loss tells of it.
             Err(error) => format!("({error})"),
