@@ -26,10 +26,13 @@ use crate::kernels::supports;
 /// Up to this many rows expanding each block anew for a few of them is faster than expanding the
 /// matrix for all.
 const MOST_ROWS: usize = 8;
-/// Numbers of the matrix in a task, about.
-const TASK: usize = 1 << 15;
-/// Tasks that keep a few threads busy.
+/// Numbers of the matrix in the smallest and the largest task: memory gives a long piece faster than
+/// some short ones.
+const SMALLEST_TASK: usize = 1 << 15;
+const LARGEST_TASK: usize = 1 << 17;
+/// Tasks that keep a few threads busy: those of a small matrix, and of others.
 const ENOUGH_TASKS: usize = 4;
+const EVEN_TASKS: usize = 8;
 /// Numbers of the matrix for which it pays to wake other threads up, at one row.
 const WORTH_WAKING: usize = 1 << 19;
 
@@ -69,7 +72,9 @@ fn products_of_few(x: Matrix, weight: StoredMatrix) -> Vec<f32> {
     let StoredMatrix { format, bytes, rows, columns } = weight;
     let row_bytes = weight.row_bytes();
     assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
-    let in_task = TASK.min(rows * columns / ENOUGH_TASKS).div_ceil(columns);
+    let numbers = rows * columns;
+    let in_task = (numbers / EVEN_TASKS).clamp(SMALLEST_TASK, LARGEST_TASK);
+    let in_task = in_task.min(numbers / ENOUGH_TASKS).div_ceil(columns);
     let in_task = in_task.max(1).next_multiple_of(ABREAST);
     let worth_waking = threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING;
     let threads = if worth_waking { usize::MAX } else { 1 };

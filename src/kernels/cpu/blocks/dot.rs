@@ -15,6 +15,7 @@ use super::limbs::Limbs;
 #[cfg(target_arch = "x86_64")]
 use super::vnni::{Prepare, Vnni, WholeDots};
 use super::{Block, Format, OnFormat, OnSixteen, Plain, Sixteen, on_format, on_sixteen};
+use crate::kernels::cpu::simd;
 
 /// Rows that are worked on side by side: of a matrix in blocks, or of `x`.
 pub(in crate::kernels::cpu) const ABREAST: usize = 4;
@@ -60,6 +61,8 @@ impl<'a> Factor<'a> {
         products: &mut [f32],
     ) {
         let Self { format, x, sums } = self;
+        // What is asked for ahead begins behind this.
+        simd::prefetch(bytes.as_ptr(), AHEAD.min(bytes.len()));
         match x {
             Rows::Floats(x) => {
                 on_format(*format, Dots { bytes, row_bytes, x, sums, products });
