@@ -105,6 +105,7 @@ impl Blocks {
     }
 
     /// The parameter that blocks are the value of: one number.
+    #[cfg(feature = "import")]
     pub(crate) fn stand_for<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         placeholder(param)
     }

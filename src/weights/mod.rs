@@ -51,4 +51,6 @@ mod use_blocks;
 pub use crate::kernels::Format;
 pub use blocks::{Blocks, StoredBytes, blocks, with_blocks};
 pub use count::num_numbers;
-pub(crate) use use_blocks::{embed, keeps, linear, shape, unembed};
+#[cfg(feature = "import")]
+pub(crate) use use_blocks::keeps;
+pub(crate) use use_blocks::{embed, linear, shape, unembed};

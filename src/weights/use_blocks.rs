@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::{Blocks, blocks};
 use crate::kernels;
@@ -79,8 +79,8 @@ pub(crate) fn embed(embedding: &Embedding, tokens: Tensor<2, Int>) -> Tensor<3> 
 }
 
 /// Whether products with blocks run on a device.
-#[cfg_attr(not(feature = "import"), allow(dead_code))]
-pub(crate) fn keeps(device: &Device) -> bool {
+#[cfg(feature = "import")]
+pub(crate) fn keeps(device: &burn::tensor::Device) -> bool {
     kernels::supports(device, DType::F32)
 }
 

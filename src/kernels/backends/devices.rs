@@ -1,7 +1,9 @@
 //! What the kernels ask of a device by its backend.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
+#[cfg(feature = "gpu")]
+use burn::tensor::TensorData;
+use burn::tensor::{DType, Device, Int, Tensor, s};
 
 #[cfg(feature = "gpu")]
 use super::cube;

@@ -51,6 +51,7 @@ pub(crate) trait HostFloat<T>: Backend {
     fn slice(tensor: &FloatTensor<Self>) -> Option<&[T]>;
 
     /// The same to write to, if the tensor is the only one that holds them, and nothing else.
+    #[cfg_attr(not(feature = "optim"), allow(dead_code))]
     fn slice_mut(tensor: &mut FloatTensor<Self>) -> Option<&mut [T]>;
 
     /// A tensor that takes over a vector in row-major order.

@@ -52,15 +52,18 @@ fn numbers(subject: &Subject, setup: &Setup) -> usize {
     if matches!(subject.model, Model::Embedded(_)) { setup.width } else { 1 }
 }
 
-/// From numbers between 0 and 1 to outputs, row by row: by each path that the model has.
-fn paths<'a>(subject: &'a Subject, setup: &'a Setup) -> Vec<Box<dyn Fn(&[f32]) -> Vec<f32> + 'a>> {
+/// From numbers between 0 and 1 to outputs, row by row.
+type Path<'a> = Box<dyn Fn(&[f32]) -> Vec<f32> + 'a>;
+
+/// Each path that the model has.
+fn paths<'a>(subject: &'a Subject, setup: &'a Setup) -> Vec<Path<'a>> {
     let Setup { batch, length, width, .. } = *setup;
     let ids = move |values: &[f32], vocabulary: usize| {
         let ids = values.iter().map(|x| (x * vocabulary as f32) as i64).collect::<Vec<_>>();
         Tensor::from_data(TensorData::new(ids, [batch, length]), &setup.device)
     };
     let host = |data: TensorData| data.iter::<f32>().collect::<Vec<f32>>();
-    let boxed = |forward| -> Box<dyn Fn(&[f32]) -> Vec<f32> + 'a> { forward };
+    let boxed = |forward| -> Path<'a> { forward };
     match &subject.model {
         Model::Embedded(forward) => std::iter::once(forward)
             .chain(&subject.cached)
