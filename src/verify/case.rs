@@ -137,6 +137,15 @@ impl Case {
                 half: true,
                 ..Self::new("several tiles", causal(), &Grid::bottom_right(1, 79, 149))
             },
+            Self {
+                head_dim: 67,
+                value_dim: 71,
+                ..Self::new(
+                    "sinks tiles away",
+                    causal() & (window(5) | Mask::sinks(3)),
+                    &Grid::bottom_right(1, 79, 149),
+                )
+            },
         ]
     }
 

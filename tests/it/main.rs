@@ -16,6 +16,8 @@ mod fused;
 mod generation;
 #[cfg(feature = "gpu")]
 mod gpu_device;
+#[cfg(all(feature = "gpu", target_os = "linux"))]
+mod gpu_memory;
 mod gradients;
 mod import;
 mod language_model;

@@ -34,7 +34,7 @@ pub fn end(numbers: impl FnOnce() -> Vec<f64>) {
 /// Runs `test` (its full name) in a process of its own, which sees `case`.
 pub fn measure(test: &str, case: &str) -> Measured {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(CASE, case)
         .output()
         .unwrap();
