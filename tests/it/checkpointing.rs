@@ -16,8 +16,8 @@ use crate::peak;
 const VOCAB: usize = 101;
 const BATCH: usize = 4;
 const QUERIES: usize = 256;
-/// What a step of six layers holds less, at least, in bytes; 12 to 16 MB of 199 were measured.
-const SPARED: usize = 4 << 20;
+/// What a step of six layers holds less, at least, in bytes; 22 to 30 MB of 196 were measured.
+const SPARED: usize = 16 << 20;
 
 /// Some numbers of each gradient.
 struct Samples<'a>(&'a GradientsParams, Vec<f64>);
