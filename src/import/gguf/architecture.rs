@@ -154,6 +154,14 @@ impl<'a> Reading<'a> {
     ) -> Result<Self> {
         let key = |rest: &str| format!("{name}.{rest}");
         let d_model = keys.size(&key("embedding_length"))?;
+        let embedding = tensors.get("token_embd.weight").and_then(|info| info.shape.last());
+        if let Some(&width) = embedding
+            && width != d_model
+        {
+            // Before frequencies are computed for so many channels.
+            let expected = format!("{width}, the width of token_embd.weight");
+            return keys.refuse(&key("embedding_length"), expected);
+        }
         let layers = keys.size(&key("block_count"))?;
         if layers > tensors.len() {
             // Before they are all prepared.
@@ -169,6 +177,15 @@ impl<'a> Reading<'a> {
                     .refuse(&key("attention.head_count"), format!("a divisor of {d_model}"));
             }
         };
+        let queries = ["attn_q", "attn_qkv"].map(|part| format!("blk.0.{part}.weight"));
+        for (name, info) in queries.iter().filter_map(|name| Some((name, tensors.get(name)?))) {
+            if let Some(&rows) = info.shape.first()
+                && head_dim > rows
+            {
+                let expected = format!("at most {rows}, the rows of {name}");
+                return keys.refuse(&key("attention.key_length"), expected);
+            }
+        }
         let values = key("attention.value_length");
         if keys.find_size(&values)?.is_some_and(|width| width != head_dim) {
             return keys.refuse(&values, format!("{head_dim}, the width of the keys"));
