@@ -40,9 +40,14 @@
 //! # #[derive(Module, Debug)]
 //! # struct NextToken { model: LanguageModel }
 //! # impl TrainStep for NextToken {
-//! #     type Input = ();
+//! #     type Input = [Tensor<2, Int>; 2];
 //! #     type Output = ();
-//! #     fn step(&self, _: ()) -> TrainOutput<()> { unimplemented!() }
+//! #     fn step(&self, [tokens, targets]: Self::Input) -> TrainOutput<()> {
+//! #         let loss = burn_decoder::loss::CrossEntropyConfig::new().init().expect("settings that fit");
+//! #         let batch = burn_decoder::sequence::Batch::new();
+//! #         let loss = self.model.loss(tokens, batch, targets, &loss).expect("tokens of the vocabulary");
+//! #         TrainOutput::new(self, loss.backward(), ())
+//! #     }
 //! # }
 //! impl InferenceStep for NextToken {
 //!     // ...

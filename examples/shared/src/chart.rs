@@ -29,6 +29,9 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
+/// Up to so many points are marked: one alone is no line.
+const MOST_MARKS: usize = 40;
+
 /// Curves over `across`, of numbers in `unit`; numbers that are none are left out.
 pub fn curves(title: &str, across: &str, unit: &str, curves: &[Curve]) -> String {
     let points = || {
@@ -40,7 +43,7 @@ pub fn curves(title: &str, across: &str, unit: &str, curves: &[Curve]) -> String
     let highest = points().map(|(_, y)| y).fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = match lowest < highest {
         true => (lowest - 0.04 * (highest - lowest), highest + 0.04 * (highest - lowest)),
-        false => (0.0, highest.max(1.0)),
+        false => (0.0, 1.05 * highest.max(1.0)),
     };
     let x = |value: f64| LEFT + (value / right) as f32 * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| {
@@ -133,8 +136,17 @@ impl Svg {
         }
     }
 
-    /// A line through the points.
+    /// A line through the points, which are marked if they are few.
     fn curve(&mut self, points: &[[f32; 2]], colour: &str, width: f64) {
+        if points.len() <= MOST_MARKS {
+            for [x, y] in points {
+                self.push(format_args!(
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{}\" fill=\"{colour}\" \
+                     shape-rendering=\"auto\"/>\n",
+                    width + 0.5
+                ));
+            }
+        }
         let points: Vec<_> = points.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
         self.push(format_args!(
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" \

@@ -10,10 +10,9 @@
 //! In reading order: [`args`], what can be chosen; [`text`], [`tokenizer`] and [`rows`], what is read;
 //! [`start`] and [`model`]; [`training`], the training itself, with [`optimizer`], [`epochs`],
 //! [`checkpoints`] and [`resumed`]; [`samples`] and [`lines`], what is shown meanwhile; [`history`],
-//! [`chart`] and [`page`], what is shown at the end; [`run_folder`], what is kept.
+//! [`page`], what is shown at the end; [`run_folder`], what is kept.
 
 pub mod args;
-pub mod chart;
 pub mod checkpoints;
 pub mod epochs;
 pub mod failure;

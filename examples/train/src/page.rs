@@ -4,9 +4,9 @@ use std::path::Path;
 
 use burn_decoder::causality::Report;
 use serde_json::Value;
+use shared::chart::{Curve, curves, smoothed};
 
 use super::args::Args;
-use super::chart::{Curve, chart, smoothed};
 use super::failure::Verdict;
 use super::history::{History, Validation};
 use super::run_folder::Outcome;
@@ -80,16 +80,18 @@ impl Page<'_> {
         };
         let curve =
             |name: &str, colour, width, points| Curve { name: name.into(), colour, width, points };
-        let loss = chart(
+        let loss = curves(
             "loss",
+            "step",
             "nats a token",
             &[
                 curve("training", "#9ecae1", 1.5, smoothed(steps, MOST_POINTS)),
                 curve("validation", "#08519c", 2.5, over(|seen| seen.loss)),
             ],
         );
-        let noise = chart(
+        let noise = curves(
             "noise",
+            "step",
             "nats a token",
             &[curve("loss on noise", "#636363", 2.0, over(|seen| seen.noise))],
         );
