@@ -13,7 +13,9 @@ use std::marker::PhantomData;
 #[cfg(target_arch = "x86_64")]
 use super::limbs::Limbs;
 #[cfg(target_arch = "x86_64")]
-use super::vnni::{Prepare, Vnni, WholeDots};
+use super::vnni::Vnni;
+#[cfg(target_arch = "x86_64")]
+use super::whole::{Prepare, WholeDots};
 use super::{Block, Format, OnFormat, OnSixteen, Plain, Sixteen, on_format, on_sixteen};
 use crate::kernels::cpu::simd;
 

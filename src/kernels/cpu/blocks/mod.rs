@@ -4,8 +4,8 @@
 //!
 //! In reading order: `format` (the list, with sizes and names), `sixteen` (what an instruction set has
 //! to do), `x86`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
-//! with all of them: `expand` (to f32) and `dot` (products with rows of f32), which `vnni` takes over in
-//! whole numbers, with rows in `limbs`, where the machine has the instructions.
+//! with all of them: `expand` (to f32) and `dot` (products with rows of f32). Where the machine has `vnni`
+//! these are taken over by `whole` (products in whole numbers), with rows in `limbs`.
 
 mod dot;
 mod expand;
@@ -22,6 +22,8 @@ mod q8;
 mod sixteen;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod whole;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod x86;
 

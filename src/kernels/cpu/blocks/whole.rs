@@ -1,0 +1,212 @@
+//! Products in whole numbers of rows in blocks with rows of f32.
+//!
+//! Of 64 numbers of a row in blocks the `q` stay bytes, and are multiplied with the three limbs of `x`:
+//! nothing is rounded before the sum of four, which is multiplied by scale and step in f32.
+
+use std::hint::black_box;
+use std::marker::PhantomData;
+
+use super::dot::{ABREAST, AHEAD};
+use super::limbs::Limbs;
+use super::vnni::Vnni;
+use super::{Block, OnFormat, Plain, Sixteen};
+
+/// Rows of `x` in limbs for products with a format.
+pub(super) struct Prepare<'a>(pub Vnni, pub &'a [&'a [f32]]);
+
+impl OnFormat for Prepare<'_> {
+    type Output = Vec<Limbs>;
+
+    fn blocks<B: Block>(self) -> Vec<Limbs> {
+        let Self(on, x) = self;
+        on.vectorize(
+            #[inline(always)]
+            || {
+                let mut limbs = Vec::with_capacity(x.len());
+                for x in x {
+                    limbs.push(Limbs::new::<B>(x, B::EXCESS));
+                }
+                limbs
+            },
+        )
+    }
+
+    fn plain<P: Plain>(self) -> Vec<Limbs> {
+        unreachable!("numbers that stand by themselves are no bytes")
+    }
+}
+
+/// The products of such rows with rows in blocks; the rest as in [`Dots`](super::Dots).
+pub(super) struct WholeDots<'a> {
+    pub on: Vnni,
+    pub bytes: &'a [u8],
+    pub row_bytes: usize,
+    pub x: &'a [Limbs],
+    pub sums: &'a [Vec<f32>],
+    pub products: &'a mut [f32],
+}
+
+impl OnFormat for WholeDots<'_> {
+    type Output = ();
+
+    fn blocks<B: Block>(self) {
+        let rows = Rows::<B>(self, PhantomData);
+        rows.0.on.vectorize(
+            #[inline(always)]
+            || rows.run(),
+        );
+    }
+
+    fn plain<P: Plain>(self) {
+        unreachable!("numbers that stand by themselves are no bytes")
+    }
+}
+
+struct Rows<'a, B>(WholeDots<'a>, PhantomData<B>);
+
+impl<B: Block> Rows<'_, B> {
+    #[inline(always)]
+    fn run(self) {
+        let WholeDots { on, bytes, row_bytes, x, sums, products } = self.0;
+        let units = row_bytes.div_ceil(B::UNIT * B::BYTES);
+        let parts = (row_bytes / B::BYTES * B::LENGTH).div_ceil(64);
+        assert!(row_bytes.is_multiple_of(B::BYTES), "blocks that do not fit");
+        for (x, sums) in x.iter().zip(sums) {
+            let fits = x.parts.len() == parts && x.steps.len() == 16 * units;
+            assert!(
+                fits && (B::OFFSETS.is_none() || sums.len() == 16 * units),
+                "x of another width"
+            );
+        }
+        let row = |at: usize| &bytes[at * row_bytes..][..row_bytes];
+        let rows = products.len() / x.len();
+        let mut first = 0;
+        while first < rows {
+            // One row of `x` with some in blocks, or some with one: no sum waits for itself, and what is
+            // read of one serves all of the others.
+            let several = x.len() == 1 && first + ABREAST <= rows;
+            let products = &mut products[first * x.len()..];
+            if several {
+                let abreast: [_; ABREAST] = std::array::from_fn(|r| row(first + r));
+                // SAFETY: rows of whole blocks, `x` as wide, as asserted above.
+                let dots = unsafe { dots::<B, ABREAST, 1>(on, abreast, [(&x[0], &sums[0])]) };
+                products[..ABREAST].copy_from_slice(dots.as_flattened());
+                first += ABREAST;
+                continue;
+            }
+            let mut m = 0;
+            while m < x.len() {
+                if m + ABREAST <= x.len() {
+                    let of_x: [_; ABREAST] = std::array::from_fn(|i| (&x[m + i], &sums[m + i][..]));
+                    // SAFETY: the same.
+                    let dots = unsafe { dots::<B, 1, ABREAST>(on, [row(first)], of_x) };
+                    products[m..m + ABREAST].copy_from_slice(&dots[0]);
+                    m += ABREAST;
+                } else {
+                    // SAFETY: the same.
+                    let dots = unsafe { dots::<B, 1, 1>(on, [row(first)], [(&x[m], &sums[m])]) };
+                    products[m] = dots[0][0];
+                    m += 1;
+                }
+            }
+            first += 1;
+        }
+    }
+}
+
+/// The products of `R` rows in blocks with `M` rows of `x`: each the same bits as alone.
+///
+/// # Safety
+///
+/// The rows in blocks are as long, a whole number of blocks; limbs and sums of `x` are for that many.
+#[inline(always)]
+unsafe fn dots<B: Block, const R: usize, const M: usize>(
+    on: Vnni,
+    rows: [&[u8]; R],
+    x: [(&Limbs, &[f32]); M],
+) -> [[f32; M]; R] {
+    const { assert!(B::LENGTH == 32 && B::BYTES <= 34 || B::LENGTH == 256 && B::UNIT == 1) };
+    let sixteen = on.sixteen;
+    let mut totals = [[sixteen.splat(0.0); M]; R];
+    let mut constant = [[sixteen.splat(0.0); M]; R];
+    let mut start = 0; // byte of the unit
+    let mut unit = 0;
+    while start < rows[0].len() {
+        let length = (rows[0].len() - start).min(B::UNIT * B::BYTES);
+        let mut scales = [[[0.0; 16]; M]; R];
+        for r in 0..R {
+            // SAFETY: rows are as long as the first.
+            let [scale, offset] =
+                B::scales(sixteen, unsafe { rows[r].get_unchecked(start..start + length) });
+            for m in 0..M {
+                // SAFETY: sixteen for each unit.
+                let (steps, sums) = unsafe {
+                    let sums = if B::OFFSETS.is_some() { x[m].1 } else { &x[m].0.steps };
+                    (sixteen_of(&x[m].0.steps, unit), sixteen_of(sums, unit))
+                };
+                if B::OFFSETS.is_some() {
+                    constant[r][m] = sixteen.mul_add(offset, sixteen.load(sums), constant[r][m]);
+                }
+                sixteen.store(sixteen.mul(scale, sixteen.load(steps)), &mut scales[r][m]);
+            }
+        }
+        // Two are spread while they are loaded.
+        let scales = black_box(&scales);
+        let parts = B::UNIT * B::LENGTH / 64;
+        let first = unit * parts;
+        let whole = length / B::BYTES * B::LENGTH / 64;
+        for at in 0..whole {
+            for r in 0..R {
+                // Two blocks of 32, or all of one of 256.
+                let (from, length) = match B::LENGTH {
+                    32 => (start + 2 * at * B::BYTES, 2 * B::BYTES),
+                    _ => (start, B::BYTES),
+                };
+                // SAFETY: so many blocks are there in the unit.
+                let blocks = unsafe { rows[r].get_unchecked(from..from + length) };
+                sixteen.prefetch(blocks, AHEAD + if B::LENGTH == 32 { 0 } else { 64 * at });
+                let bytes = B::bytes(on, blocks, at);
+                for m in 0..M {
+                    // SAFETY: a part for each 64 numbers.
+                    let part = unsafe { x[m].0.parts.get_unchecked(first + at) };
+                    let total = &mut totals[r][m];
+                    *total = on.add_products::<B>(bytes, part, &scales[r][m], at, *total);
+                }
+            }
+        }
+        // A last block of 32 without a second one.
+        if B::LENGTH == 32 && whole * 2 * B::BYTES < length {
+            for r in 0..R {
+                // No block is longer than 34 bytes.
+                let mut pair = [0; 68];
+                let last = &rows[r][start + whole * 2 * B::BYTES..];
+                pair[..B::BYTES].copy_from_slice(&last[..B::BYTES]);
+                let bytes = B::bytes(on, &pair[..2 * B::BYTES], 0);
+                for m in 0..M {
+                    let (part, total) = (&x[m].0.parts[first + whole], &mut totals[r][m]);
+                    *total = on.add_products::<B>(bytes, part, &scales[r][m], whole, *total);
+                }
+            }
+        }
+        start += length;
+        unit += 1;
+    }
+    let mut products = [[0.0; M]; R];
+    for r in 0..R {
+        for m in 0..M {
+            products[r][m] = sixteen.sum(sixteen.add(constant[r][m], totals[r][m]));
+        }
+    }
+    products
+}
+
+/// Sixteen numbers for a unit.
+///
+/// # Safety
+///
+/// There are sixteen for each, this one among them.
+#[inline(always)]
+unsafe fn sixteen_of(numbers: &[f32], unit: usize) -> &[f32; 16] {
+    // SAFETY: the caller's word.
+    unsafe { &*numbers.as_ptr().add(16 * unit).cast() }
+}
