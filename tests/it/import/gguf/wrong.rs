@@ -104,6 +104,7 @@ fn settings_that_make_no_sense_name_their_key() {
         ("llama.block_count", 0, "file, llama.block_count: expected a whole number from 1"),
         ("llama.block_count", 16_000, "file, llama.block_count: expected at most 35, since"),
         ("llama.embedding_length", u32::MAX, "file, llama.embedding_length: expected a whole"),
+        ("llama.embedding_length", 1 << 20, "expected 32, the width of token_embd.weight"),
         ("llama.attention.head_count", 7, "file, llama.attention.head_count: expected a divisor"),
         ("llama.rope.dimension_count", 4, "file, llama.rope.dimension_count: expected 8"),
         ("llama.vocab_size", 7, "file, llama.vocab_size: expected 340, the rows of token_embd"),
@@ -113,6 +114,10 @@ fn settings_that_make_no_sense_name_their_key() {
         let error = with_number("llama", key, number);
         assert!(error.contains(expected), "{key} = {number}: {error}");
     }
+    let error = with_number("qwen3", "qwen3.attention.key_length", 1 << 20);
+    let expected =
+        "qwen3.attention.key_length: expected at most 64, the rows of blk.0.attn_q.weight";
+    assert!(error.contains(expected), "{error}");
     let (_folder, path) = changed("llama_rope", |bytes| {
         let at = bytes.windows(4).rposition(|window| window == 4f32.to_le_bytes()).unwrap();
         bytes[at..at + 4].copy_from_slice(&3f32.to_le_bytes());
