@@ -7,13 +7,13 @@ use crate::failure::Failure;
 
 /// Standard output. Whoever reads it may leave early, as `head` does: what comes then is dropped.
 pub struct Output<'a> {
-    to: &'a mut dyn Write,
+    to: &'a mut (dyn Write + Send),
     closed: bool,
 }
 
 impl<'a> Output<'a> {
     /// Writes to `to`.
-    pub fn new(to: &'a mut dyn Write) -> Self {
+    pub fn new(to: &'a mut (dyn Write + Send)) -> Self {
         Self { to, closed: false }
     }
 

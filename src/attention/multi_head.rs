@@ -23,7 +23,7 @@ use super::{Alibi, AttentionOutput, HeadMapping, Request, Score, attend};
 use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
-use crate::weights::{blocks, linear};
+use crate::weights::{blocks, linear, project_together};
 
 /// Queries, keys and values projected to heads, attention, and the heads projected back.
 ///
@@ -188,6 +188,26 @@ impl MultiHeadAttention {
             self.prepare(linear(&self.key, key), &self.key_norm, angles, self.kv_heads),
             split_heads(linear(&self.value, value), self.kv_heads),
         )
+    }
+
+    /// Queries, keys and values of a sequence that looks at itself, `[batch, queries, d_model]`: what the
+    /// two functions above give.
+    pub(crate) fn project_own(&self, x: Tensor<3>, angles: Option<&Angles>) -> [Tensor<4>; 3] {
+        let normed = self.query_norm.is_some() || self.key_norm.is_some();
+        let layers = [&self.query, &self.key, &self.value];
+        let together = if normed { None } else { project_together(&layers, &x) };
+        let Some(mut all) = together else {
+            let query = self.project_query(x.clone(), angles);
+            let (key, value) = self.project_key_value(x.clone(), x, angles);
+            return [query, key, value];
+        };
+        let (heads, kv_heads) = (self.heads, self.kv_heads);
+        if let Some(angles) = angles {
+            all = angles.turn_first(all, self.head_dim, heads + kv_heads);
+        }
+        let all = split_heads(all, heads + 2 * kv_heads);
+        let part = |first, heads| all.clone().narrow(1, first, heads);
+        [part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads)]
     }
 
     /// Norm, rotary positions and heads of what was projected.

@@ -136,14 +136,7 @@ impl Angles {
     /// - output: the same
     pub(crate) fn turn(&self, x: Tensor<3>, head_dim: usize) -> Tensor<3> {
         if kernels::runs_on(&x) {
-            let rotation = Rotation {
-                rows: self.rows,
-                pairs: self.pairs,
-                head_dim,
-                interleaved: self.layout == RotaryLayout::Interleaved,
-                table: self.narrow.clone(),
-            };
-            return kernels::rotate(x, rotation);
+            return self.turn_on_host(x, head_dim, None);
         }
         let [batch, tokens, width] = x.dims();
         let x = x.reshape([batch, tokens, width / head_dim, head_dim]); // [batch, tokens, heads, head_dim]
@@ -169,6 +162,23 @@ impl Angles {
             rest => Tensor::cat(vec![turned, x.narrow(3, dim, rest)], 3),
         };
         all.reshape([batch, tokens, width]) // [batch, tokens, heads * head_dim]
+    }
+
+    /// Turns the first `heads`, of `x` as the kernel on the CPU takes it.
+    pub(super) fn turn_first(&self, x: Tensor<3>, head_dim: usize, heads: usize) -> Tensor<3> {
+        self.turn_on_host(x, head_dim, Some(heads))
+    }
+
+    fn turn_on_host(&self, x: Tensor<3>, head_dim: usize, heads: Option<usize>) -> Tensor<3> {
+        let rotation = Rotation {
+            rows: self.rows,
+            pairs: self.pairs,
+            head_dim,
+            heads,
+            interleaved: self.layout == RotaryLayout::Interleaved,
+            table: self.narrow.clone(),
+        };
+        kernels::rotate(x, rotation)
     }
 
     /// Cosines and sines, `[rows, tokens, 1, pairs]`.

@@ -18,7 +18,7 @@ use super::Activation;
 use crate::Result;
 use crate::error::{check_nonzero, check_probability};
 use crate::kernels::{activate, activate_gated};
-use crate::weights::linear;
+use crate::weights::{feed_forward_together, linear, read_next};
 
 /// Configuration of a [`FeedForward`].
 #[derive(Config, Debug)]
@@ -99,10 +99,20 @@ impl FeedForward {
     /// If the last axis of `x` is not `d_model`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let function = self.activation.function();
+        if let Some(output) =
+            feed_forward_together(&self.up, self.gate.as_ref(), &self.down, function, &x)
+        {
+            return output; // without dropout: not in training
+        }
         let inner = match &self.gate {
             Some(gate) => activate_gated(function, linear(gate, x.clone()), linear(&self.up, x)),
             None => activate(function, linear(&self.up, x)),
         }; // [batch, queries, d_ff]
         linear(&self.down, self.dropout.forward(inner))
+    }
+
+    /// Says that the part will be applied next.
+    pub(super) fn read_next(&self) {
+        read_next(self.gate.iter().chain([&self.up]));
     }
 }

@@ -255,8 +255,13 @@ impl LanguageModel {
         if request.last_logits_only && queries > 1 {
             x = x.narrow(1, queries - 1, 1);
         }
+        let logits = self.scores(x);
+        // Of the next pass, while a token is chosen.
+        if let Some(layer) = self.decoder.layers.first() {
+            layer.read_next();
+        }
         LanguageModelOutput {
-            logits: self.scores(x),
+            logits,
             self_weights: decoded.self_weights,
             cross_weights: decoded.cross_weights,
         }

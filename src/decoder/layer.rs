@@ -23,6 +23,7 @@ use crate::kernels::Kept;
 use crate::mask::LoweredMask;
 use crate::norm::Norm;
 use crate::sequence::PositionIds;
+use crate::weights;
 
 /// What a decoder looks at apart from its own sequence: the output of an encoder, for example.
 #[derive(Clone, Copy, Debug)]
@@ -149,14 +150,15 @@ impl DecoderLayer {
                 beside = Some(x.clone());
             }
             let attention = &self.self_attention;
-            let query = attention.project_query(x.clone(), angles.as_ref());
-            let (key, value) = attention.project_key_value(x.clone(), x, angles.as_ref());
+            let [query, key, value] = attention.project_own(x, angles.as_ref());
+            weights::read_next([&attention.output]);
             let [key, value] = match past.as_deref_mut() {
                 Some(past) => past.append(key, value),
                 None => [key.into(), value.into()],
             };
             let attended = attention.attend(query, key, value, mask, &attention.score(), request);
             self_weights = attended.weights;
+            self.feed_forward.read_next();
             attended.output
         });
 
@@ -195,6 +197,12 @@ impl DecoderLayer {
             }
         };
         DecoderLayerOutput { output, self_weights, cross_weights }
+    }
+
+    /// Says that the layer will be applied next.
+    pub(super) fn read_next(&self) {
+        let attention = &self.self_attention;
+        weights::read_next([&attention.query, &attention.key, &attention.value]);
     }
 
     /// `x` and what one part adds to it, normalized in their place.

@@ -135,8 +135,13 @@ impl Decoder {
         request: &Request,
     ) -> DecoderOutput {
         let (mut self_weights, mut cross_weights) = (Vec::new(), Vec::new());
-        for (layer, part) in self.layers.iter().zip(self.parts(view, past)) {
+        let following = self.layers.iter().skip(1).map(Some).chain([None]);
+        let layers = self.layers.iter().zip(following);
+        for ((layer, next), part) in layers.zip(self.parts(view, past)) {
             let output = layer.pass(x, part, request);
+            if let Some(next) = next {
+                next.read_next();
+            }
             self_weights.extend(output.self_weights);
             cross_weights.extend(output.cross_weights);
             x = output.output;

@@ -163,10 +163,16 @@ impl SamplingConfig {
 
 /// The index of the largest number; the first of equals.
 fn likeliest<T: PartialOrd>(logits: &[T]) -> usize {
+    /// Numbers of which it is seen at once whether there is a larger one among them.
+    const STRETCH: usize = 64;
     let mut best = 0;
-    for (i, x) in logits.iter().enumerate() {
-        if *x > logits[best] {
-            best = i;
+    for (number, stretch) in logits.chunks(STRETCH).enumerate() {
+        if stretch.iter().fold(false, |any, x| any | (*x > logits[best])) {
+            for (i, x) in stretch.iter().enumerate() {
+                if *x > logits[best] {
+                    best = number * STRETCH + i;
+                }
+            }
         }
     }
     best
@@ -217,6 +223,17 @@ mod tests {
     fn greedy_takes_the_first_of_equals() {
         let mut rng = SamplingConfig::greedy().rng(0);
         assert_eq!(SamplingConfig::greedy().choose(&LOGITS, &[], &mut rng), 1);
+    }
+
+    #[test]
+    fn the_likeliest_of_many_is_the_first_of_the_largest() {
+        let logits: Vec<f32> = (0..1000).map(|i| (i * 37 % 191) as f32).collect();
+        for length in [1, 63, 64, 65, 128, 777, 1000] {
+            let logits = &logits[..length];
+            let largest = logits.iter().copied().fold(0.0, f32::max);
+            assert_eq!(Some(likeliest(logits)), logits.iter().position(|&x| x == largest));
+        }
+        assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
     }
 
     #[test]

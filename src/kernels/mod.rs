@@ -54,6 +54,8 @@ pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
 pub(crate) use cpu::stored::StoredWeight;
 pub use cpu::threads::Threads;
+pub(crate) use cpu::threads::{has_helpers, read_next};
+pub(crate) use cpu::together::Together;
 pub(crate) use cross_entropy::{TokenLoss, cross_entropy};
 pub(crate) use dropout::SeededDropout;
 pub(crate) use kept::{Codes, Kept, attention};

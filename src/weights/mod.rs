@@ -46,11 +46,13 @@
 
 mod blocks;
 mod count;
+mod together;
 mod use_blocks;
 
 pub use crate::kernels::Format;
 pub use blocks::{Blocks, StoredBytes, blocks, with_blocks};
 pub use count::num_numbers;
+pub(crate) use together::{feed_forward_together, project_together, read_next};
 #[cfg(feature = "import")]
 pub(crate) use use_blocks::keeps;
 pub(crate) use use_blocks::{embed, linear, shape, unembed};

@@ -111,7 +111,7 @@ fn multiply<const D: usize>(
 }
 
 /// Blocks have no gradient.
-fn refuse_training(weight: &Param<Tensor<2>>, blocks: &Blocks) {
+pub(super) fn refuse_training(weight: &Param<Tensor<2>>, blocks: &Blocks) {
     assert!(
         !weight.is_require_grad(),
         "training a weight in {}: expected one in f32, or one that asks for no gradient; load it with \

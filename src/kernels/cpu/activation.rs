@@ -153,6 +153,18 @@ macro_rules! for_each_function {
     };
 }
 
+impl Function {
+    /// `f(x)`
+    pub(super) fn of_slice(self, x: &[f32]) -> Vec<f32> {
+        for_each_function!(self, F => map([x], |[x]| F.value(x)))
+    }
+
+    /// `f(gate) x`
+    pub(super) fn of_gated(self, gate: &[f32], x: &[f32]) -> Vec<f32> {
+        for_each_function!(self, F => map([gate, x], |[g, x]| F.value(g) * x))
+    }
+}
+
 /// Of `x`, or of a gate and the `x` that it is multiplied with.
 impl<B: Host> Operation<B, 3> for Function {
     const CHEAP: bool = true;
@@ -161,11 +173,8 @@ impl<B: Host> Operation<B, 3> for Function {
         let [first, second, _] = inputs.map(|input| input.map(Flat::<B>::new));
         let first = first.expect("x or a gate");
         let output = match &second {
-            None => for_each_function!(*self, F => map([first.data()], |[x]| F.value(x))),
-            Some(x) => for_each_function!(
-                *self,
-                F => map([first.data(), x.data()], |[g, x]| F.value(g) * x)
-            ),
+            None => self.of_slice(first.data()),
+            Some(x) => self.of_gated(first.data(), x.data()),
         };
         (first.like(output), vec![])
     }

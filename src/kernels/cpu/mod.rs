@@ -7,12 +7,14 @@
 //!
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
 //! them); `attention`; `linear` with its `product` and `gemv`, `stored` (a
-//! projection whose weight lies in `blocks`), `norm`, `activation` and `rotation`
-//! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads` with `offer`.
+//! projection whose weight lies in `blocks`) and `together` (several of them), `norm`, `activation` and
+//! `rotation` with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads` with `offer`
+//! and `ahead`.
 
 pub(super) mod activation;
 #[cfg(feature = "optim")]
 pub(super) mod adamw;
+mod ahead;
 mod arithmetic;
 pub(super) mod attention;
 pub(super) mod blocks;
@@ -29,6 +31,7 @@ pub(super) mod rotation;
 mod simd;
 pub(super) mod stored;
 pub(super) mod threads;
+pub(super) mod together;
 
 use burn::tensor::{DType, Tensor};
 
@@ -86,6 +89,7 @@ mod tests {
                     rows: 1,
                     pairs: 16,
                     head_dim: 32,
+                    heads: None,
                     interleaved: false,
                     table: [0, 1].map(|side| angle(side).collect()),
                 };

@@ -1,12 +1,13 @@
 //! Parts of some work, taken by threads that look out for them.
 //!
 //! One thread offers, any number help; who offers does not wait for anybody to come, only for those
-//! that are still at a part when none is left.
+//! that are still at a part when none is left. It takes the first parts and they take the last, so that
+//! a helper knows what it will read, see `ahead`.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{hint, thread};
 
@@ -14,6 +15,11 @@ type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// Looks at who is still inside before the thread gives its core to others.
 const LOOKS: u32 = 1000;
+/// What is counted up by one of the first parts, and by one of the last.
+const FIRST: u64 = 1;
+const LAST: u64 = 1 << 32;
+/// Half of what is counted: helpers that come too late count on.
+const MOST_PARTS: usize = 1 << 31;
 
 /// Work that is offered, if there is any.
 #[derive(Default)]
@@ -22,8 +28,9 @@ pub(super) struct Offer {
     turn: AtomicUsize,
     /// Helpers that may be reading `work`.
     inside: AtomicUsize,
-    /// The first part that nobody has taken.
-    next: AtomicUsize,
+    /// How many parts were taken: the first ones, by the thread that offers, in the lower half, and the
+    /// last ones, by helpers, in the upper half.
+    taken: AtomicU64,
     parts: AtomicUsize,
     work: UnsafeCell<Option<*const Work<'static>>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -38,21 +45,22 @@ unsafe impl Send for Offer {}
 
 impl Offer {
     /// Runs `work` for every number below `parts`, with whoever helps. False, and nothing is done, if
-    /// the thread is within such a run already. Always called by the same thread.
+    /// the thread is within such a run already, or for more parts than can be counted. Always called by
+    /// the same thread.
     pub(super) fn run(&self, parts: usize, work: &Work) -> bool {
-        if self.turn.load(Ordering::Relaxed) % 2 == 1 {
+        if self.turn.load(Ordering::Relaxed) % 2 == 1 || parts > MOST_PARTS {
             return false;
         }
         // SAFETY: only its lifetime is changed; nobody reads it after `_end` is dropped, below.
         let lasting = unsafe { std::mem::transmute::<*const Work, *const Work<'static>>(work) };
         self.parts.store(parts, Ordering::Relaxed);
-        self.next.store(0, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
         // SAFETY: the turn is even, and the last one ended when nobody was inside; who has come in
         // since has seen, or will see, that nothing is offered, or all that is written here.
         unsafe { *self.work.get() = Some(lasting) };
         self.turn.fetch_add(1, Ordering::SeqCst);
         let end = End(self);
-        self.take_parts(work);
+        self.take_parts(FIRST, work);
         drop(end);
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -75,20 +83,22 @@ impl Offer {
         }
         // SAFETY: the turn is odd and this thread is inside: it was written before, and stays.
         let work = unsafe { &*(*self.work.get()).expect("the work of the turn") };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_parts(work))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_parts(LAST, work))) {
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
         true
     }
 
-    fn take_parts(&self, work: &Work) {
+    /// Takes the first parts or the last ones, until none is left.
+    fn take_parts(&self, side: u64, work: &Work) {
         let parts = self.parts.load(Ordering::Relaxed);
         loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
+            let taken = self.taken.fetch_add(side, Ordering::Relaxed);
+            let [first, last] = [taken % LAST, taken / LAST].map(|taken| taken as usize);
+            if first + last >= parts {
                 break;
             }
-            work(part);
+            work(if side == FIRST { first } else { parts - 1 - last });
         }
     }
 }
@@ -99,7 +109,7 @@ struct End<'a>(&'a Offer);
 impl Drop for End<'_> {
     fn drop(&mut self) {
         // No further part is begun: of use where the work has panicked.
-        self.0.next.store(usize::MAX / 2, Ordering::Relaxed);
+        self.0.taken.store(MOST_PARTS as u64, Ordering::Relaxed);
         self.0.turn.fetch_add(1, Ordering::SeqCst);
         let mut looks = 0;
         while self.0.inside.load(Ordering::SeqCst) > 0 {
@@ -167,6 +177,21 @@ mod tests {
                 });
                 assert!(did);
                 assert!(done.into_iter().all(|done| done.into_inner() == 1), "turn {turn}");
+            }
+        });
+    }
+
+    #[test]
+    fn helpers_take_the_last_parts() {
+        helped(1, |offer| {
+            let me = thread::current().id();
+            for _ in 0..200 {
+                let mine: Vec<AtomicBool> = (0..50).map(|_| AtomicBool::new(false)).collect();
+                offer.run(50, &|part| {
+                    mine[part].store(thread::current().id() == me, Ordering::Relaxed);
+                });
+                let mine: Vec<bool> = mine.into_iter().map(AtomicBool::into_inner).collect();
+                assert!(mine.is_sorted_by(|a, b| a >= b), "{mine:?}");
             }
         });
     }

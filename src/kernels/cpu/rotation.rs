@@ -26,6 +26,8 @@ pub(crate) struct Rotation {
     /// Pairs in each head; channels behind them stay.
     pub(crate) pairs: usize,
     pub(crate) head_dim: usize,
+    /// The first heads of a token, which are turned; all if not given.
+    pub(crate) heads: Option<usize>,
     /// Whether neighbours pair up, instead of halves.
     pub(crate) interleaved: bool,
     /// Cosines and sines of each pair, `[rows, tokens, pairs]` row-major each.
@@ -65,6 +67,7 @@ impl Rotation {
             return x.like(vec![]);
         }
         let [cos, sin] = &self.table;
+        let turned = self.heads.map_or(width, |heads| heads * self.head_dim);
         let tokens_in_a_block = (BLOCK / width).max(1);
         let fill = |start: usize, block: &mut [f32]| {
             block.copy_from_slice(&x.data()[start..start + block.len()]);
@@ -75,7 +78,7 @@ impl Rotation {
                         // With one row for the whole batch its angles begin again.
                         let at = (start / width + token) * self.pairs % cos.len();
                         let (cos, sin) = (&cos[at..][..self.pairs], &sin[at..][..self.pairs]);
-                        for head in x.chunks_exact_mut(self.head_dim) {
+                        for head in x[..turned].chunks_exact_mut(self.head_dim) {
                             self.rotate_head(head, cos, sin, direction);
                         }
                     }
@@ -101,6 +104,31 @@ impl Rotation {
             for ((a, b), (c, s)) in first.iter_mut().zip(rest).zip(angles) {
                 (*a, *b) = rotated(*a, *b, *c, *s);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::tests::{cpus, numbers, scattered};
+
+    #[test]
+    fn heads_behind_the_first_ones_stay() {
+        for device in cpus() {
+            let angles = |side: usize| (0..3 * 4).map(move |i| ((i + 5 * side) as f32).cos());
+            let rotation = |heads| Rotation {
+                rows: 1,
+                pairs: 4,
+                head_dim: 11,
+                heads,
+                interleaved: false,
+                table: [0, 1].map(|side| angles(side).collect()),
+            };
+            let x = scattered([2, 3, 5 * 11], &device);
+            let [first, rest] = [x.clone().narrow(2, 0, 22), x.clone().narrow(2, 22, 33)];
+            let expected = Tensor::cat(vec![rotate(first, rotation(None)), rest], 2);
+            assert_eq!(numbers(rotate(x, rotation(Some(2)))), numbers(expected));
         }
     }
 }

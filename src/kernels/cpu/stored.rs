@@ -25,7 +25,7 @@ use crate::kernels::supports;
 
 /// Up to this many rows expanding each block anew for a few of them is faster than expanding the
 /// matrix for all.
-const MOST_ROWS: usize = 8;
+pub(super) const MOST_ROWS: usize = 8;
 /// Numbers of the matrix in the smallest and the largest task: memory gives a long piece faster than
 /// some short ones.
 const SMALLEST_TASK: usize = 1 << 15;
@@ -67,29 +67,70 @@ impl StoredMatrix<'_> {
     }
 }
 
-/// `W xᵀ`, `[rows of W, rows of x]`. The rows of `x` are in one piece each; nothing is empty.
-fn products_of_few(x: Matrix, weight: StoredMatrix) -> Vec<f32> {
-    let StoredMatrix { format, bytes, rows, columns } = weight;
-    let row_bytes = weight.row_bytes();
-    assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
-    let numbers = rows * columns;
+/// A part of a product: some rows of one of the matrices, and where theirs stand among all of them.
+struct Task {
+    matrix: usize,
+    rows: Range<usize>,
+    first: usize,
+}
+
+/// Tasks of about `numbers` numbers.
+fn tasks(matrices: &[StoredMatrix], numbers: usize) -> Vec<Task> {
+    let mut tasks = Vec::with_capacity(2 * EVEN_TASKS);
+    let mut before = 0;
+    for (matrix, &StoredMatrix { rows, columns, .. }) in matrices.iter().enumerate() {
+        let step = numbers.div_ceil(columns).max(1).next_multiple_of(ABREAST);
+        for start in (0..rows).step_by(step) {
+            tasks.push(Task { matrix, rows: start..rows.min(start + step), first: before + start });
+        }
+        before += rows;
+    }
+    tasks
+}
+
+/// `W xᵀ` of each matrix, `[rows of all matrices, rows of x]`. The rows of `x` are in one piece each;
+/// nothing is empty.
+fn products_of_few(x: Matrix, matrices: &[StoredMatrix]) -> Vec<f32> {
+    let rows = matrices.iter().map(|matrix| matrix.rows).sum::<usize>();
+    let numbers = rows * x.columns;
     let in_task = (numbers / EVEN_TASKS).clamp(SMALLEST_TASK, LARGEST_TASK);
-    let in_task = in_task.min(numbers / ENOUGH_TASKS).div_ceil(columns);
-    let in_task = in_task.max(1).next_multiple_of(ABREAST);
-    let worth_waking = threads::has_helpers() || rows * columns * x.rows >= WORTH_WAKING;
+    let tasks = tasks(matrices, in_task.min(numbers / ENOUGH_TASKS));
+    let worth_waking = threads::has_helpers() || numbers * x.rows >= WORTH_WAKING;
     let threads = if worth_waking { usize::MAX } else { 1 };
     let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
-    let factor = Factor::new(format, &of_x);
+    // One for each format, mostly one.
+    let mut factors: Vec<(Format, Factor)> = Vec::with_capacity(1);
+    for &StoredMatrix { format, bytes, rows, .. } in matrices {
+        let row_bytes = format.row_bytes(x.columns).expect("whole blocks in a row");
+        assert!(bytes.len() == rows * row_bytes, "blocks that do not fit");
+        if factors.iter().all(|&(known, _)| known != format) {
+            factors.push((format, Factor::new(format, &of_x)));
+        }
+    }
     let mut products = vec![0.0; rows * x.rows];
     let shared = SharedSlice::new(&mut products);
-    threads::for_each(rows.div_ceil(in_task), threads, |task| {
-        let of_task = task * in_task..rows.min((task + 1) * in_task);
+    threads::for_each(tasks.len(), threads, |task| {
+        let Task { matrix, rows, first } = &tasks[task];
+        let StoredMatrix { format, bytes, .. } = matrices[*matrix];
+        let row_bytes = matrices[*matrix].row_bytes();
         // SAFETY: every task has products of its own.
-        let products = unsafe { shared.slice(of_task.start * x.rows, of_task.len() * x.rows) };
-        let bytes = &bytes[of_task.start * row_bytes..of_task.end * row_bytes];
-        factor.dots(bytes, row_bytes, products);
+        let products = unsafe { shared.slice(first * x.rows, rows.len() * x.rows) };
+        let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+        let factor = factors.iter().find(|&&(known, _)| known == format);
+        factor.expect("one for each format").1.dots(bytes, row_bytes, products);
     });
     products
+}
+
+/// `x Wᵀ` of each matrix, side by side: `[rows of x, rows of all matrices]`. For up to [`MOST_ROWS`]
+/// rows; nothing is empty.
+pub(super) fn products_side_by_side(x: Matrix, matrices: &[StoredMatrix]) -> Vec<f32> {
+    let products = products_of_few(x, matrices);
+    if x.rows == 1 {
+        return products;
+    }
+    let of_row = |row: usize| products.iter().skip(row).step_by(x.rows).copied();
+    (0..x.rows).flat_map(of_row).collect()
 }
 
 /// `x Wᵀ`, plus `bias` in each row.
@@ -102,12 +143,7 @@ pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32
         // Each panel is expanded by the task that multiplies with it, while it is in its cache.
         return product_by_panels(x, rows, bias, |rows, panel| weight.expand_rows(rows, panel));
     }
-    let mut output = products_of_few(x, weight);
-    if x.rows > 1 {
-        let products = output;
-        let of_row = |row: usize| products.iter().skip(row).step_by(x.rows).copied();
-        output = (0..x.rows).flat_map(of_row).collect();
-    }
+    let mut output = products_side_by_side(x, &[weight]);
     if let Some(bias) = bias {
         output.chunks_exact_mut(rows).for_each(|output| add_to(output, bias));
     }
@@ -160,7 +196,12 @@ impl StoredWeight {
         self.matrix().expanded(0..self.shape[0])
     }
 
-    fn matrix(&self) -> StoredMatrix<'_> {
+    /// Its bytes, row by row.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get()
+    }
+
+    pub(super) fn matrix(&self) -> StoredMatrix<'_> {
         let [rows, columns] = self.shape;
         StoredMatrix { format: self.format, bytes: self.bytes.get(), rows, columns }
     }

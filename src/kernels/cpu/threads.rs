@@ -2,7 +2,8 @@
 //!
 //! A token's pass through a model is some hundred operations of a few microseconds. Between two of
 //! them rayon's threads fall asleep, and waking one up takes longer than the operation. Handing parts
-//! to a thread that is awake takes longer through its queues than by one number in memory: see `offer`.
+//! to a thread that is awake takes longer through its queues than by one number in memory: see `offer`;
+//! and what it will read it can ask memory for before: see `ahead`.
 
 use std::cell::RefCell;
 use std::hint::spin_loop;
@@ -14,7 +15,9 @@ use std::time::{Duration, Instant};
 use rayon::Yield;
 use serde::{Deserialize, Serialize};
 
+use super::ahead::Ahead;
 use super::offer::Offer;
+use super::simd::prefetch;
 
 /// What rayon's threads do between two operations on the CPU.
 ///
@@ -85,8 +88,17 @@ pub(crate) fn has_helpers() -> bool {
     HELPED.with(|watch| watch.borrow().is_some())
 }
 
-/// Runs `part` for every number below `parts`, started in that order, each by whichever thread is
-/// free of so many.
+/// Says what the next parts will read, for helpers to ask memory for it while nothing is offered.
+pub(crate) fn read_next<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) {
+    HELPED.with(|watch| {
+        if let Some(watch) = &*watch.borrow() {
+            watch.ahead.set(pieces);
+        }
+    });
+}
+
+/// Runs `part` for every number below `parts`, started in that order (by helpers from the last one on),
+/// each by whichever thread is free of so many.
 pub(crate) fn for_each(parts: usize, threads: usize, part: impl Fn(usize) + Sync) {
     let threads = threads.min(parts).min(rayon::current_num_threads());
     if threads <= 1 {
@@ -143,6 +155,7 @@ struct Watch {
     begun: AtomicBool,
     over: AtomicBool,
     offer: Offer,
+    ahead: Ahead,
 }
 
 impl Watch {
@@ -168,6 +181,9 @@ impl Watch {
                 || looks % LOOK_AT_QUEUES == 0 && rayon::yield_now() == Some(Yield::Executed);
             if has_worked {
                 looks = 0;
+            } else if let Some((start, bytes)) = self.ahead.take() {
+                looks += 1;
+                prefetch(std::ptr::without_provenance::<u8>(start), bytes);
             } else if looks < LOOKS {
                 looks += 1;
                 spin_loop();

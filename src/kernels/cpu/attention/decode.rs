@@ -26,7 +26,9 @@ pub(super) const MOST_QUERIES: usize = 2;
 /// of keys alone, so that a row of a batch has the same bits as alone.
 const MOST_KEYS: usize = 8 * KEY_TILE;
 const ENOUGH_STRETCHES: usize = 8;
-/// Rows that memory is asked for ahead of those that are read.
+/// Rows of keys that all queries read before the next ones, and rows that memory is asked for ahead of
+/// those that are read.
+const ROWS_AT_ONCE: usize = 8;
 const ROWS_AHEAD: usize = 16;
 
 pub(super) fn forward<T: Real>(
@@ -115,7 +117,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
         let group = heads / kv_heads;
         let [query, scores, key_copy, value_copy] = self.workspace.slices([
             group * queries * head_dim,
-            KEY_TILE,
+            group * queries * KEY_TILE,
             KEY_TILE * head_dim,
             KEY_TILE * value_dim,
         ]);
@@ -148,25 +150,40 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             let key = AnyRows::read(simd, &self.inputs.key, at, len, head_dim, readers, key_copy);
             let value =
                 AnyRows::read(simd, &self.inputs.value, at, len, value_dim, readers, value_copy);
-            for (at, panel) in panels.iter().enumerate() {
+            let seen_by = |panel: &QueryPanel| {
                 let seen = panel.bounds.within(&tile);
                 if seen.is_empty() || panel.is_hidden(seen.clone()) {
+                    tile.end..tile.end
+                } else {
+                    seen
+                }
+            };
+            let seen: Vec<_> = panels.iter().map(seen_by).collect();
+            let begin = seen.iter().fold(tile.end, |begin, seen| begin.min(seen.start));
+            let end = seen.iter().fold(begin, |end, seen| end.max(seen.end));
+            // All dot products first: while they are computed, memory gives the next keys, and the
+            // values, which are read thereafter.
+            for first in (begin..end).step_by(ROWS_AT_ONCE) {
+                let rows = first..end.min(first + ROWS_AT_ONCE);
+                let at = first - tile.start;
+                value.prefetch(at, rows.len(), value_dim);
+                key.prefetch(at + ROWS_AHEAD, rows.len(), head_dim);
+                for (at, seen) in seen.iter().enumerate() {
+                    let (first, last) = (rows.start.max(seen.start), rows.end.min(seen.end));
+                    if first < last {
+                        let query = &query[at * head_dim..][..head_dim];
+                        let scores = &mut scores[at * KEY_TILE..];
+                        let scores = &mut scores[first - seen.start..last - seen.start];
+                        key.skip(first - tile.start).dots(simd, query, scores);
+                    }
+                }
+            }
+            for (at, (panel, seen)) in panels.iter().zip(&seen).enumerate() {
+                if seen.is_empty() {
                     continue;
                 }
                 let skip = seen.start - tile.start;
-                let query = &query[at * head_dim..][..head_dim];
-                let scores = &mut scores[..seen.len()];
-                if at == 0 {
-                    // The first that reads the rows waits for memory, which gives values meanwhile.
-                    for (piece, scores) in scores.chunks_mut(ROWS_AHEAD).enumerate() {
-                        let first = skip + piece * ROWS_AHEAD;
-                        value.prefetch(first, scores.len(), value_dim);
-                        key.prefetch(first + ROWS_AHEAD, ROWS_AHEAD, head_dim);
-                        key.skip(first).dots(simd, query, scores);
-                    }
-                } else {
-                    key.skip(skip).dots(simd, query, scores);
-                }
+                let scores = &mut scores[at * KEY_TILE..][..seen.len()];
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
                 let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
