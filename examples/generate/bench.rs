@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use burn_decoder::decoder::LanguageModel;
-use burn_decoder::generation::{Generation, GenerationConfig};
+use burn_decoder::generation::{Generation, GenerationConfig, Threads};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -81,7 +81,9 @@ fn generation<'a>(
     length: usize,
     new: usize,
 ) -> Result<Generation<'a>, Failure> {
-    let config = GenerationConfig::new(new).with_cache(Some(args.cache(length + new)));
+    let config = GenerationConfig::new(new)
+        .with_cache(Some(args.cache(length + new)))
+        .with_threads(Threads::Spinning(7));
     Ok(Generation::new(model, &[prompt(model, length)], &config)?)
 }
 

@@ -32,7 +32,6 @@ mod tests;
 use std::io::{Write, stdout};
 use std::process::ExitCode;
 
-use burn_decoder::generation::Threads;
 use burn_decoder::import::parity;
 use clap::Parser;
 use mimalloc::MiMalloc;
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 /// Does what the arguments say, and prints to `out`. Gives whether all that was compared agrees.
-fn run(args: &Args, out: &mut (dyn Write + Send)) -> Result<bool, Failure> {
+fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let out = &mut Output::new(out);
     let device = args.backend.device("generate")?;
     // Whatever can be wrong without the weights is found before they are read.
@@ -75,14 +74,11 @@ fn run(args: &Args, out: &mut (dyn Write + Send)) -> Result<bool, Failure> {
         agrees &= parity.agrees();
         out.print(format_args!("{parity}\n"))?;
     }
-    // The program has nothing else to do meanwhile. Its threads wake up once, and not for each token.
-    Threads::Spinning(7).run(|| {
-        if args.bench {
-            bench::run(&loaded.model, args, out)?;
-        }
-        if let Some(voice) = voice {
-            voice.speak(&loaded, args, out)?;
-        }
-        Ok(agrees)
-    })
+    if args.bench {
+        bench::run(&loaded.model, args, out)?;
+    }
+    if let Some(voice) = voice {
+        voice.speak(&loaded, args, out)?;
+    }
+    Ok(agrees)
 }

@@ -7,13 +7,13 @@ use crate::failure::Failure;
 
 /// Standard output. Whoever reads it may leave early, as `head` does: what comes then is dropped.
 pub struct Output<'a> {
-    to: &'a mut (dyn Write + Send),
+    to: &'a mut dyn Write,
     closed: bool,
 }
 
 impl<'a> Output<'a> {
     /// Writes to `to`.
-    pub fn new(to: &'a mut (dyn Write + Send)) -> Self {
+    pub fn new(to: &'a mut dyn Write) -> Self {
         Self { to, closed: false }
     }
 

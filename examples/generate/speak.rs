@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn_decoder::generation::{Finish, Generation, GenerationConfig};
+use burn_decoder::generation::{Finish, Generation, GenerationConfig, Threads};
 use tokenizers::Tokenizer;
 
 use crate::args::Args;
@@ -46,7 +46,9 @@ impl Voice {
         let config = GenerationConfig::new(args.max_new_tokens)
             .with_cache(Some(cache))
             .with_sampling(self.sampling.config.clone())
-            .with_stop_tokens(loaded.stop_tokens.clone());
+            .with_stop_tokens(loaded.stop_tokens.clone())
+            // The program has nothing else to do meanwhile.
+            .with_threads(Threads::Spinning(7));
         let begin = Instant::now();
         let generation = Generation::new(&loaded.model, &self.prompts, &config)?;
         let single = self.prompts.len() == 1;
