@@ -54,8 +54,10 @@ impl Threads {
     }
 }
 
-/// How long the work waits for its helpers to wake up.
+/// How long the work waits for its helpers to wake up, and for the first of them: without any it takes
+/// longer by more than that.
 const PATIENCE: Duration = Duration::from_micros(50);
+const PATIENCE_FOR_ONE: Duration = Duration::from_millis(1);
 /// Looks for work, some tens of nanoseconds each, before a helper gives its core to others.
 const LOOKS: u32 = 2000;
 /// Of so many looks one is at rayon's queues, which takes longer.
@@ -161,7 +163,12 @@ struct Watch {
 impl Watch {
     fn wait_for(&self, helpers: usize) {
         let start = Instant::now();
-        while self.helpers.load(Ordering::Relaxed) < helpers && start.elapsed() < PATIENCE {
+        loop {
+            let came = self.helpers.load(Ordering::Relaxed);
+            let patience = if came == 0 { PATIENCE_FOR_ONE } else { PATIENCE };
+            if came >= helpers || start.elapsed() >= patience {
+                break;
+            }
             spin_loop();
         }
         self.begun.store(true, Ordering::Relaxed);

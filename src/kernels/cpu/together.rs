@@ -66,7 +66,12 @@ impl Together {
                         let both = products_side_by_side(x, &both); // [rows, 2 * width]
                         threads::read_next([down.bytes()]);
                         let gated = |row: &[f32]| function.of_gated(&row[..width], &row[width..]);
-                        both.chunks_exact(2 * width).flat_map(gated).collect()
+                        match x.rows {
+                            1 => gated(&both),
+                            _ => {
+                                both.chunks_exact(2 * width).map(gated).collect::<Vec<_>>().concat()
+                            }
+                        }
                     }
                 };
                 let inner = Matrix::rows(&inner, inner.len() / x.rows);
