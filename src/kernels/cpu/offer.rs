@@ -92,9 +92,14 @@ impl Offer {
     /// Takes the first parts or the last ones, until none is left.
     fn take_parts(&self, side: u64, work: &Work) {
         let parts = self.parts.load(Ordering::Relaxed);
+        let sides = |taken: u64| [taken % LAST, taken / LAST].map(|taken| taken as usize);
         loop {
-            let taken = self.taken.fetch_add(side, Ordering::Relaxed);
-            let [first, last] = [taken % LAST, taken / LAST].map(|taken| taken as usize);
+            // Not counted up for nothing: a helper may look a thousand million times.
+            let [first, last] = sides(self.taken.load(Ordering::Relaxed));
+            if first + last >= parts {
+                break;
+            }
+            let [first, last] = sides(self.taken.fetch_add(side, Ordering::Relaxed));
             if first + last >= parts {
                 break;
             }
