@@ -102,8 +102,10 @@ impl InferenceStep for NextToken {
     type Output = ValidationOutput;
 
     fn step(&self, batch: TextBatch) -> ValidationOutput {
+        let model = self.clone();
+        let loss = self.threads.run(|| model.loss(&batch));
         ValidationOutput {
-            loss: self.loss(&batch),
+            loss,
             tokens: batch.said.dims().iter().product(),
             bytes: batch.bytes,
             language: self.language.clone(),
