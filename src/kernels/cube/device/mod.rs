@@ -1,10 +1,11 @@
 //! Attention in CubeCL: what runs on the device.
 //!
-//! A cube holds a panel of 64 or 32 rows, two units a row, and walks over tiles of 32 columns. Forward
-//! and for the query's gradient, rows are queries and columns keys; for the gradients of keys and
-//! values it is the other way round. Unit `(line, lane)` of `rows / 4` x 8 keeps 4 rows by 4 columns of
-//! the scores in registers, and as much of every 32 columns of the sums. Shared memory holds four numbers
-//! a place: two reads feed sixteen multiply-adds.
+//! A cube holds a panel of rows and walks over tiles of 32 columns. Forward and for the query's gradient,
+//! rows are queries and columns keys; for the gradients of keys and values it is the other way round.
+//! Unit `(line, lane)`, 8 lanes a line, keeps squares of 4 rows by 4 columns of the scores in registers,
+//! and as much of every 32 columns of the sums. Shared memory holds four numbers a place: two reads feed
+//! one square's sixteen multiply-adds. Where a device has the memory, a unit keeps two fours of rows,
+//! `lines` places apart, and two tiles are taken at once: four reads feed four squares.
 //!
 //! Nothing hidden takes part in arithmetic that anything visible reads: each row of a tile has a word,
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
@@ -33,6 +34,10 @@ mod dropout;
 pub mod forward;
 pub mod header;
 pub mod key_value_gradients;
+pub mod matrix;
+pub mod matrix_forward;
+pub mod matrix_key_value_gradients;
+pub mod matrix_query_gradient;
 pub mod query_gradient;
 pub mod row_numbers;
 mod rows;
@@ -47,6 +52,8 @@ use cubecl::prelude::{Const, Vector};
 pub const LANES: usize = 8;
 /// Rows of a panel, and columns of a tile, that a unit keeps.
 pub const OWN: usize = 4;
+/// Numbers of a square.
+const SQUARE: usize = OWN * OWN;
 /// Columns of a tile: the bits of a word. Widths are walked over in chunks of as many, too.
 pub const COLUMNS: usize = LANES * OWN;
 /// Units of the kernels that walk over rows, not over tiles.
@@ -61,8 +68,12 @@ pub const LOWEST: f32 = -3.0e38;
 /// What a kernel is compiled for. Sizes are given when it runs, so that few kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Rows of a panel, 64 or 32.
+    /// Rows of a panel: 32, 64 or 128.
     pub rows: usize,
+    /// Fours of rows that a unit keeps.
+    pub row_quads: usize,
+    /// Fours of columns that a unit keeps: tiles that are taken at once.
+    pub column_quads: usize,
     /// Chunks of 32 columns of queries and keys.
     pub head_chunks: usize,
     /// The same of values.
@@ -75,15 +86,45 @@ pub struct Config {
     pub dropout: bool,
 }
 
+/// Bytes of shared memory that suffice for 128 rows and two tiles. WebGPU promises half of it, which
+/// 64 rows and one tile keep within.
+const SHARED_FOR_MORE: usize = 32 << 10;
+
+/// Numbers of its squares and sums that a unit keeps in registers at most, of 255 that it has on many
+/// devices.
+const MOST_NUMBERS: usize = 128;
+
 impl Config {
-    /// Lines of a cube, each of 4 rows.
+    /// The same with the largest panels and squares that fit. `panel` is the length of the axis that
+    /// panels divide, `scores` how many numbers a unit keeps of each score, `sums` how many chunks of 32
+    /// columns of sums, and `shared` the device's shared memory in bytes.
+    pub fn fitted(self, panel: usize, scores: usize, sums: usize, shared: usize) -> Self {
+        let size = |rows, row_quads, column_quads| Self { rows, row_quads, column_quads, ..self };
+        if panel <= 32 {
+            // Where 64 rows would be mostly padding.
+            return size(32, 1, 1);
+        }
+        let numbers = |cfg: &Self| SQUARE * (cfg.squares() * scores + cfg.row_quads * sums);
+        let mut more = [size(128, 2, 2), size(64, 1, 2)].into_iter();
+        match more.find(|cfg| numbers(cfg) <= MOST_NUMBERS) {
+            Some(cfg) if panel > 64 && shared >= SHARED_FOR_MORE => cfg,
+            _ => size(64, 1, 1),
+        }
+    }
+
+    /// Lines of a cube, each of four rows, or of several fours.
     pub fn lines(&self) -> usize {
-        self.rows / OWN
+        self.rows / (OWN * self.row_quads)
     }
 
     /// Units of a cube: lines of 8.
     pub fn units(&self) -> usize {
         self.lines() * LANES
+    }
+
+    /// Squares of four rows by four columns that a unit keeps of the scores.
+    pub fn squares(&self) -> usize {
+        self.row_quads * self.column_quads
     }
 
     /// Places in a column of a panel's rows: one more than needed, so that neighbours stand in
@@ -92,14 +133,18 @@ impl Config {
         self.rows / OWN + 1
     }
 
+    /// The same of the tiles' columns.
+    pub fn tile_column(&self) -> usize {
+        self.column_quads * LANES + 1
+    }
+
     /// Where the second operand of a product stands.
     pub fn second(&self) -> usize {
         COLUMNS * self.column()
     }
 
-    /// Places of shared memory: for a product, 32 columns of a panel's rows and 32 of a tile's. WebGPU
-    /// promises 16 KiB; these are 13.
+    /// Places of shared memory: for a product, 32 columns of a panel's rows and of the tiles'.
     pub fn pool(&self) -> usize {
-        self.second() + COLUMNS * (LANES + 1)
+        self.second() + COLUMNS * self.tile_column()
     }
 }

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::{COLUMNS, header};
+use super::tile::bit;
+use super::{COLUMNS, Config, LANES, OWN, header};
 
 /// A number of the map.
 #[cube]
@@ -243,15 +244,15 @@ pub fn next_tile(bounds: Bounds, tile: usize) -> usize {
     next
 }
 
-/// Whether every query of a panel sees every key of a tile.
+/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid.
 #[cube]
-pub fn is_full(map: &Tensor<i32>, bounds: Bounds, batch: usize, tile: usize) -> bool {
+pub fn is_full(map: &Tensor<i32>, bounds: Bounds, batch: usize, tile: usize, keys: usize) -> bool {
     let first = tile * comptime!(COLUMNS);
     let last = first + comptime!(COLUMNS);
     let mut full = (bounds.full_start <= first && last <= bounds.full_end)
         || (bounds.second_full_start <= first && last <= bounds.second_full_end);
     let hidden = from_header(map, header::KEYS);
-    if hidden != 0 {
+    if hidden != 0 && first < keys {
         if map[hidden + batch * from_header(map, header::KEYS_BATCH) + tile] != 0i32 {
             full = false;
         }
@@ -293,6 +294,32 @@ pub fn block_sees(
     if block * comptime!(COLUMNS) < queries {
         let first_key = tile * comptime!(COLUMNS);
         sees = block_visits(map, batch, block, first_key, first_key + comptime!(COLUMNS));
+    }
+    sees
+}
+
+/// The bits of the squares of a unit, of a panel of queries and some tiles, that are not in blocks of
+/// which nothing is seen.
+#[cube]
+pub fn query_squares(
+    map: &Tensor<i32>,
+    batch: usize,
+    first: usize,
+    queries: usize,
+    tiles: &Array<usize>,
+    #[comptime] cfg: Config,
+) -> u32 {
+    let line = UNIT_POS as usize / comptime!(LANES);
+    let mut sees = 0u32;
+    #[unroll]
+    for g in 0..comptime!(cfg.row_quads) {
+        let row = (comptime!(g * cfg.lines()) + line) * comptime!(OWN);
+        #[unroll]
+        for h in 0..comptime!(cfg.column_quads) {
+            if block_sees(map, batch, (first + row) / comptime!(COLUMNS), queries, tiles[h]) {
+                sees |= comptime!(bit(cfg, g, h)).runtime();
+            }
+        }
     }
     sees
 }

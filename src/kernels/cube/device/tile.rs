@@ -1,4 +1,4 @@
-//! The two matrix products of a tile, through shared memory.
+//! The two matrix products of tiles, through shared memory.
 
 use cubecl::prelude::*;
 
@@ -46,7 +46,7 @@ pub fn stage_columns<F: Float>(
     }
 }
 
-/// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`.
+/// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`, `step` places a row.
 #[cube]
 pub fn stage_rows<F: Float>(
     from: &Tensor<F>,
@@ -56,6 +56,7 @@ pub fn stage_rows<F: Float>(
     column: usize,
     pool: &mut Shared<[Quad]>,
     #[comptime] offset: usize,
+    #[comptime] step: usize,
     #[comptime] units: usize,
 ) {
     let unit = UNIT_POS as usize;
@@ -77,7 +78,7 @@ pub fn stage_rows<F: Float>(
                 quad.insert(k, f32::cast_from(from[at + k * column_stride]));
             }
         }
-        pool[offset + row * comptime!(LANES) + lane] = quad;
+        pool[offset + row * step + lane] = quad;
     }
 }
 
@@ -90,8 +91,9 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
     }
 }
 
-/// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
-/// with 32 rows of `b`, if it `sees` any of them. Ends with a barrier.
+/// Adds to `sums`, of each unit's squares, the dot products of a panel's rows of `a` with the rows of `b`
+/// from each of `b_firsts` on, 32 a tile. Squares that `sees` has no bit for may be left out. Ends with a
+/// barrier.
 #[cube]
 pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
@@ -100,9 +102,9 @@ pub fn add_dots<F: Float, G: Float>(
     a_limit: usize,
     b: &Tensor<G>,
     b_base: usize,
-    b_first: usize,
+    b_firsts: &Array<usize>,
     b_limit: usize,
-    sees: bool,
+    sees: u32,
     pool: &mut Shared<[Quad]>,
     sums: &mut Array<Quad>,
     #[comptime] cfg: Config,
@@ -113,100 +115,69 @@ pub fn add_dots<F: Float, G: Float>(
     let line = unit / comptime!(LANES);
     let second = comptime!(cfg.second());
     let column = comptime!(cfg.column());
+    let tile_column = comptime!(cfg.tile_column());
     let units = comptime!(cfg.units());
     let rows = comptime!(cfg.rows);
+    let row_quads = comptime!(cfg.row_quads);
+    let column_quads = comptime!(cfg.column_quads);
+    let mut x = Array::<Quad>::new(row_quads);
+    let mut y = Array::<Quad>::new(column_quads);
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
         stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
-        stage_columns::<G>(
-            b,
-            b_base,
-            b_first,
-            b_limit,
-            first,
-            pool,
-            second,
-            comptime!(LANES + 1),
-            COLUMNS,
-            units,
-        );
-        sync_cube();
-        if sees {
-            for c in 0..comptime!(COLUMNS) {
-                let x = pool[c * column + line];
-                let y = pool[second + c * comptime!(LANES + 1) + lane];
-                #[unroll]
-                for i in 0..OWN {
-                    sums[i] += Quad::new(x.extract(i)) * y;
-                }
-            }
-        }
-        sync_cube();
-    }
-}
-
-/// Leaves a unit's weights, of its four rows its four columns, where [`add_weighted`] reads them:
-/// `[column][row / 4]`.
-#[cube]
-pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptime] cfg: Config) {
-    let unit = UNIT_POS as usize;
-    let lane = unit % comptime!(LANES);
-    let line = unit / comptime!(LANES);
-    #[unroll]
-    for k in 0..OWN {
-        let mut quad = Quad::new(0.0f32);
         #[unroll]
-        for i in 0..OWN {
-            quad.insert(i, weights[i].extract(k));
+        for h in 0..column_quads {
+            stage_columns::<G>(
+                b,
+                b_base,
+                b_firsts[h],
+                b_limit,
+                first,
+                pool,
+                comptime!(second + h * LANES),
+                tile_column,
+                COLUMNS,
+                units,
+            );
         }
-        pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + line] = quad;
-    }
-}
-
-/// Adds to `sums`, of every 32 columns and each unit's four rows its four columns, the weights that
-/// [`store_weights`] left, times 32 rows of `b`, if it `sees` any of them. Unless the tile is full, only
-/// what the rows' words name. Begins behind a barrier, and ends with one.
-#[cube]
-pub fn add_weighted<F: Float>(
-    words: &Array<u32>,
-    sees: bool,
-    full: bool,
-    b: &Tensor<F>,
-    b_base: usize,
-    b_first: usize,
-    b_limit: usize,
-    pool: &mut Shared<[Quad]>,
-    sums: &mut Array<Quad>,
-    #[comptime] cfg: Config,
-    #[comptime] chunks: usize,
-) {
-    let unit = UNIT_POS as usize;
-    let lane = unit % comptime!(LANES);
-    let line = unit / comptime!(LANES);
-    let second = comptime!(cfg.second());
-    let column = comptime!(cfg.column());
-    #[unroll]
-    for chunk in 0..chunks {
-        let first = chunk * COLUMNS;
-        stage_rows::<F>(b, b_base, b_first, b_limit, first, pool, second, comptime!(cfg.units()));
         sync_cube();
-        if full {
-            for j in 0..comptime!(COLUMNS) {
-                let x = pool[j * column + line];
-                let y = pool[second + j * comptime!(LANES) + lane];
+        if sees == comptime!(every(cfg)) {
+            for c in 0..comptime!(COLUMNS) {
                 #[unroll]
-                for i in 0..OWN {
-                    sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
+                for g in 0..row_quads {
+                    x[g] = pool[c * column + comptime!(g * cfg.lines()) + line];
+                }
+                #[unroll]
+                for h in 0..column_quads {
+                    y[h] = pool[second + c * tile_column + comptime!(h * LANES) + lane];
+                }
+                #[unroll]
+                for g in 0..row_quads {
+                    #[unroll]
+                    for h in 0..column_quads {
+                        #[unroll]
+                        for i in 0..OWN {
+                            sums[comptime!(square(cfg, g, h) + i)] +=
+                                Quad::new(x[g].extract(i)) * y[h];
+                        }
+                    }
                 }
             }
-        } else if sees {
-            for j in 0..comptime!(COLUMNS) {
-                let x = pool[j * column + line];
-                let y = pool[second + j * comptime!(LANES) + lane];
+        } else if sees != 0u32 {
+            #[unroll]
+            for g in 0..row_quads {
                 #[unroll]
-                for i in 0..OWN {
-                    if (words[i] >> (j as u32)) & 1u32 == 1u32 {
-                        sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
+                for h in 0..column_quads {
+                    if sees & comptime!(bit(cfg, g, h)) != 0u32 {
+                        for c in 0..comptime!(COLUMNS) {
+                            let x = pool[c * column + comptime!(g * cfg.lines()) + line];
+                            let y = pool[second + c * tile_column + comptime!(h * LANES) + lane];
+                            #[unroll]
+                            for i in 0..OWN {
+                                sums[comptime!(square(cfg, g, h) + i)] +=
+                                    Quad::new(x.extract(i)) * y;
+                            }
+                        }
                     }
                 }
             }
@@ -215,16 +186,197 @@ pub fn add_weighted<F: Float>(
     }
 }
 
+/// Leaves a unit's weights of one tile where [`add_weighted`] reads them: `[column][row / 4]`.
+#[cube]
+pub fn store_weights(
+    weights: &Array<Quad>,
+    pool: &mut Shared<[Quad]>,
+    #[comptime] h: usize,
+    #[comptime] cfg: Config,
+) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let line = unit / comptime!(LANES);
+    #[unroll]
+    for g in 0..comptime!(cfg.row_quads) {
+        #[unroll]
+        for k in 0..OWN {
+            let mut quad = Quad::new(0.0f32);
+            #[unroll]
+            for i in 0..OWN {
+                quad.insert(i, weights[comptime!(square(cfg, g, h) + i)].extract(k));
+            }
+            let place = comptime!(g * cfg.lines()) + line;
+            pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + place] = quad;
+        }
+    }
+}
+
+/// Adds to `sums`, of every 32 columns and each unit's rows its four columns, the weights of tile `h`
+/// that [`store_weights`] leaves, times 32 rows of `b`, where it `sees` any of them. Unless the tile is
+/// full, only what the rows' words name. Nobody may be reading the second half of the pool when it
+/// begins; it ends with a barrier.
+#[cube]
+pub fn add_weighted<F: Float>(
+    weights: &Array<Quad>,
+    words: &Array<u32>,
+    sees: u32,
+    full: bool,
+    b: &Tensor<F>,
+    b_base: usize,
+    b_first: usize,
+    b_limit: usize,
+    pool: &mut Shared<[Quad]>,
+    sums: &mut Array<Quad>,
+    #[comptime] h: usize,
+    #[comptime] cfg: Config,
+    #[comptime] chunks: usize,
+) {
+    store_weights(weights, pool, h, cfg);
+    let at_once = comptime!(cfg.column_quads);
+    #[unroll]
+    for turn in 0..comptime!(chunks.div_ceil(at_once)) {
+        let first = comptime!(turn * at_once);
+        add_weighted_chunks::<F>(
+            words,
+            sees,
+            full,
+            b,
+            b_base,
+            b_first,
+            b_limit,
+            pool,
+            sums,
+            h,
+            first,
+            comptime!(at_once.min(chunks - first)),
+            cfg,
+        );
+    }
+}
+
+/// [`add_weighted`] of `count` chunks of 32 columns.
+#[cube]
+fn add_weighted_chunks<F: Float>(
+    words: &Array<u32>,
+    sees: u32,
+    full: bool,
+    b: &Tensor<F>,
+    b_base: usize,
+    b_first: usize,
+    b_limit: usize,
+    pool: &mut Shared<[Quad]>,
+    sums: &mut Array<Quad>,
+    #[comptime] h: usize,
+    #[comptime] chunk: usize,
+    #[comptime] count: usize,
+    #[comptime] cfg: Config,
+) {
+    let unit = UNIT_POS as usize;
+    let lane = unit % comptime!(LANES);
+    let line = unit / comptime!(LANES);
+    let second = comptime!(cfg.second());
+    let column = comptime!(cfg.column());
+    let step = comptime!(count * LANES);
+    let row_quads = comptime!(cfg.row_quads);
+    #[unroll]
+    for n in 0..count {
+        stage_rows::<F>(
+            b,
+            b_base,
+            b_first,
+            b_limit,
+            comptime!((chunk + n) * COLUMNS).runtime(),
+            pool,
+            comptime!(second + n * LANES),
+            step,
+            comptime!(cfg.units()),
+        );
+    }
+    sync_cube();
+    if full {
+        let mut x = Array::<Quad>::new(row_quads);
+        let mut y = Array::<Quad>::new(count);
+        for j in 0..comptime!(COLUMNS) {
+            #[unroll]
+            for g in 0..row_quads {
+                x[g] = pool[j * column + comptime!(g * cfg.lines()) + line];
+            }
+            #[unroll]
+            for n in 0..count {
+                y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
+            }
+            #[unroll]
+            for g in 0..row_quads {
+                #[unroll]
+                for n in 0..count {
+                    #[unroll]
+                    for i in 0..OWN {
+                        sums[comptime!(own_sum(cfg, chunk + n, g) + i)] +=
+                            Quad::new(x[g].extract(i)) * y[n];
+                    }
+                }
+            }
+        }
+    } else {
+        #[unroll]
+        for g in 0..row_quads {
+            if sees & comptime!(bit(cfg, g, h)) != 0u32 {
+                let mut y = Array::<Quad>::new(count);
+                for j in 0..comptime!(COLUMNS) {
+                    let x = pool[j * column + comptime!(g * cfg.lines()) + line];
+                    #[unroll]
+                    for n in 0..count {
+                        y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
+                    }
+                    #[unroll]
+                    for i in 0..OWN {
+                        if (words[comptime!(square(cfg, g, h) + i)] >> (j as u32)) & 1u32 == 1u32 {
+                            #[unroll]
+                            for n in 0..count {
+                                sums[comptime!(own_sum(cfg, chunk + n, g) + i)] +=
+                                    Quad::new(x.extract(i)) * y[n];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sync_cube();
+}
+
+/// Where a unit keeps its square of row four `g` and tile `h`, and that square's words.
+pub fn square(cfg: Config, g: usize, h: usize) -> usize {
+    (g * cfg.column_quads + h) * OWN
+}
+
+/// The bit of a square.
+pub fn bit(cfg: Config, g: usize, h: usize) -> u32 {
+    1 << (g * cfg.column_quads + h)
+}
+
+/// The bits of all squares.
+fn every(cfg: Config) -> u32 {
+    (1 << cfg.squares()) - 1
+}
+
+/// Where a unit keeps its sums of 32 columns and row four `g`.
+pub fn own_sum(cfg: Config, chunk: usize, g: usize) -> usize {
+    (chunk * cfg.row_quads + g) * OWN
+}
+
 /// Writes `sums` as [`add_weighted`] leaves them, each row times its factor.
 #[cube]
 pub fn write<F: Float>(
     sums: &Array<Quad>,
-    factors: Quad,
+    factors: &Array<Quad>,
     to: &mut Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
     #[comptime] chunks: usize,
+    #[comptime] cfg: Config,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -235,15 +387,19 @@ pub fn write<F: Float>(
     #[unroll]
     for chunk in 0..chunks {
         #[unroll]
-        for i in 0..OWN {
-            let row = first + line * comptime!(OWN) + i;
-            let quad = sums[chunk * OWN + i] * Quad::new(factors.extract(i));
+        for g in 0..comptime!(cfg.row_quads) {
             #[unroll]
-            for k in 0..OWN {
-                let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
-                if row < limit && column < width {
-                    to[base + row * row_stride + column * column_stride] =
-                        F::cast_from(quad.extract(k));
+            for i in 0..OWN {
+                let row = first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i;
+                let quad =
+                    sums[comptime!(own_sum(cfg, chunk, g) + i)] * Quad::new(factors[g].extract(i));
+                #[unroll]
+                for k in 0..OWN {
+                    let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
+                    if row < limit && column < width {
+                        to[base + row * row_stride + column * column_stride] =
+                            F::cast_from(quad.extract(k));
+                    }
                 }
             }
         }
