@@ -8,7 +8,7 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
 
 use super::device::{
-    COLUMNS, Config, UNITS, bias_gradient, decode, forward, key_value_gradients, matrix,
+    COLUMNS, Config, OWN, UNITS, bias_gradient, decode, forward, key_value_gradients, matrix,
     matrix_forward, matrix_key_value_gradients, matrix_query_gradient, query_gradient, row_numbers,
     sinks_gradient,
 };
@@ -100,15 +100,29 @@ fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
     CubeCount::Static(heads as u32, panels as u32, batch as u32)
 }
 
+/// Numbers of a row that are read at once: four where all four of each tensor stand together, in places
+/// that a device may read so.
+fn vector(tensors: &[&CubeTensor]) -> usize {
+    let four = |tensor: &CubeTensor| {
+        let [strides @ .., last] = &tensor.meta.strides()[..] else { return false };
+        let bytes = tensor.handle.offset_start.unwrap_or(0);
+        *last == 1
+            && tensor.meta.shape()[3] % OWN == 0
+            && strides.iter().all(|stride| stride % OWN == 0)
+            && bytes % (4 * OWN) as u64 == 0
+    };
+    if tensors.iter().all(|tensor| four(tensor)) { OWN } else { 1 }
+}
+
 /// A tensor that may be missing, as the argument of a kernel.
 fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs<OwnedTensor<C>> {
     tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
 }
 
-/// Launches a kernel, given the client, the numbers of cubes and of their units, the tensors, and the
-/// rest of its arguments.
+/// Launches a kernel, given the client, the numbers of cubes and of their units, how many numbers of the
+/// inputs are read at once if it asks that, the tensors, and the rest of its arguments.
 macro_rules! run {
-    ($kernel:path, $client:expr, $count:expr, $units:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
+    ($kernel:path, $client:expr, $count:expr, $units:expr, $($vector:ident,)? [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
         use $kernel as launched;
         let dim = CubeDim::new_1d($units as u32);
         let client = $client.clone();
@@ -119,6 +133,7 @@ macro_rules! run {
                 &client,
                 $count,
                 dim,
+                $($vector,)?
                 $($tensor.clone().into_tensor_arg(),)*
                 $($rest,)*
             )
@@ -128,6 +143,7 @@ macro_rules! run {
 
 pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
     let Inputs { query, key, value, map, .. } = inputs;
+    let vector = vector(&[query, key, value]);
     let cfg = config(plan, query, plan.queries, 1, plan.value_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
     if by_matrix(plan, inputs, plan.queries, 1) {
@@ -136,6 +152,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
             query.client,
             count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
             matrix::UNITS,
+            vector,
             [query, key, value, map, output, statistics],
             optional(inputs.bias.as_ref()),
             optional(inputs.sinks.as_ref()),
@@ -156,6 +173,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
         cfg.units(),
+        vector,
         [query, key, value, map, output, statistics],
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
@@ -191,6 +209,7 @@ pub(super) fn decode(
     statistics: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
+    let vector = vector(&[key, value]);
     let cfg = config(plan, query, 1, 1, 1);
     let s = Scalars::of(plan);
     run!(
@@ -198,6 +217,7 @@ pub(super) fn decode(
         query.client,
         CubeCount::Static(parts(plan) as u32, plan.kv_heads as u32, plan.batch as u32),
         UNITS,
+        vector,
         [query, key, value, map, partial],
         optional(inputs.bias.as_ref()),
         s.scale,
@@ -245,6 +265,7 @@ pub(super) fn query_gradient(
     d_query: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
+    let vector = vector(&[query, key, value, d_output]);
     let cfg = config(plan, query, plan.queries, 2, plan.head_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
     if by_matrix(plan, inputs, plan.queries, 2) {
@@ -253,6 +274,7 @@ pub(super) fn query_gradient(
             query.client,
             count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
             matrix::UNITS,
+            vector,
             [query, key, value, d_output, map, numbers, d_query],
             optional(inputs.bias.as_ref()),
             optional(inputs.draws.as_ref()),
@@ -272,6 +294,7 @@ pub(super) fn query_gradient(
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
         cfg.units(),
+        vector,
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
@@ -303,6 +326,7 @@ pub(super) fn key_value_gradients(
         return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
     }
     let Inputs { query, key, value, map, .. } = inputs;
+    let vector = vector(&[query, key, value, d_output]);
     let sums = [(d_key, plan.head_dim), (d_value, plan.value_dim)]
         .map(|(wanted, width)| wanted.map_or(0, |_| width.div_ceil(COLUMNS)));
     let cfg = config(plan, query, plan.keys, 2, sums.iter().sum());
@@ -313,6 +337,7 @@ pub(super) fn key_value_gradients(
             query.client,
             count(plan.keys.div_ceil(matrix::ROWS), plan.kv_heads, plan.batch),
             matrix::UNITS,
+            vector,
             [query, key, value, d_output, map, numbers],
             optional(d_key),
             optional(d_value),
@@ -334,6 +359,7 @@ pub(super) fn key_value_gradients(
         query.client,
         count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
         cfg.units(),
+        vector,
         [query, key, value, d_output, map, numbers],
         optional(d_key),
         optional(d_value),
@@ -358,6 +384,7 @@ pub(super) fn bias_gradient(
     d_bias: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
+    let vector = vector(&[query, key, value, d_output]);
     // One square a unit.
     let cfg = config(plan, query, plan.queries.min(64), 2, 1);
     let s = Scalars::of(plan);
@@ -371,6 +398,7 @@ pub(super) fn bias_gradient(
             (batch * heads) as u32,
         ),
         cfg.units(),
+        vector,
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),

@@ -146,7 +146,7 @@ fn main() {
                     let tiles = [1, 2, 2];
                     for ((kernel, units, define), tiles) in by_matrix.into_iter().zip(tiles) {
                         if matrix::bytes(chunks, tiles) <= shared {
-                            write_cpp(folder, &name(kernel), units, define);
+                            write_cuda(folder, &name(kernel), units, define);
                         }
                     }
                 }
@@ -177,7 +177,7 @@ fn definition(
     define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
 }
 
-fn write_cpp(
+fn write_cuda(
     folder: &Path,
     name: &str,
     units: usize,
@@ -187,10 +187,20 @@ fn write_cpp(
     let cuda = definition(units, define);
     let cuda = CppCompiler::<Cuda>::default().compile(cuda, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
+    println!("{name} {units} {}", cuda.shared_memory_size);
+}
+
+fn write_cpp(
+    folder: &Path,
+    name: &str,
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) {
+    write_cuda(folder, name, units, define);
     let metal = definition(units, define);
+    let options = CompilationOptions::default();
     let metal = CppCompiler::<Metal>::default().compile(metal, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
-    println!("{name} {units} {}", cuda.shared_memory_size);
 }
 
 fn write_wgsl(

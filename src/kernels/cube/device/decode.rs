@@ -21,10 +21,10 @@ pub const ROWS: usize = UNITS / LANES;
 /// maximum, the sum of `exp(score - maximum)`, and the sum of the values weighted so. The other
 /// tensors are those of `forward`.
 #[cube(launch_unchecked)]
-pub fn decode_parts<F: Float, K: Float>(
+pub fn decode_parts<F: Float, K: Float, N: Size>(
     query: &Tensor<F>,
-    key: &Tensor<K>,
-    value: &Tensor<K>,
+    key: &Tensor<Vector<K, N>>,
+    value: &Tensor<Vector<K, N>>,
     map: &Tensor<i32>,
     partial: &mut Tensor<f32>,
     bias: &Bias<F>,
@@ -100,7 +100,7 @@ pub fn decode_parts<F: Float, K: Float>(
                 }
                 rows[own * comptime!(ROWS + 1) + row] = x;
             }
-            stage_columns::<K>(
+            stage_columns::<K, N>(
                 key,
                 key_base,
                 first_key,
@@ -110,6 +110,7 @@ pub fn decode_parts<F: Float, K: Float>(
                 0usize,
                 comptime!(LANES + 1),
                 COLUMNS,
+                0usize,
                 UNITS,
             );
             sync_cube();
@@ -162,7 +163,7 @@ pub fn decode_parts<F: Float, K: Float>(
         for chunk in 0..comptime!(cfg.value_chunks) {
             sums[chunk] *= Quad::new(factor);
             let first_column = chunk * COLUMNS;
-            stage_rows::<K>(
+            stage_rows::<K, N>(
                 value,
                 value_base,
                 first_key,

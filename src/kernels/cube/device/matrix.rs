@@ -12,7 +12,8 @@
 
 use cubecl::prelude::*;
 
-use super::COLUMNS;
+use super::tile::load_four;
+use super::{COLUMNS, OWN, Quad};
 
 /// Rows, columns and depth of one product.
 pub const EDGE: usize = 16;
@@ -28,31 +29,35 @@ pub const UNITS: usize = PLANES * PLANE;
 const PAD: usize = 8;
 const PAD_F32: usize = 4;
 
+/// Four numbers in half precision, or as the inputs are.
+pub type Four<F> = Vector<F, Const<4>>;
+
 /// The matrices of a plane's rows.
 pub type Fragments<C> = Sequence<cmma::Matrix<C>>;
 
 /// Tiles that are taken at once, and their columns.
 pub const TILES: usize = 2;
 pub const WIDE: usize = TILES * COLUMNS;
-/// Columns of a row that a unit has.
-pub const OWN: usize = WIDE / 2;
-/// Lengths of a row of scores and of weights.
-pub const SCORES: usize = WIDE + PAD_F32;
-pub const WEIGHTS: usize = WIDE + PAD;
+/// Fours of columns of a row that a unit has: those of one tile.
+pub const OWN_QUADS: usize = COLUMNS / OWN;
+/// Places, of four numbers each, of a row of scores and of weights.
+pub const SCORES: usize = (WIDE + PAD_F32) / OWN;
+pub const WEIGHTS: usize = (WIDE + PAD) / OWN;
 
-/// Length of a row of an input whose width is so many chunks of 32.
+/// Places of a row of an input whose width is so many chunks of 32.
 pub fn input_row(chunks: usize) -> usize {
-    chunks * COLUMNS + PAD
+    (chunks * COLUMNS + PAD) / OWN
 }
 
-/// Numbers of shared memory that a tile takes.
-pub fn tile(chunks: usize) -> usize {
+/// Places of the tiles of an input.
+pub fn staged(chunks: usize) -> usize {
     WIDE * input_row(chunks)
 }
 
-/// Bytes of shared memory for so many staged tiles, scores, weights and some numbers a row.
-pub fn bytes(chunks: usize, tiles: usize) -> usize {
-    2 * tiles * tile(chunks) + ROWS * (4 * SCORES + 2 * WEIGHTS) + (2 << 10)
+/// Bytes of shared memory for the tiles of so many inputs, scores, weights and some numbers a row.
+pub fn bytes(chunks: usize, inputs: usize) -> usize {
+    let [half, single] = [2, 4].map(|size| size * OWN);
+    half * inputs * staged(chunks) + ROWS * (single * SCORES + half * WEIGHTS) + (2 << 10)
 }
 
 /// What a unit has of the scores.
@@ -63,24 +68,23 @@ pub struct Own {
     pub row: usize,
     /// Its half of the columns: its tile.
     pub half: usize,
-    /// The column that it begins with, so that neighbours read from different banks.
-    pub turn: usize,
+    /// The place of its first scores, and of its first weights.
+    pub scores: usize,
+    pub weights: usize,
 }
 
 /// What this unit has.
 #[cube]
 pub fn own() -> Own {
     let unit = UNIT_POS as usize;
-    let plane = unit / comptime!(PLANE);
-    let row = unit % comptime!(EDGE);
+    let row = unit / comptime!(PLANE) * comptime!(EDGE) + unit % comptime!(EDGE);
     let half = unit % comptime!(PLANE) / comptime!(EDGE);
-    Own { row: plane * comptime!(EDGE) + row, half, turn: row / 8 + 2 * half }
-}
-
-/// The `n`-th column of its tile that a unit looks at.
-#[cube]
-pub fn own_column(own: Own, #[comptime] n: usize) -> usize {
-    (n + own.turn) % comptime!(COLUMNS)
+    Own {
+        row,
+        half,
+        scores: row * comptime!(SCORES) + half * comptime!(OWN_QUADS),
+        weights: row * comptime!(WEIGHTS) + half * comptime!(OWN_QUADS),
+    }
 }
 
 /// Whether a number is infinite or none.
@@ -89,83 +93,142 @@ pub fn is_odd(x: f32) -> bool {
     u32::reinterpret(x) & 0x7f80_0000u32 == 0x7f80_0000u32
 }
 
+/// Whether one of four is.
+#[cube]
+fn are_odd<F: Float>(four: Four<F>) -> bool {
+    let mut odd = false;
+    #[unroll]
+    for k in 0..OWN {
+        odd = odd || is_odd(f32::cast_from(four.extract(k)));
+    }
+    odd
+}
+
 /// Copies 32 rows of a tensor, `first` and those after it, to shared memory, as tile `h`. What lies
 /// outside of the tensor is 0. Where `watches`, the flag is set if some are no numbers.
 #[cube]
-pub fn stage<F: Float>(
-    from: &Tensor<F>,
+pub fn stage<F: Float, N: Size>(
+    from: &Tensor<Vector<F, N>>,
     base: usize,
     first: usize,
     limit: usize,
-    to: &mut Shared<[F]>,
+    to: &mut Shared<[Four<F>]>,
     watches: bool,
     flag: &mut Shared<[u32]>,
     #[comptime] h: usize,
     #[comptime] chunks: usize,
 ) {
-    let width = comptime!(chunks * COLUMNS);
+    let quads = comptime!(chunks * COLUMNS / OWN);
     let row_length = comptime!(input_row(chunks));
     let row_stride = from.stride(2);
     let column_stride = from.stride(3);
-    let columns = from.shape(3);
-    // Neighbouring units take neighbouring columns, four rows at once.
-    let mut cell = UNIT_POS as usize;
-    while cell < comptime!(COLUMNS * width) {
-        #[unroll]
-        for n in 0..4usize {
-            let at = cell + comptime!(n * UNITS);
-            let row = at / width;
-            let column = at % width;
-            let mut x = F::from_int(0);
-            if first + row < limit && column < columns {
-                x = from[base + (first + row) * row_stride + column * column_stride];
-            }
-            if watches && is_odd(f32::cast_from(x)) {
+    // Neighbouring units take neighbouring columns.
+    #[unroll]
+    for n in 0..comptime!(COLUMNS * quads / UNITS) {
+        let cell = UNIT_POS as usize + comptime!(n * UNITS);
+        let row = cell / quads;
+        let quad = cell % quads;
+        let mut four = Four::<F>::new(F::from_int(0));
+        if first + row < limit {
+            let at = base + (first + row) * row_stride + quad * OWN * column_stride;
+            four = load_four::<F, N>(from, at, quad * OWN);
+        }
+        if watches {
+            if are_odd::<F>(four) {
                 flag[0] = 1u32;
             }
-            to[(comptime!(h * COLUMNS) + row) * row_length + column] = x;
         }
-        cell += comptime!(4 * UNITS);
+        to[(comptime!(h * COLUMNS) + row) * row_length + quad] = four;
     }
 }
 
 /// Sets what is no number in tile `h` to 0.
 #[cube]
 pub fn clear_odd<F: Float>(
-    tile: &mut Shared<[F]>,
+    staged: &mut Shared<[Four<F>]>,
     #[comptime] h: usize,
     #[comptime] chunks: usize,
 ) {
     let length = comptime!(COLUMNS * input_row(chunks));
     let mut cell = UNIT_POS as usize;
     while cell < length {
-        if is_odd(f32::cast_from(tile[comptime!(h * length) + cell])) {
-            tile[comptime!(h * length) + cell] = F::from_int(0);
+        let mut four = staged[comptime!(h * length) + cell];
+        #[unroll]
+        for k in 0..OWN {
+            if is_odd(f32::cast_from(four.extract(k))) {
+                four.insert(k, F::from_int(0));
+            }
         }
+        staged[comptime!(h * length) + cell] = four;
         cell += comptime!(UNITS);
     }
 }
 
 /// The matrices of a plane's 16 rows of what [`stage`] left, over all its columns.
 #[cube]
-pub fn load_rows<F: Float>(from: &Shared<[F]>, #[comptime] chunks: usize) -> Fragments<F> {
+pub fn load_rows<F: Float>(from: &Shared<[Four<F>]>, #[comptime] chunks: usize) -> Fragments<F> {
     let plane = UNIT_POS as usize / comptime!(PLANE);
     let row_length = comptime!(input_row(chunks));
     let mut rows = Sequence::<cmma::Matrix<F>>::new();
     #[unroll]
     for k in 0..comptime!(chunks * COLUMNS / EDGE) {
-        let at = plane * comptime!(EDGE * row_length) + comptime!(k * EDGE);
-        rows.push(cmma::Matrix::<F>::from_slice(
+        let at = plane * comptime!(EDGE * row_length) + comptime!(k * EDGE / OWN);
+        rows.push(rows_of::<F>(from, at, row_length));
+    }
+    rows
+}
+
+/// A matrix of 16 rows and 16 columns that begins at a place, where a row takes so many places.
+#[cube]
+fn rows_of<F: Float>(
+    from: &Shared<[Four<F>]>,
+    at: usize,
+    #[comptime] row_length: usize,
+) -> cmma::Matrix<F> {
+    let mut rows = unsafe {
+        cmma::Matrix::<F>::uninitialized(
             cmma::MatrixIdent::A,
             EDGE,
             EDGE,
             EDGE,
             cmma::MatrixLayout::RowMajor,
-            &from[at..at + comptime!((EDGE - 1) * row_length + EDGE)],
-            comptime!(row_length as u32).runtime(),
-        ));
-    }
+        )
+    };
+    let end = at + comptime!((EDGE - 1) * row_length + EDGE / OWN);
+    cmma::load(&mut rows, &from[at..end], comptime!((row_length * OWN) as u32).runtime());
     rows
+}
+
+/// The second operand of a product, from the place `at` on: its rows are those of shared memory, or,
+/// `by_column`, its columns.
+#[cube]
+fn second_of<F: Float>(
+    from: &Shared<[Four<F>]>,
+    #[comptime] at: usize,
+    #[comptime] row_length: usize,
+    #[comptime] by_column: bool,
+) -> cmma::Matrix<F> {
+    let layout = comptime!(match by_column {
+        true => cmma::MatrixLayout::ColMajor,
+        false => cmma::MatrixLayout::RowMajor,
+    });
+    let mut matrix =
+        unsafe { cmma::Matrix::<F>::uninitialized(cmma::MatrixIdent::B, EDGE, EDGE, EDGE, layout) };
+    let end = comptime!(at + (EDGE - 1) * row_length + EDGE / OWN);
+    cmma::load(&mut matrix, &from[at..end], comptime!((row_length * OWN) as u32).runtime());
+    matrix
+}
+
+#[cube]
+fn no_sum() -> cmma::Matrix<f32> {
+    cmma::Matrix::<f32>::from_value(
+        cmma::MatrixIdent::Accumulator,
+        EDGE,
+        EDGE,
+        EDGE,
+        cmma::MatrixLayout::Undefined,
+        0.0f32,
+    )
 }
 
 /// Sums of 0.
@@ -174,68 +237,52 @@ pub fn no_sums(#[comptime] chunks: usize) -> Fragments<f32> {
     let mut sums = Sequence::<cmma::Matrix<f32>>::new();
     #[unroll]
     for _n in 0..comptime!(chunks * COLUMNS / EDGE) {
-        sums.push(cmma::Matrix::<f32>::from_value(
-            cmma::MatrixIdent::Accumulator,
-            EDGE,
-            EDGE,
-            EDGE,
-            cmma::MatrixLayout::Undefined,
-            0.0f32,
-        ));
+        sums.push(no_sum());
     }
     sums
 }
 
-/// Leaves the dot products of a plane's rows with the rows of a staged tile in its rows of `scores`.
+/// Leaves a matrix of a plane's rows in its columns `n * 16` and following of `scores`.
+#[cube]
+fn store(sum: &cmma::Matrix<f32>, scores: &mut Shared<[Quad]>, #[comptime] n: usize) {
+    let plane = UNIT_POS as usize / comptime!(PLANE);
+    let at = plane * comptime!(EDGE * SCORES) + comptime!(n * EDGE / OWN);
+    let end = at + comptime!((EDGE - 1) * SCORES + EDGE / OWN);
+    cmma::store(
+        &mut scores[at..end],
+        sum,
+        comptime!((SCORES * OWN) as u32).runtime(),
+        cmma::MatrixLayout::RowMajor,
+    );
+}
+
+/// Leaves the dot products of a plane's rows with the rows of staged tiles in its rows of `scores`.
 #[cube]
 pub fn dots<F: Float>(
     rows: &Fragments<F>,
-    tile: &Shared<[F]>,
-    scores: &mut Shared<[f32]>,
+    staged: &Shared<[Four<F>]>,
+    scores: &mut Shared<[Quad]>,
     #[comptime] chunks: usize,
 ) {
-    let plane = UNIT_POS as usize / comptime!(PLANE);
     let row_length = comptime!(input_row(chunks));
     #[unroll]
     for n in 0..comptime!(WIDE / EDGE) {
-        let sum = cmma::Matrix::<f32>::from_value(
-            cmma::MatrixIdent::Accumulator,
-            EDGE,
-            EDGE,
-            EDGE,
-            cmma::MatrixLayout::Undefined,
-            0.0f32,
-        );
+        let sum = no_sum();
         #[unroll]
         for k in 0..comptime!(chunks * COLUMNS / EDGE) {
-            let at = comptime!(n * EDGE * row_length + k * EDGE);
-            // Column by column: its columns are rows of the tile.
-            let column = cmma::Matrix::<F>::from_slice(
-                cmma::MatrixIdent::B,
-                EDGE,
-                EDGE,
-                EDGE,
-                cmma::MatrixLayout::ColMajor,
-                &tile[at..comptime!(at + (EDGE - 1) * row_length + EDGE)],
-                comptime!(row_length as u32).runtime(),
-            );
+            let at = comptime!(n * EDGE * row_length + k * EDGE / OWN);
+            let column = second_of::<F>(staged, at, row_length, true);
             cmma::execute::<F, F, f32, f32, cmma::Plane>(rows.index(k), &column, &sum, &sum);
         }
-        let at = plane * comptime!(EDGE * SCORES) + comptime!(n * EDGE);
-        cmma::store(
-            &mut scores[at..at + comptime!((EDGE - 1) * SCORES + EDGE)],
-            &sum,
-            comptime!(SCORES as u32).runtime(),
-            cmma::MatrixLayout::RowMajor,
-        );
+        store(&sum, scores, n);
     }
 }
 
-/// Adds to a plane's sums the products of its rows of `weights` with a staged tile.
+/// Adds to a plane's sums the products of its rows of `weights` with staged tiles.
 #[cube]
 pub fn add_weighted<F: Float>(
-    weights: &Shared<[F]>,
-    tile: &Shared<[F]>,
+    weights: &Shared<[Four<F>]>,
+    staged: &Shared<[Four<F>]>,
     sums: &Fragments<f32>,
     #[comptime] chunks: usize,
 ) {
@@ -243,78 +290,14 @@ pub fn add_weighted<F: Float>(
     let row_length = comptime!(input_row(chunks));
     #[unroll]
     for k in 0..comptime!(WIDE / EDGE) {
-        let at = plane * comptime!(EDGE * WEIGHTS) + comptime!(k * EDGE);
-        let own = cmma::Matrix::<F>::from_slice(
-            cmma::MatrixIdent::A,
-            EDGE,
-            EDGE,
-            EDGE,
-            cmma::MatrixLayout::RowMajor,
-            &weights[at..at + comptime!((EDGE - 1) * WEIGHTS + EDGE)],
-            comptime!(WEIGHTS as u32).runtime(),
-        );
+        let at = plane * comptime!(EDGE * WEIGHTS) + comptime!(k * EDGE / OWN);
+        let own = rows_of::<F>(weights, at, WEIGHTS);
         #[unroll]
         for n in 0..comptime!(chunks * COLUMNS / EDGE) {
-            let at = comptime!(k * EDGE * row_length + n * EDGE);
-            let row = cmma::Matrix::<F>::from_slice(
-                cmma::MatrixIdent::B,
-                EDGE,
-                EDGE,
-                EDGE,
-                cmma::MatrixLayout::RowMajor,
-                &tile[at..comptime!(at + (EDGE - 1) * row_length + EDGE)],
-                comptime!(row_length as u32).runtime(),
-            );
+            let at = comptime!(k * EDGE * row_length + n * EDGE / OWN);
+            let row = second_of::<F>(staged, at, row_length, false);
             cmma::execute::<F, F, f32, f32, cmma::Plane>(&own, &row, sums.index(n), sums.index(n));
         }
-    }
-}
-
-/// Leaves sums of 64 columns, part `part` of them, in a plane's rows of `scores`, where its units may
-/// look at them. All units of the plane call it.
-#[cube]
-pub fn show_sums(
-    sums: &Fragments<f32>,
-    scores: &mut Shared<[f32]>,
-    #[comptime] part: usize,
-    #[comptime] chunks: usize,
-) {
-    let plane = UNIT_POS as usize / comptime!(PLANE);
-    let first = comptime!(part * WIDE / EDGE);
-    sync_plane();
-    #[unroll]
-    for n in 0..comptime!((chunks * COLUMNS / EDGE - first).min(WIDE / EDGE)) {
-        let at = plane * comptime!(EDGE * SCORES) + comptime!(n * EDGE);
-        cmma::store(
-            &mut scores[at..at + comptime!((EDGE - 1) * SCORES + EDGE)],
-            sums.index(comptime!(first + n)),
-            comptime!(SCORES as u32).runtime(),
-            cmma::MatrixLayout::RowMajor,
-        );
-    }
-    sync_plane();
-}
-
-/// Takes sums back that [`show_sums`] showed.
-#[cube]
-pub fn take_sums(
-    sums: &mut Fragments<f32>,
-    scores: &Shared<[f32]>,
-    #[comptime] part: usize,
-    #[comptime] chunks: usize,
-) {
-    let plane = UNIT_POS as usize / comptime!(PLANE);
-    let first = comptime!(part * WIDE / EDGE);
-    sync_plane();
-    #[unroll]
-    for n in 0..comptime!((chunks * COLUMNS / EDGE - first).min(WIDE / EDGE)) {
-        let at = plane * comptime!(EDGE * SCORES) + comptime!(n * EDGE);
-        cmma::load_with_layout(
-            sums.index_mut(comptime!(first + n)),
-            &scores[at..at + comptime!((EDGE - 1) * SCORES + EDGE)],
-            comptime!(SCORES as u32).runtime(),
-            cmma::MatrixLayout::RowMajor,
-        );
     }
 }
 
@@ -323,38 +306,82 @@ pub fn parts(chunks: usize) -> usize {
     (chunks * COLUMNS).div_ceil(WIDE)
 }
 
+/// Matrices of a part.
+fn of_part(part: usize, chunks: usize) -> usize {
+    (chunks * COLUMNS / EDGE - part * WIDE / EDGE).min(WIDE / EDGE)
+}
+
+/// Leaves sums of 64 columns, part `part` of them, in a plane's rows of `scores`, where its units may
+/// look at them. All units of the plane call it.
+#[cube]
+pub fn show_sums(
+    sums: &Fragments<f32>,
+    scores: &mut Shared<[Quad]>,
+    #[comptime] part: usize,
+    #[comptime] chunks: usize,
+) {
+    sync_plane();
+    #[unroll]
+    for n in 0..comptime!(of_part(part, chunks)) {
+        store(sums.index(comptime!(part * WIDE / EDGE + n)), scores, n);
+    }
+    sync_plane();
+}
+
+/// Takes sums back that [`show_sums`] showed.
+#[cube]
+pub fn take_sums(
+    sums: &mut Fragments<f32>,
+    scores: &Shared<[Quad]>,
+    #[comptime] part: usize,
+    #[comptime] chunks: usize,
+) {
+    let plane = UNIT_POS as usize / comptime!(PLANE);
+    sync_plane();
+    #[unroll]
+    for n in 0..comptime!(of_part(part, chunks)) {
+        let at = plane * comptime!(EDGE * SCORES) + comptime!(n * EDGE / OWN);
+        let end = at + comptime!((EDGE - 1) * SCORES + EDGE / OWN);
+        cmma::load_with_layout(
+            sums.index_mut(comptime!(part * WIDE / EDGE + n)),
+            &scores[at..end],
+            comptime!((SCORES * OWN) as u32).runtime(),
+            cmma::MatrixLayout::RowMajor,
+        );
+    }
+}
+
 /// Multiplies every row of a plane's sums by its factor.
 #[cube]
 pub fn scale_sums(
     sums: &mut Fragments<f32>,
     factor: f32,
-    scores: &mut Shared<[f32]>,
+    scores: &mut Shared<[Quad]>,
     own: Own,
     #[comptime] chunks: usize,
 ) {
     #[unroll]
     for part in 0..comptime!(parts(chunks)) {
         show_sums(&*sums, scores, part, chunks);
-        for n in 0..comptime!(OWN) {
-            let column = (n + own.turn) % comptime!(COLUMNS);
-            scores[own.row * comptime!(SCORES) + own.half * comptime!(OWN) + column] *= factor;
+        for j in 0..comptime!(OWN_QUADS) {
+            scores[own.scores + j] *= Quad::new(factor);
         }
         take_sums(sums, &*scores, part, chunks);
     }
 }
 
 /// Adds to a plane's sums what [`clear_odd`] has left out of tile `h`: of `b`'s rows from `first` on,
-/// those that the `words` of this unit's row name, times its weights.
+/// those that the `word` of this unit's row names, times its weights.
 #[cube]
-pub fn add_odd<F: Float>(
-    b: &Tensor<F>,
+pub fn add_odd<F: Float, N: Size>(
+    b: &Tensor<Vector<F, N>>,
     base: usize,
     first: usize,
     limit: usize,
     word: u32,
-    weights: &Shared<[F]>,
+    weights: &Shared<[Four<F>]>,
     sums: &mut Fragments<f32>,
-    scores: &mut Shared<[f32]>,
+    scores: &mut Shared<[Quad]>,
     own: Own,
     #[comptime] h: usize,
     #[comptime] chunks: usize,
@@ -362,21 +389,27 @@ pub fn add_odd<F: Float>(
     #[unroll]
     for part in 0..comptime!(parts(chunks)) {
         show_sums(&*sums, scores, part, chunks);
-        for j in 0..comptime!(COLUMNS) {
-            if (word >> (j as u32)) & 1u32 == 1u32 && first + j < limit {
-                let weight = f32::cast_from(
-                    weights[own.row * comptime!(WEIGHTS) + comptime!(h * COLUMNS) + j],
-                );
-                for n in 0..comptime!(OWN) {
-                    let column = own.half * comptime!(OWN) + n;
-                    let of_b = comptime!(part * WIDE) + column;
-                    if of_b < b.shape(3) {
-                        let x = f32::cast_from(
-                            b[base + (first + j) * b.stride(2) + of_b * b.stride(3)],
-                        );
-                        if is_odd(x) {
-                            scores[own.row * comptime!(SCORES) + column] += weight * x;
+        for quad in 0..comptime!(COLUMNS / OWN) {
+            let of_row =
+                weights[own.row * comptime!(WEIGHTS) + comptime!(h * COLUMNS / OWN) + quad];
+            #[unroll]
+            for i in 0..OWN {
+                let j = quad * OWN + i;
+                if (word >> (j as u32)) & 1u32 == 1u32 && first + j < limit {
+                    let weight = f32::cast_from(of_row.extract(i));
+                    for n in 0..comptime!(OWN_QUADS) {
+                        let column = comptime!(part * WIDE) + own.half * COLUMNS + n * OWN;
+                        let at = base + (first + j) * b.stride(2) + column * b.stride(3);
+                        let four = load_four::<F, N>(b, at, column);
+                        let mut sum = scores[own.scores + n];
+                        #[unroll]
+                        for k in 0..OWN {
+                            let x = f32::cast_from(four.extract(k));
+                            if is_odd(x) {
+                                sum.insert(k, sum.extract(k) + weight * x);
+                            }
                         }
+                        scores[own.scores + n] = sum;
                     }
                 }
             }
@@ -390,7 +423,7 @@ pub fn add_odd<F: Float>(
 pub fn write<F: Float>(
     sums: &Fragments<f32>,
     factor: f32,
-    scores: &mut Shared<[f32]>,
+    scores: &mut Shared<[Quad]>,
     to: &mut Tensor<F>,
     base: usize,
     first: usize,
@@ -403,13 +436,15 @@ pub fn write<F: Float>(
         show_sums(sums, scores, part, chunks);
         if first + own.row < limit {
             let at = base + (first + own.row) * to.stride(2);
-            for n in 0..comptime!(OWN) {
-                let column = own.half * comptime!(OWN) + (n + own.turn) % comptime!(COLUMNS);
-                let of_to = comptime!(part * WIDE) + column;
-                if of_to < to.shape(3) {
-                    let sum = scores[own.row * comptime!(SCORES) + column];
-                    let to_at = at + of_to * to.stride(3);
-                    to[to_at] = F::cast_from(sum * factor);
+            for n in 0..comptime!(OWN_QUADS) {
+                let quad = scores[own.scores + n] * Quad::new(factor);
+                #[unroll]
+                for k in 0..OWN {
+                    let column = comptime!(part * WIDE) + own.half * COLUMNS + n * OWN + k;
+                    if column < to.shape(3) {
+                        let to_at = at + column * to.stride(3);
+                        to[to_at] = F::cast_from(quad.extract(k));
+                    }
                 }
             }
         }

@@ -3,10 +3,10 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Fragments, OWN, ROWS, SCORES, TILES, UNITS, WEIGHTS, own_column};
+use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
 use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::{COLUMNS, Config, LOWEST};
+use super::{COLUMNS, Config, LOWEST, OWN, Quad};
 
 /// How far a score may lie above what its row's weights are relative to: `exp` of it is a weight that
 /// f16 has. Sums are multiplied by a factor only when one does, which is rare.
@@ -16,10 +16,10 @@ const SLACK: f32 = 8.0;
 /// are those of `forward`; but `statistics` have, for a row's maximum, a number that no score of the row
 /// is above by more than [`SLACK`].
 #[cube(launch_unchecked)]
-pub fn matrix_forward<F: Float>(
-    query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
+pub fn matrix_forward<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    key: &Tensor<Vector<F, N>>,
+    value: &Tensor<Vector<F, N>>,
     map: &Tensor<i32>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
@@ -54,9 +54,9 @@ pub fn matrix_forward<F: Float>(
     let slope = slope_of(map, head, cfg);
 
     let mut staged =
-        Shared::<[F]>::new_slice(comptime!(matrix::tile(head_chunks.max(value_chunks))));
-    let mut scores = Shared::<[f32]>::new_slice(comptime!(ROWS * SCORES));
-    let mut weights = Shared::<[F]>::new_slice(comptime!(ROWS * WEIGHTS));
+        Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks.max(value_chunks))));
+    let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
+    let mut weights = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     let mut words = Shared::<[u32]>::new_slice(UNITS);
     let mut odd = Shared::<[u32]>::new_slice(1usize);
     let mut cells = Shared::<[u32]>::new_slice(4usize);
@@ -69,7 +69,7 @@ pub fn matrix_forward<F: Float>(
 
     #[unroll]
     for h in 0..TILES {
-        matrix::stage::<F>(
+        matrix::stage::<F, N>(
             query,
             query_base,
             first + h * COLUMNS,
@@ -100,7 +100,7 @@ pub fn matrix_forward<F: Float>(
     }
     let mut any = 0u32;
     let mut sums = matrix::no_sums(value_chunks);
-    let mut own_scores = Array::<f32>::new(OWN);
+    let mut own_scores = Array::<Quad>::new(OWN_QUADS);
     let mut tiles = Array::<usize>::new(TILES);
     let mut full = Array::<bool>::new(TILES);
 
@@ -114,7 +114,7 @@ pub fn matrix_forward<F: Float>(
                 let row = first + unit % comptime!(ROWS);
                 words[unit] = word(map, word_ranges, batch, head, row, tile);
             }
-            matrix::stage::<F>(
+            matrix::stage::<F, N>(
                 key,
                 key_base,
                 tile * comptime!(COLUMNS),
@@ -136,7 +136,7 @@ pub fn matrix_forward<F: Float>(
         sync_cube();
         #[unroll]
         for h in 0..TILES {
-            matrix::stage::<F>(
+            matrix::stage::<F, N>(
                 value,
                 value_base,
                 tiles[h] * comptime!(COLUMNS),
@@ -157,24 +157,27 @@ pub fn matrix_forward<F: Float>(
         any |= bits;
         let mut most = f32::new(LOWEST);
         #[unroll]
-        for n in 0..OWN {
-            let column = own_column(own, n);
-            let mut score = f32::new(LOWEST);
-            if (bits >> (column as u32)) & 1u32 == 1u32 {
-                let dot = scores[own.row * SCORES + own.half * OWN + column];
-                score = capped(dot, scale, cap, cfg)
-                    + added::<F>(
-                        bias,
-                        bias_at,
-                        map,
-                        slope,
-                        first + own.row,
-                        first_key + column,
-                        cfg,
-                    );
-                most = max(most, score);
+        for j in 0..OWN_QUADS {
+            let mut quad = scores[own.scores + j];
+            #[unroll]
+            for k in 0..OWN {
+                let column = comptime!(j * OWN + k);
+                if (bits >> comptime!(column as u32)) & 1u32 == 1u32 {
+                    let score = capped(quad.extract(k), scale, cap, cfg)
+                        + added::<F>(
+                            bias,
+                            bias_at,
+                            map,
+                            slope,
+                            first + own.row,
+                            first_key + column,
+                            cfg,
+                        );
+                    most = max(most, score);
+                    quad.insert(k, score);
+                }
             }
-            own_scores[n] = score;
+            own_scores[j] = quad;
         }
         most = max(most, plane_shuffle_xor(most, comptime!(matrix::EDGE as u32).runtime()));
         let mut factor = 1.0f32;
@@ -186,19 +189,23 @@ pub fn matrix_forward<F: Float>(
         }
         sum *= factor;
         #[unroll]
-        for n in 0..OWN {
-            let column = own_column(own, n);
-            let mut weight = 0.0f32;
-            if (bits >> (column as u32)) & 1u32 == 1u32 {
-                weight = (own_scores[n] - reference).exp();
-                sum += weight;
-                if comptime!(cfg.dropout) {
-                    if drops(random, first_key + column, threshold) {
-                        weight = 0.0f32;
+        for j in 0..OWN_QUADS {
+            let mut four = Four::<F>::new(F::from_int(0));
+            #[unroll]
+            for k in 0..OWN {
+                let column = comptime!(j * OWN + k);
+                if (bits >> comptime!(column as u32)) & 1u32 == 1u32 {
+                    let mut weight = (own_scores[j].extract(k) - reference).exp();
+                    sum += weight;
+                    if comptime!(cfg.dropout) {
+                        if drops(random, first_key + column, threshold) {
+                            weight = 0.0f32;
+                        }
                     }
+                    four.insert(k, F::cast_from(weight));
                 }
             }
-            weights[own.row * WEIGHTS + own.half * OWN + column] = F::cast_from(weight);
+            weights[own.weights + j] = four;
         }
         if plane_any(factor != 1.0f32) {
             matrix::scale_sums(&mut sums, factor, &mut scores, own, value_chunks);
@@ -219,7 +226,7 @@ pub fn matrix_forward<F: Float>(
             #[unroll]
             for h in 0..TILES {
                 if !full[h] {
-                    matrix::add_odd::<F>(
+                    matrix::add_odd::<F, N>(
                         value,
                         value_base,
                         tiles[h] * comptime!(COLUMNS),

@@ -3,19 +3,19 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Fragments, OWN, ROWS, SCORES, TILES, UNITS, WEIGHTS, own_column};
+use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
 use super::rows::{agreed, block_is_full, next_block, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::{COLUMNS, Config};
+use super::{COLUMNS, Config, OWN, Quad};
 
 /// One cube a panel of 64 keys: `CubeCount(kv_heads, panels, batch)`. It walks over the queries of all
 /// heads that share the keys, in order, and nobody else adds to what it writes. Rows are keys.
 #[cube(launch_unchecked)]
-pub fn matrix_key_value_gradients<F: Float>(
-    query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
-    d_out: &Tensor<F>,
+pub fn matrix_key_value_gradients<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    key: &Tensor<Vector<F, N>>,
+    value: &Tensor<Vector<F, N>>,
+    d_out: &Tensor<Vector<F, N>>,
     map: &Tensor<i32>,
     numbers: &Tensor<f32>,
     d_key: &mut ComptimeOption<OwnedTensor<F>>,
@@ -47,10 +47,10 @@ pub fn matrix_key_value_gradients<F: Float>(
     let value_base = batch * value.stride(0) + kv_head * value.stride(1);
     let all = numbers.shape(0) / 3;
 
-    let mut staged_query = Shared::<[F]>::new_slice(comptime!(matrix::tile(head_chunks)));
-    let mut staged_d_out = Shared::<[F]>::new_slice(comptime!(matrix::tile(value_chunks)));
-    let mut scores = Shared::<[f32]>::new_slice(comptime!(ROWS * SCORES));
-    let mut weights = Shared::<[F]>::new_slice(comptime!(ROWS * WEIGHTS));
+    let mut staged_query = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks)));
+    let mut staged_d_out = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(value_chunks)));
+    let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
+    let mut weights = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     // Of each query the words of its two tiles of this panel's keys; and its numbers.
     let mut words = Shared::<[u32]>::new_slice(UNITS);
     let mut of_queries = Shared::<[f32]>::new_slice(comptime!(3 * ROWS));
@@ -60,7 +60,7 @@ pub fn matrix_key_value_gradients<F: Float>(
     #[unroll]
     for h in 0..TILES {
         let from = first + h * COLUMNS;
-        matrix::stage::<F>(
+        matrix::stage::<F, N>(
             key,
             key_base,
             from,
@@ -71,7 +71,7 @@ pub fn matrix_key_value_gradients<F: Float>(
             h,
             head_chunks,
         );
-        matrix::stage::<F>(
+        matrix::stage::<F, N>(
             value,
             value_base,
             from,
@@ -90,8 +90,8 @@ pub fn matrix_key_value_gradients<F: Float>(
 
     let key_sums = matrix::no_sums(head_chunks);
     let mut value_sums = matrix::no_sums(value_chunks);
-    let mut own_weights = Array::<f32>::new(OWN);
-    let mut slopes = Array::<f32>::new(OWN);
+    let mut own_weights = Array::<Quad>::new(OWN_QUADS);
+    let mut slopes = Array::<Quad>::new(OWN_QUADS);
     let mut first_queries = Array::<usize>::new(TILES);
     let mut full = Array::<bool>::new(TILES);
 
@@ -143,7 +143,7 @@ pub fn matrix_key_value_gradients<F: Float>(
                         }
                     }
                 }
-                matrix::stage::<F>(
+                matrix::stage::<F, N>(
                     query,
                     query_base,
                     from,
@@ -154,7 +154,7 @@ pub fn matrix_key_value_gradients<F: Float>(
                     h,
                     head_chunks,
                 );
-                matrix::stage::<F>(
+                matrix::stage::<F, N>(
                     d_out,
                     d_out_base,
                     from,
@@ -175,50 +175,60 @@ pub fn matrix_key_value_gradients<F: Float>(
             matrix::dots::<F>(&rows, &staged_query, &mut scores, head_chunks);
             sync_plane();
             #[unroll]
-            for n in 0..OWN {
-                let column = own_column(own, n);
-                let place = own.half * OWN + column;
-                let index = first_query + column;
-                let mut weight = 0.0f32;
-                if (words[key_words + place] >> key_bit) & 1u32 == 1u32 {
-                    let score = capped(scores[own.row * SCORES + place], scale, cap, cfg);
-                    let sum = score + added::<F>(bias, bias_at, map, slope, index, own_key, cfg);
-                    weight = (sum - of_queries[place]).exp() * of_queries[ROWS + place];
-                    if comptime!(cfg.softcap) {
-                        slopes[n] = cap_slope(score, cap, cfg);
+            for j in 0..OWN_QUADS {
+                let quad = scores[own.scores + j];
+                let mut own_quad = Quad::new(0.0f32);
+                let mut own_slopes = Quad::new(1.0f32);
+                #[unroll]
+                for k in 0..OWN {
+                    let place = own.half * COLUMNS + comptime!(j * OWN + k);
+                    let index = first_query + comptime!(j * OWN + k);
+                    if (words[key_words + place] >> key_bit) & 1u32 == 1u32 {
+                        let score = capped(quad.extract(k), scale, cap, cfg);
+                        let sum =
+                            score + added::<F>(bias, bias_at, map, slope, index, own_key, cfg);
+                        let weight = (sum - of_queries[place]).exp() * of_queries[ROWS + place];
+                        own_quad.insert(k, weight);
+                        own_slopes.insert(k, cap_slope(score, cap, cfg));
                     }
                 }
-                own_weights[n] = weight;
+                own_weights[j] = own_quad;
+                slopes[j] = own_slopes;
             }
             sync_plane();
             matrix::dots::<F>(&value_rows, &staged_d_out, &mut scores, value_chunks);
             sync_plane();
             #[unroll]
-            for n in 0..OWN {
-                let column = own_column(own, n);
-                let place = own.half * OWN + column;
-                let index = first_query + column;
-                let mut used = 0.0f32;
-                let mut gradient = 0.0f32;
-                if (words[key_words + place] >> key_bit) & 1u32 == 1u32 {
-                    let weight = own_weights[n];
-                    let mut d_weight = scores[own.row * SCORES + place];
-                    used = weight;
-                    if comptime!(cfg.dropout) {
-                        d_weight *= kept;
-                        used *= kept;
-                        if drops(mix(seed, index), own_key, threshold) {
-                            d_weight = 0.0f32;
-                            used = 0.0f32;
+            for j in 0..OWN_QUADS {
+                let quad = scores[own.scores + j];
+                let mut four = Four::<F>::new(F::from_int(0));
+                let mut own_gradients = Quad::new(0.0f32);
+                #[unroll]
+                for k in 0..OWN {
+                    let place = own.half * COLUMNS + comptime!(j * OWN + k);
+                    let index = first_query + comptime!(j * OWN + k);
+                    if (words[key_words + place] >> key_bit) & 1u32 == 1u32 {
+                        let weight = own_weights[j].extract(k);
+                        let mut d_weight = quad.extract(k);
+                        let mut used = weight;
+                        if comptime!(cfg.dropout) {
+                            d_weight *= kept;
+                            used *= kept;
+                            if drops(mix(seed, index), own_key, threshold) {
+                                d_weight = 0.0f32;
+                                used = 0.0f32;
+                            }
                         }
-                    }
-                    gradient = weight * (d_weight - of_queries[2 * ROWS + place]);
-                    if comptime!(cfg.softcap) {
-                        gradient *= slopes[n];
+                        let mut gradient = weight * (d_weight - of_queries[2 * ROWS + place]);
+                        if comptime!(cfg.softcap) {
+                            gradient *= slopes[j].extract(k);
+                        }
+                        four.insert(k, F::cast_from(used));
+                        own_gradients.insert(k, gradient);
                     }
                 }
-                weights[own.row * WEIGHTS + place] = F::cast_from(used);
-                own_weights[n] = gradient;
+                weights[own.weights + j] = four;
+                own_weights[j] = own_gradients;
             }
             let is_odd = odd[0] != 0u32;
             if is_odd {
@@ -245,7 +255,7 @@ pub fn matrix_key_value_gradients<F: Float>(
                                 let own_word = words[key_words + comptime!(h * COLUMNS) + j];
                                 bits |= ((own_word >> key_bit) & 1u32) << (j as u32);
                             }
-                            matrix::add_odd::<F>(
+                            matrix::add_odd::<F, N>(
                                 d_out,
                                 d_out_base,
                                 first_queries[h],
@@ -266,9 +276,13 @@ pub fn matrix_key_value_gradients<F: Float>(
             if comptime!(d_key.is_some()) {
                 sync_plane();
                 #[unroll]
-                for n in 0..OWN {
-                    let place = own.half * OWN + own_column(own, n);
-                    weights[own.row * WEIGHTS + place] = F::cast_from(own_weights[n]);
+                for j in 0..OWN_QUADS {
+                    let mut four = Four::<F>::new(F::from_int(0));
+                    #[unroll]
+                    for k in 0..OWN {
+                        four.insert(k, F::cast_from(own_weights[j].extract(k)));
+                    }
+                    weights[own.weights + j] = four;
                 }
                 sync_plane();
                 matrix::add_weighted::<F>(&weights, &staged_query, &key_sums, head_chunks);

@@ -3,18 +3,18 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Fragments, OWN, ROWS, SCORES, TILES, UNITS, WEIGHTS, own_column};
+use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
 use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::{COLUMNS, Config};
+use super::{COLUMNS, Config, OWN, Quad};
 
 /// One cube a panel of 64 queries, head and batch row, as `matrix_forward`.
 #[cube(launch_unchecked)]
-pub fn matrix_query_gradient<F: Float>(
-    query: &Tensor<F>,
-    key: &Tensor<F>,
-    value: &Tensor<F>,
-    d_out: &Tensor<F>,
+pub fn matrix_query_gradient<F: Float, N: Size>(
+    query: &Tensor<Vector<F, N>>,
+    key: &Tensor<Vector<F, N>>,
+    value: &Tensor<Vector<F, N>>,
+    d_out: &Tensor<Vector<F, N>>,
     map: &Tensor<i32>,
     numbers: &Tensor<f32>,
     d_query: &mut Tensor<F>,
@@ -48,10 +48,10 @@ pub fn matrix_query_gradient<F: Float>(
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
 
-    let mut staged_key = Shared::<[F]>::new_slice(comptime!(matrix::tile(head_chunks)));
-    let mut staged_value = Shared::<[F]>::new_slice(comptime!(matrix::tile(value_chunks)));
-    let mut scores = Shared::<[f32]>::new_slice(comptime!(ROWS * SCORES));
-    let mut gradients = Shared::<[F]>::new_slice(comptime!(ROWS * WEIGHTS));
+    let mut staged_key = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks)));
+    let mut staged_value = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(value_chunks)));
+    let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
+    let mut gradients = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     let mut words = Shared::<[u32]>::new_slice(UNITS);
     let mut odd = Shared::<[u32]>::new_slice(1usize);
     let mut cells = Shared::<[u32]>::new_slice(4usize);
@@ -75,7 +75,7 @@ pub fn matrix_query_gradient<F: Float>(
     #[unroll]
     for h in 0..TILES {
         let from = first + h * COLUMNS;
-        matrix::stage::<F>(
+        matrix::stage::<F, N>(
             query,
             query_base,
             from,
@@ -86,7 +86,7 @@ pub fn matrix_query_gradient<F: Float>(
             h,
             head_chunks,
         );
-        matrix::stage::<F>(
+        matrix::stage::<F, N>(
             d_out,
             d_out_base,
             from,
@@ -104,8 +104,8 @@ pub fn matrix_query_gradient<F: Float>(
     sync_cube();
 
     let sums = matrix::no_sums(head_chunks);
-    let mut own_weights = Array::<f32>::new(OWN);
-    let mut slopes = Array::<f32>::new(OWN);
+    let mut own_weights = Array::<Quad>::new(OWN_QUADS);
+    let mut slopes = Array::<Quad>::new(OWN_QUADS);
     let mut tiles = Array::<usize>::new(TILES);
     let mut full = Array::<bool>::new(TILES);
 
@@ -124,7 +124,7 @@ pub fn matrix_query_gradient<F: Float>(
                 words[unit] = word(map, word_ranges, batch, head, row, tile);
             }
             let from = tile * comptime!(COLUMNS);
-            matrix::stage::<F>(
+            matrix::stage::<F, N>(
                 key,
                 key_base,
                 from,
@@ -135,7 +135,7 @@ pub fn matrix_query_gradient<F: Float>(
                 h,
                 head_chunks,
             );
-            matrix::stage::<F>(
+            matrix::stage::<F, N>(
                 value,
                 value_base,
                 from,
@@ -157,43 +157,51 @@ pub fn matrix_query_gradient<F: Float>(
         matrix::dots::<F>(&rows, &staged_key, &mut scores, head_chunks);
         sync_plane();
         #[unroll]
-        for n in 0..OWN {
-            let column = own_column(own, n);
-            let mut weight = 0.0f32;
-            if (bits >> (column as u32)) & 1u32 == 1u32 {
-                let dot = scores[own.row * SCORES + own.half * OWN + column];
-                let score = capped(dot, scale, cap, cfg);
-                let sum =
-                    score + added::<F>(bias, bias_at, map, slope, row, first_key + column, cfg);
-                weight = (sum - maximum).exp() * inverse;
-                if comptime!(cfg.softcap) {
-                    slopes[n] = cap_slope(score, cap, cfg);
+        for j in 0..OWN_QUADS {
+            let quad = scores[own.scores + j];
+            let mut own_quad = Quad::new(0.0f32);
+            let mut own_slopes = Quad::new(1.0f32);
+            #[unroll]
+            for k in 0..OWN {
+                let column = comptime!(j * OWN + k);
+                if (bits >> comptime!(column as u32)) & 1u32 == 1u32 {
+                    let score = capped(quad.extract(k), scale, cap, cfg);
+                    let sum =
+                        score + added::<F>(bias, bias_at, map, slope, row, first_key + column, cfg);
+                    own_quad.insert(k, (sum - maximum).exp() * inverse);
+                    own_slopes.insert(k, cap_slope(score, cap, cfg));
                 }
             }
-            own_weights[n] = weight;
+            own_weights[j] = own_quad;
+            slopes[j] = own_slopes;
         }
         // Every unit of the plane has read the scores.
         sync_plane();
         matrix::dots::<F>(&d_rows, &staged_value, &mut scores, value_chunks);
         sync_plane();
         #[unroll]
-        for n in 0..OWN {
-            let column = own_column(own, n);
-            let mut gradient = 0.0f32;
-            if (bits >> (column as u32)) & 1u32 == 1u32 {
-                let mut d_weight = scores[own.row * SCORES + own.half * OWN + column];
-                if comptime!(cfg.dropout) {
-                    d_weight *= kept;
-                    if drops(random, first_key + column, threshold) {
-                        d_weight = 0.0f32;
+        for j in 0..OWN_QUADS {
+            let quad = scores[own.scores + j];
+            let mut four = Four::<F>::new(F::from_int(0));
+            #[unroll]
+            for k in 0..OWN {
+                let column = comptime!(j * OWN + k);
+                if (bits >> comptime!(column as u32)) & 1u32 == 1u32 {
+                    let mut d_weight = quad.extract(k);
+                    if comptime!(cfg.dropout) {
+                        d_weight *= kept;
+                        if drops(random, first_key + column, threshold) {
+                            d_weight = 0.0f32;
+                        }
                     }
-                }
-                gradient = own_weights[n] * (d_weight - delta);
-                if comptime!(cfg.softcap) {
-                    gradient *= slopes[n];
+                    let mut gradient = own_weights[j].extract(k) * (d_weight - delta);
+                    if comptime!(cfg.softcap) {
+                        gradient *= slopes[j].extract(k);
+                    }
+                    four.insert(k, F::cast_from(gradient));
                 }
             }
-            gradients[own.row * WEIGHTS + own.half * OWN + column] = F::cast_from(gradient);
+            gradients[own.weights + j] = four;
         }
         // Keys that are no numbers: who sees one has a gradient that is none, already.
         if odd[0] != 0u32 {

@@ -4,11 +4,54 @@ use cubecl::prelude::*;
 
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// Copies 32 columns of a tensor, from `column` on, of `rows` rows to shared memory:
-/// `[column][row / 4]`, `step` places a column. What lies outside of the tensor is 0.
+/// Four neighbouring numbers of a row, whose first stands at `at` in column `column`. `N` is 4 where such
+/// four stand in memory as one, and 1 otherwise.
 #[cube]
-pub fn stage_columns<F: Float>(
-    from: &Tensor<F>,
+pub fn load_four<F: Float, N: Size>(
+    from: &Tensor<Vector<F, N>>,
+    at: usize,
+    column: usize,
+) -> Vector<F, Const<4>> {
+    let mut four = Vector::<F, Const<4>>::new(F::from_int(0));
+    let width = from.shape(3);
+    if comptime!(N::value() == OWN) {
+        if column < width {
+            let read = from[at / OWN];
+            #[unroll]
+            for k in 0..OWN {
+                four.insert(k, read.extract(k));
+            }
+        }
+    } else {
+        let column_stride = from.stride(3);
+        #[unroll]
+        for k in 0..OWN {
+            if column + k < width {
+                four.insert(k, from[at + k * column_stride].extract(0usize));
+            }
+        }
+    }
+    four
+}
+
+/// [`load_four`] in f32.
+#[cube]
+fn load_quad<F: Float, N: Size>(from: &Tensor<Vector<F, N>>, at: usize, column: usize) -> Quad {
+    let four = load_four::<F, N>(from, at, column);
+    let mut quad = Quad::new(0.0f32);
+    #[unroll]
+    for k in 0..OWN {
+        quad.insert(k, f32::cast_from(four.extract(k)));
+    }
+    quad
+}
+
+/// Copies 32 columns of a tensor, from `column` on, of `rows` rows to shared memory:
+/// `[column][row / 4]`, `step` places a column. What lies outside of the tensor is 0. Begins with unit
+/// `shift`: units that one copy needs not may do another.
+#[cube]
+pub fn stage_columns<F: Float, N: Size>(
+    from: &Tensor<Vector<F, N>>,
     base: usize,
     first: usize,
     limit: usize,
@@ -17,39 +60,45 @@ pub fn stage_columns<F: Float>(
     #[comptime] offset: usize,
     #[comptime] step: usize,
     #[comptime] rows: usize,
+    #[comptime] shift: usize,
     #[comptime] units: usize,
 ) {
-    let unit = UNIT_POS as usize;
-    let own_column = unit % comptime!(COLUMNS);
-    let line = unit / comptime!(COLUMNS);
-    let inside = column + own_column < from.shape(3);
+    let places = comptime!(rows / OWN);
     let row_stride = from.stride(2);
-    let at = base + (column + own_column) * from.stride(3);
-    // Two places at once: more of them in flight need more registers than a unit has.
-    let lines = comptime!(units / COLUMNS);
-    let mut pair = line;
-    while pair < comptime!(rows / OWN) {
+    let column_stride = from.stride(3);
+    // Blocks of four rows by four columns; neighbouring units have neighbouring rows.
+    let mut block = (UNIT_POS as usize + shift) % units;
+    while block < comptime!(places * LANES) {
+        let place = block % places;
+        let lane = block / places;
+        let own_column = column + lane * OWN;
+        let mut read = Array::<Quad>::new(OWN);
         #[unroll]
-        for n in 0..2usize {
-            let place = pair + n * lines;
+        for i in 0..OWN {
+            let row = first + place * OWN + i;
+            read[i] = Quad::new(0.0f32);
+            if row < limit {
+                let at = base + row * row_stride + own_column * column_stride;
+                read[i] = load_quad::<F, N>(from, at, own_column);
+            }
+        }
+        #[unroll]
+        for k in 0..OWN {
             let mut quad = Quad::new(0.0f32);
             #[unroll]
             for i in 0..OWN {
-                let row = first + place * OWN + i;
-                if inside && row < limit {
-                    quad.insert(i, f32::cast_from(from[at + row * row_stride]));
-                }
+                quad.insert(i, read[i].extract(k));
             }
-            pool[offset + own_column * step + place] = quad;
+            pool[offset + (lane * OWN + k) * step + place] = quad;
         }
-        pair += 2 * lines;
+        block += units;
     }
 }
 
 /// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`, `step` places a row.
 #[cube]
-pub fn stage_rows<F: Float>(
-    from: &Tensor<F>,
+pub fn stage_rows<F: Float, N: Size>(
+    from: &Tensor<Vector<F, N>>,
     base: usize,
     first: usize,
     limit: usize,
@@ -63,20 +112,15 @@ pub fn stage_rows<F: Float>(
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let own_column = column + lane * comptime!(OWN);
-    let width = from.shape(3);
     let row_stride = from.stride(2);
     let column_stride = from.stride(3);
     #[unroll]
     for n in 0..comptime!(COLUMNS * LANES / units) {
         let row = line + n * comptime!(units / LANES);
-        let at = base + (first + row) * row_stride + own_column * column_stride;
-        let inside = first + row < limit;
         let mut quad = Quad::new(0.0f32);
-        #[unroll]
-        for k in 0..OWN {
-            if inside && own_column + k < width {
-                quad.insert(k, f32::cast_from(from[at + k * column_stride]));
-            }
+        if first + row < limit {
+            let at = base + (first + row) * row_stride + own_column * column_stride;
+            quad = load_quad::<F, N>(from, at, own_column);
         }
         pool[offset + row * step + lane] = quad;
     }
@@ -95,12 +139,12 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
 /// from each of `b_firsts` on, 32 a tile. Squares that `sees` has no bit for may be left out. Ends with a
 /// barrier.
 #[cube]
-pub fn add_dots<F: Float, G: Float>(
-    a: &Tensor<F>,
+pub fn add_dots<F: Float, G: Float, N: Size>(
+    a: &Tensor<Vector<F, N>>,
     a_base: usize,
     a_first: usize,
     a_limit: usize,
-    b: &Tensor<G>,
+    b: &Tensor<Vector<G, N>>,
     b_base: usize,
     b_firsts: &Array<usize>,
     b_limit: usize,
@@ -124,10 +168,12 @@ pub fn add_dots<F: Float, G: Float>(
     let mut y = Array::<Quad>::new(column_quads);
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
-        stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
+        stage_columns::<F, N>(
+            a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, 0usize, units,
+        );
         #[unroll]
         for h in 0..column_quads {
-            stage_columns::<G>(
+            stage_columns::<G, N>(
                 b,
                 b_base,
                 b_firsts[h],
@@ -137,6 +183,7 @@ pub fn add_dots<F: Float, G: Float>(
                 comptime!(second + h * LANES),
                 tile_column,
                 COLUMNS,
+                comptime!(h * COLUMNS / OWN * LANES),
                 units,
             );
         }
@@ -217,12 +264,12 @@ pub fn store_weights(
 /// full, only what the rows' words name. Nobody may be reading the second half of the pool when it
 /// begins; it ends with a barrier.
 #[cube]
-pub fn add_weighted<F: Float>(
+pub fn add_weighted<F: Float, N: Size>(
     weights: &Array<Quad>,
     words: &Array<u32>,
     sees: u32,
     full: bool,
-    b: &Tensor<F>,
+    b: &Tensor<Vector<F, N>>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
@@ -237,7 +284,7 @@ pub fn add_weighted<F: Float>(
     #[unroll]
     for turn in 0..comptime!(chunks.div_ceil(at_once)) {
         let first = comptime!(turn * at_once);
-        add_weighted_chunks::<F>(
+        add_weighted_chunks::<F, N>(
             words,
             sees,
             full,
@@ -257,11 +304,11 @@ pub fn add_weighted<F: Float>(
 
 /// [`add_weighted`] of `count` chunks of 32 columns.
 #[cube]
-fn add_weighted_chunks<F: Float>(
+fn add_weighted_chunks<F: Float, N: Size>(
     words: &Array<u32>,
     sees: u32,
     full: bool,
-    b: &Tensor<F>,
+    b: &Tensor<Vector<F, N>>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
@@ -281,7 +328,7 @@ fn add_weighted_chunks<F: Float>(
     let row_quads = comptime!(cfg.row_quads);
     #[unroll]
     for n in 0..count {
-        stage_rows::<F>(
+        stage_rows::<F, N>(
             b,
             b_base,
             b_first,
