@@ -14,7 +14,8 @@ pub fn load_four<F: Float, N: Size>(
 ) -> Vector<F, Const<4>> {
     let mut four = Vector::<F, Const<4>>::new(F::from_int(0));
     let width = from.shape(3);
-    if comptime!(N::value() == OWN) {
+    let at_once = from.vector_size();
+    if comptime!(at_once == OWN) {
         if column < width {
             let read = from[at / OWN];
             #[unroll]
