@@ -100,7 +100,7 @@ fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
     CubeCount::Static(heads as u32, panels as u32, batch as u32)
 }
 
-/// Numbers of a row that are read at once: four where all four of each tensor stand together, in places
+/// Numbers of a row that matrix kernels read at once: four where all four of each tensor stand together, in places
 /// that a device may read so.
 fn vector(tensors: &[&CubeTensor]) -> usize {
     let four = |tensor: &CubeTensor| {
@@ -143,10 +143,10 @@ macro_rules! run {
 
 pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let vector = vector(&[query, key, value]);
     let cfg = config(plan, query, plan.queries, 1, plan.value_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
     if by_matrix(plan, inputs, plan.queries, 1) {
+        let vector = vector(&[query, key, value]);
         run!(
             matrix_forward::matrix_forward,
             query.client,
@@ -173,7 +173,6 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
         cfg.units(),
-        vector,
         [query, key, value, map, output, statistics],
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
@@ -209,7 +208,6 @@ pub(super) fn decode(
     statistics: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let vector = vector(&[key, value]);
     let cfg = config(plan, query, 1, 1, 1);
     let s = Scalars::of(plan);
     run!(
@@ -217,7 +215,6 @@ pub(super) fn decode(
         query.client,
         CubeCount::Static(parts(plan) as u32, plan.kv_heads as u32, plan.batch as u32),
         UNITS,
-        vector,
         [query, key, value, map, partial],
         optional(inputs.bias.as_ref()),
         s.scale,
@@ -265,10 +262,10 @@ pub(super) fn query_gradient(
     d_query: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let vector = vector(&[query, key, value, d_output]);
     let cfg = config(plan, query, plan.queries, 2, plan.head_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
     if by_matrix(plan, inputs, plan.queries, 2) {
+        let vector = vector(&[query, key, value, d_output]);
         run!(
             matrix_query_gradient::matrix_query_gradient,
             query.client,
@@ -294,7 +291,6 @@ pub(super) fn query_gradient(
         query.client,
         count(plan.queries.div_ceil(cfg.rows), plan.heads, plan.batch),
         cfg.units(),
-        vector,
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
@@ -326,12 +322,12 @@ pub(super) fn key_value_gradients(
         return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
     }
     let Inputs { query, key, value, map, .. } = inputs;
-    let vector = vector(&[query, key, value, d_output]);
     let sums = [(d_key, plan.head_dim), (d_value, plan.value_dim)]
         .map(|(wanted, width)| wanted.map_or(0, |_| width.div_ceil(COLUMNS)));
     let cfg = config(plan, query, plan.keys, 2, sums.iter().sum());
     let s = Scalars::of(plan);
     if by_matrix(plan, inputs, plan.keys, 2) {
+        let vector = vector(&[query, key, value, d_output]);
         run!(
             matrix_key_value_gradients::matrix_key_value_gradients,
             query.client,
@@ -359,7 +355,6 @@ pub(super) fn key_value_gradients(
         query.client,
         count(plan.keys.div_ceil(cfg.rows), plan.kv_heads, plan.batch),
         cfg.units(),
-        vector,
         [query, key, value, d_output, map, numbers],
         optional(d_key),
         optional(d_value),
@@ -384,7 +379,6 @@ pub(super) fn bias_gradient(
     d_bias: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let vector = vector(&[query, key, value, d_output]);
     // One square a unit.
     let cfg = config(plan, query, plan.queries.min(64), 2, 1);
     let s = Scalars::of(plan);
@@ -398,7 +392,6 @@ pub(super) fn bias_gradient(
             (batch * heads) as u32,
         ),
         cfg.units(),
-        vector,
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),

@@ -24,7 +24,7 @@ use cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler};
 use cubecl_cpp::target::{Cuda, Metal};
 use cubecl_wgpu::WgslCompiler;
-use device::{COLUMNS, Config, UNITS, matrix};
+use device::{COLUMNS, Config, OWN, UNITS, matrix};
 
 #[path = "../../../src/kernels/cube/device/mod.rs"]
 mod device;
@@ -97,22 +97,22 @@ fn main() {
                 let kernels: [Kernel; 8] = [
                     ("forward", forward.units(), kernel!(forward::forward::Forward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
-                        (), (), (), (), (), (), forward, [dtype; 2])),
+                        (), (), (), (), (), (), OWN, forward, [dtype; 2])),
                     ("decode_parts", UNITS, kernel!(decode::decode_parts::DecodeParts,
-                        t(), t(), t(), t(), t(), optional!(more), (), (), decode, [dtype; 2])),
+                        t(), t(), t(), t(), t(), optional!(more), (), (), OWN, decode, [dtype; 2])),
                     ("decode_whole", UNITS, kernel!(decode::decode_whole::DecodeWhole,
                         t(), t(), t(), optional!(more), dtype)),
                     ("row_numbers", UNITS, kernel!(row_numbers::row_numbers::RowNumbers,
                         t(), t(), t(), t(), dtype)),
                     ("query_gradient", query.units(), kernel!(query_gradient::query_gradient::QueryGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
-                        (), (), (), (), (), (), query, dtype)),
+                        (), (), (), (), (), (), OWN, query, dtype)),
                     ("key_value_gradients", key_value.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), key_value, dtype)),
+                        (), (), (), (), (), (), OWN, key_value, dtype)),
                     ("bias_gradient", bias.units(), kernel!(bias_gradient::bias_gradient::BiasGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(true), optional!(more),
-                        (), (), (), (), (), (), bias, dtype)),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
                     ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
                         t(), t(), t(), (), dtype)),
                 ];
@@ -122,10 +122,10 @@ fn main() {
                 let split: [Kernel; 2] = [
                     ("key_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(false), optional!(more), optional!(more),
-                        (), (), (), (), (), (), single, dtype)),
+                        (), (), (), (), (), (), OWN, single, dtype)),
                     ("value_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(false), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), single, dtype)),
+                        (), (), (), (), (), (), OWN, single, dtype)),
                 ];
                 let name =
                     |name: &str| format!("{name}-{width}-{options}{size}-{}", dtype_name(kind));
@@ -134,13 +134,13 @@ fn main() {
                 let by_matrix: [Kernel; 3] = [
                     ("matrix_forward", matrix::UNITS, kernel!(matrix_forward::matrix_forward::MatrixForward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
-                        (), (), (), (), (), (), bias, dtype)),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
                     ("matrix_query_gradient", matrix::UNITS, kernel!(matrix_query_gradient::matrix_query_gradient::MatrixQueryGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
-                        (), (), (), (), (), (), bias, dtype)),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
                     ("matrix_key_value_gradients", matrix::UNITS, kernel!(matrix_key_value_gradients::matrix_key_value_gradients::MatrixKeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), bias, dtype)),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
                 ];
                 if kind != FloatKind::F32 && shared == SHARED_OF_CARDS {
                     let tiles = [1, 2, 2];

@@ -13,11 +13,11 @@ use super::{COLUMNS, Config, LANES, OWN, Quad};
 /// and nobody else adds to it. `CubeCount(tiles, panels, batch * heads)` of `d_bias`, contiguous
 /// `[batch or 1, heads or 1, queries or 1, keys or 1]`. Its units keep one square each.
 #[cube(launch_unchecked)]
-pub fn bias_gradient<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    key: &Tensor<Vector<F, N>>,
-    value: &Tensor<Vector<F, N>>,
-    d_out: &Tensor<Vector<F, N>>,
+pub fn bias_gradient<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    d_out: &Tensor<F>,
     map: &Tensor<i32>,
     numbers: &Tensor<f32>,
     d_bias: &mut Tensor<F>,
@@ -112,7 +112,7 @@ pub fn bias_gradient<F: Float, N: Size>(
                     turn += 1;
                     if agreed(visits, &mut cells, turn) != 0 {
                         tiles[0] = tile;
-                        score_gradients::<F, N>(
+                        score_gradients::<F>(
                             query,
                             key,
                             value,

@@ -21,10 +21,10 @@ pub const ROWS: usize = UNITS / LANES;
 /// maximum, the sum of `exp(score - maximum)`, and the sum of the values weighted so. The other
 /// tensors are those of `forward`.
 #[cube(launch_unchecked)]
-pub fn decode_parts<F: Float, K: Float, N: Size>(
+pub fn decode_parts<F: Float, K: Float>(
     query: &Tensor<F>,
-    key: &Tensor<Vector<K, N>>,
-    value: &Tensor<Vector<K, N>>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     partial: &mut Tensor<f32>,
     bias: &Bias<F>,
@@ -100,7 +100,7 @@ pub fn decode_parts<F: Float, K: Float, N: Size>(
                 }
                 rows[own * comptime!(ROWS + 1) + row] = x;
             }
-            stage_columns::<K, N>(
+            stage_columns::<K>(
                 key,
                 key_base,
                 first_key,
@@ -110,7 +110,6 @@ pub fn decode_parts<F: Float, K: Float, N: Size>(
                 0usize,
                 comptime!(LANES + 1),
                 COLUMNS,
-                0usize,
                 UNITS,
             );
             sync_cube();
@@ -163,7 +162,7 @@ pub fn decode_parts<F: Float, K: Float, N: Size>(
         for chunk in 0..comptime!(cfg.value_chunks) {
             sums[chunk] *= Quad::new(factor);
             let first_column = chunk * COLUMNS;
-            stage_rows::<K, N>(
+            stage_rows::<K>(
                 value,
                 value_base,
                 first_key,

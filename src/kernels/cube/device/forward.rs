@@ -20,10 +20,10 @@ use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
 ///
 /// Keys and values may be of another type than the rest, as a cache may keep them.
 #[cube(launch_unchecked)]
-pub fn forward<F: Float, K: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    key: &Tensor<Vector<K, N>>,
-    value: &Tensor<Vector<K, N>>,
+pub fn forward<F: Float, K: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<K>,
+    value: &Tensor<K>,
     map: &Tensor<i32>,
     out: &mut Tensor<F>,
     statistics: &mut Tensor<f32>,
@@ -133,7 +133,7 @@ pub fn forward<F: Float, K: Float, N: Size>(
         }
         let sees = query_squares(map, batch, first, queries, &tiles, cfg);
         clear(&mut scores, comptime!(OWN * cfg.squares()));
-        add_dots::<F, K, N>(
+        add_dots::<F, K>(
             query,
             query_base,
             first,
@@ -250,7 +250,7 @@ pub fn forward<F: Float, K: Float, N: Size>(
         #[unroll]
         for h in 0..column_quads {
             let full = is_full(map, seen, batch, tiles[h], keys);
-            add_weighted::<K, N>(
+            add_weighted::<K>(
                 &scores,
                 &own_words,
                 sees,

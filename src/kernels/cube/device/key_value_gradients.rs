@@ -12,11 +12,11 @@ use super::{COLUMNS, Config, LANES, OWN, Quad};
 /// heads that share the keys, in order: nobody else adds to what it writes. Either gradient may be
 /// left out.
 #[cube(launch_unchecked)]
-pub fn key_value_gradients<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    key: &Tensor<Vector<F, N>>,
-    value: &Tensor<Vector<F, N>>,
-    d_out: &Tensor<Vector<F, N>>,
+pub fn key_value_gradients<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    d_out: &Tensor<F>,
     map: &Tensor<i32>,
     numbers: &Tensor<f32>,
     d_key: &mut ComptimeOption<OwnedTensor<F>>,
@@ -121,7 +121,7 @@ pub fn key_value_gradients<F: Float, N: Size>(
             }
             clear(&mut gradients, comptime!(OWN * squares));
             clear(&mut weights, comptime!(OWN * squares));
-            add_dots::<F, F, N>(
+            add_dots::<F, F>(
                 key,
                 key_base,
                 first,
@@ -159,7 +159,7 @@ pub fn key_value_gradients<F: Float, N: Size>(
                     }
                 }
             }
-            add_dots::<F, F, N>(
+            add_dots::<F, F>(
                 value,
                 value_base,
                 first,
@@ -228,7 +228,7 @@ pub fn key_value_gradients<F: Float, N: Size>(
             #[unroll]
             for h in 0..column_quads {
                 if comptime!(d_value.is_some()) {
-                    add_weighted::<F, N>(
+                    add_weighted::<F>(
                         &weights,
                         &own_words,
                         sees,
@@ -245,7 +245,7 @@ pub fn key_value_gradients<F: Float, N: Size>(
                     );
                 }
                 if comptime!(d_key.is_some()) {
-                    add_weighted::<F, N>(
+                    add_weighted::<F>(
                         &gradients,
                         &own_words,
                         sees,

@@ -12,7 +12,6 @@
 
 use cubecl::prelude::*;
 
-use super::tile::load_four;
 use super::{COLUMNS, OWN, Quad};
 
 /// Rows, columns and depth of one product.
@@ -102,6 +101,33 @@ fn are_odd<F: Float>(four: Four<F>) -> bool {
         odd = odd || is_odd(f32::cast_from(four.extract(k)));
     }
     odd
+}
+
+/// Four neighbouring numbers of a row, whose first stands at `at` in column `column`. `N` is 4 where such
+/// four stand in memory as one, and 1 otherwise.
+#[cube]
+fn load_four<F: Float, N: Size>(from: &Tensor<Vector<F, N>>, at: usize, column: usize) -> Four<F> {
+    let mut four = Four::<F>::new(F::from_int(0));
+    let width = from.shape(3);
+    let at_once = from.vector_size();
+    if comptime!(at_once == OWN) {
+        if column < width {
+            let read = from[at / OWN];
+            #[unroll]
+            for k in 0..OWN {
+                four.insert(k, read.extract(k));
+            }
+        }
+    } else {
+        let column_stride = from.stride(3);
+        #[unroll]
+        for k in 0..OWN {
+            if column + k < width {
+                four.insert(k, from[at + k * column_stride].extract(0usize));
+            }
+        }
+    }
+    four
 }
 
 /// Copies 32 rows of a tensor, `first` and those after it, to shared memory, as tile `h`. What lies

@@ -105,7 +105,7 @@ impl Config {
             return size(32, 1, 1);
         }
         let numbers = |cfg: &Self| SQUARE * (cfg.squares() * scores + cfg.row_quads * sums);
-        let mut more = [size(128, 2, 2), size(64, 1, 2)].into_iter();
+        let mut more = [size(64, 1, 2)].into_iter();
         match more.find(|cfg| numbers(cfg) <= MOST_NUMBERS) {
             Some(cfg) if panel > 64 && shared >= SHARED_FOR_MORE => cfg,
             _ => size(64, 1, 1),

@@ -11,11 +11,11 @@ use super::{COLUMNS, Config, OWN, Quad};
 
 /// One cube a panel of queries, head and batch row, as `forward`.
 #[cube(launch_unchecked)]
-pub fn query_gradient<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    key: &Tensor<Vector<F, N>>,
-    value: &Tensor<Vector<F, N>>,
-    d_out: &Tensor<Vector<F, N>>,
+pub fn query_gradient<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    d_out: &Tensor<F>,
     map: &Tensor<i32>,
     numbers: &Tensor<f32>,
     d_query: &mut Tensor<F>,
@@ -66,7 +66,7 @@ pub fn query_gradient<F: Float, N: Size>(
             tiles[h] = tile;
             tile = next_tile(seen, tile);
         }
-        let sees = score_gradients::<F, N>(
+        let sees = score_gradients::<F>(
             query,
             key,
             value,
@@ -94,7 +94,7 @@ pub fn query_gradient<F: Float, N: Size>(
         #[unroll]
         for h in 0..column_quads {
             let full = is_full(map, seen, batch, tiles[h], keys);
-            add_weighted::<F, N>(
+            add_weighted::<F>(
                 &gradients,
                 &own_words,
                 sees,

@@ -44,11 +44,11 @@ pub fn load_numbers(
 /// the rows' words, and what is returned are the squares of which something may be seen; `numbers` is
 /// what [`load_numbers`] loads.
 #[cube]
-pub fn score_gradients<F: Float, N: Size>(
-    query: &Tensor<Vector<F, N>>,
-    key: &Tensor<Vector<F, N>>,
-    value: &Tensor<Vector<F, N>>,
-    d_out: &Tensor<Vector<F, N>>,
+pub fn score_gradients<F: Float>(
+    query: &Tensor<F>,
+    key: &Tensor<F>,
+    value: &Tensor<F>,
+    d_out: &Tensor<F>,
     map: &Tensor<i32>,
     bias: &Bias<F>,
     batch: usize,
@@ -100,7 +100,7 @@ pub fn score_gradients<F: Float, N: Size>(
     }
     clear(gradients, comptime!(OWN * cfg.squares()));
     clear(d_weights, comptime!(OWN * cfg.squares()));
-    add_dots::<F, F, N>(
+    add_dots::<F, F>(
         query,
         batch * query.stride(0) + head * query.stride(1),
         first,
@@ -115,7 +115,7 @@ pub fn score_gradients<F: Float, N: Size>(
         cfg,
         comptime!(cfg.head_chunks),
     );
-    add_dots::<F, F, N>(
+    add_dots::<F, F>(
         d_out,
         batch * d_out.stride(0) + head * d_out.stride(1),
         first,

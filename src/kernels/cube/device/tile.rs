@@ -4,55 +4,11 @@ use cubecl::prelude::*;
 
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// Four neighbouring numbers of a row, whose first stands at `at` in column `column`. `N` is 4 where such
-/// four stand in memory as one, and 1 otherwise.
-#[cube]
-pub fn load_four<F: Float, N: Size>(
-    from: &Tensor<Vector<F, N>>,
-    at: usize,
-    column: usize,
-) -> Vector<F, Const<4>> {
-    let mut four = Vector::<F, Const<4>>::new(F::from_int(0));
-    let width = from.shape(3);
-    let at_once = from.vector_size();
-    if comptime!(at_once == OWN) {
-        if column < width {
-            let read = from[at / OWN];
-            #[unroll]
-            for k in 0..OWN {
-                four.insert(k, read.extract(k));
-            }
-        }
-    } else {
-        let column_stride = from.stride(3);
-        #[unroll]
-        for k in 0..OWN {
-            if column + k < width {
-                four.insert(k, from[at + k * column_stride].extract(0usize));
-            }
-        }
-    }
-    four
-}
-
-/// [`load_four`] in f32.
-#[cube]
-fn load_quad<F: Float, N: Size>(from: &Tensor<Vector<F, N>>, at: usize, column: usize) -> Quad {
-    let four = load_four::<F, N>(from, at, column);
-    let mut quad = Quad::new(0.0f32);
-    #[unroll]
-    for k in 0..OWN {
-        quad.insert(k, f32::cast_from(four.extract(k)));
-    }
-    quad
-}
-
 /// Copies 32 columns of a tensor, from `column` on, of `rows` rows to shared memory:
-/// `[column][row / 4]`, `step` places a column. What lies outside of the tensor is 0. Begins with unit
-/// `shift`: units that one copy needs not may do another.
+/// `[column][row / 4]`, `step` places a column. What lies outside of the tensor is 0.
 #[cube]
-pub fn stage_columns<F: Float, N: Size>(
-    from: &Tensor<Vector<F, N>>,
+pub fn stage_columns<F: Float>(
+    from: &Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
@@ -61,45 +17,39 @@ pub fn stage_columns<F: Float, N: Size>(
     #[comptime] offset: usize,
     #[comptime] step: usize,
     #[comptime] rows: usize,
-    #[comptime] shift: usize,
     #[comptime] units: usize,
 ) {
-    let places = comptime!(rows / OWN);
+    let unit = UNIT_POS as usize;
+    let own_column = unit % comptime!(COLUMNS);
+    let line = unit / comptime!(COLUMNS);
+    let inside = column + own_column < from.shape(3);
     let row_stride = from.stride(2);
-    let column_stride = from.stride(3);
-    // Blocks of four rows by four columns; neighbouring units have neighbouring rows.
-    let mut block = (UNIT_POS as usize + shift) % units;
-    while block < comptime!(places * LANES) {
-        let place = block % places;
-        let lane = block / places;
-        let own_column = column + lane * OWN;
-        let mut read = Array::<Quad>::new(OWN);
+    let at = base + (column + own_column) * from.stride(3);
+    // Two places at once: more of them in flight need more registers than a unit has.
+    let lines = comptime!(units / COLUMNS);
+    let mut pair = line;
+    while pair < comptime!(rows / OWN) {
         #[unroll]
-        for i in 0..OWN {
-            let row = first + place * OWN + i;
-            read[i] = Quad::new(0.0f32);
-            if row < limit {
-                let at = base + row * row_stride + own_column * column_stride;
-                read[i] = load_quad::<F, N>(from, at, own_column);
-            }
-        }
-        #[unroll]
-        for k in 0..OWN {
+        for n in 0..2usize {
+            let place = pair + n * lines;
             let mut quad = Quad::new(0.0f32);
             #[unroll]
             for i in 0..OWN {
-                quad.insert(i, read[i].extract(k));
+                let row = first + place * OWN + i;
+                if inside && row < limit {
+                    quad.insert(i, f32::cast_from(from[at + row * row_stride]));
+                }
             }
-            pool[offset + (lane * OWN + k) * step + place] = quad;
+            pool[offset + own_column * step + place] = quad;
         }
-        block += units;
+        pair += 2 * lines;
     }
 }
 
 /// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`, `step` places a row.
 #[cube]
-pub fn stage_rows<F: Float, N: Size>(
-    from: &Tensor<Vector<F, N>>,
+pub fn stage_rows<F: Float>(
+    from: &Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
@@ -113,15 +63,20 @@ pub fn stage_rows<F: Float, N: Size>(
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let own_column = column + lane * comptime!(OWN);
+    let width = from.shape(3);
     let row_stride = from.stride(2);
     let column_stride = from.stride(3);
     #[unroll]
     for n in 0..comptime!(COLUMNS * LANES / units) {
         let row = line + n * comptime!(units / LANES);
+        let at = base + (first + row) * row_stride + own_column * column_stride;
+        let inside = first + row < limit;
         let mut quad = Quad::new(0.0f32);
-        if first + row < limit {
-            let at = base + (first + row) * row_stride + own_column * column_stride;
-            quad = load_quad::<F, N>(from, at, own_column);
+        #[unroll]
+        for k in 0..OWN {
+            if inside && own_column + k < width {
+                quad.insert(k, f32::cast_from(from[at + k * column_stride]));
+            }
         }
         pool[offset + row * step + lane] = quad;
     }
@@ -140,12 +95,12 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
 /// from each of `b_firsts` on, 32 a tile. Squares that `sees` has no bit for may be left out. Ends with a
 /// barrier.
 #[cube]
-pub fn add_dots<F: Float, G: Float, N: Size>(
-    a: &Tensor<Vector<F, N>>,
+pub fn add_dots<F: Float, G: Float>(
+    a: &Tensor<F>,
     a_base: usize,
     a_first: usize,
     a_limit: usize,
-    b: &Tensor<Vector<G, N>>,
+    b: &Tensor<G>,
     b_base: usize,
     b_firsts: &Array<usize>,
     b_limit: usize,
@@ -169,12 +124,10 @@ pub fn add_dots<F: Float, G: Float, N: Size>(
     let mut y = Array::<Quad>::new(column_quads);
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
-        stage_columns::<F, N>(
-            a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, 0usize, units,
-        );
+        stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
         #[unroll]
         for h in 0..column_quads {
-            stage_columns::<G, N>(
+            stage_columns::<G>(
                 b,
                 b_base,
                 b_firsts[h],
@@ -184,7 +137,6 @@ pub fn add_dots<F: Float, G: Float, N: Size>(
                 comptime!(second + h * LANES),
                 tile_column,
                 COLUMNS,
-                comptime!(h * COLUMNS / OWN * LANES),
                 units,
             );
         }
@@ -265,12 +217,12 @@ pub fn store_weights(
 /// full, only what the rows' words name. Nobody may be reading the second half of the pool when it
 /// begins; it ends with a barrier.
 #[cube]
-pub fn add_weighted<F: Float, N: Size>(
+pub fn add_weighted<F: Float>(
     weights: &Array<Quad>,
     words: &Array<u32>,
     sees: u32,
     full: bool,
-    b: &Tensor<Vector<F, N>>,
+    b: &Tensor<F>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
@@ -285,7 +237,7 @@ pub fn add_weighted<F: Float, N: Size>(
     #[unroll]
     for turn in 0..comptime!(chunks.div_ceil(at_once)) {
         let first = comptime!(turn * at_once);
-        add_weighted_chunks::<F, N>(
+        add_weighted_chunks::<F>(
             words,
             sees,
             full,
@@ -305,11 +257,11 @@ pub fn add_weighted<F: Float, N: Size>(
 
 /// [`add_weighted`] of `count` chunks of 32 columns.
 #[cube]
-fn add_weighted_chunks<F: Float, N: Size>(
+fn add_weighted_chunks<F: Float>(
     words: &Array<u32>,
     sees: u32,
     full: bool,
-    b: &Tensor<Vector<F, N>>,
+    b: &Tensor<F>,
     b_base: usize,
     b_first: usize,
     b_limit: usize,
@@ -329,7 +281,7 @@ fn add_weighted_chunks<F: Float, N: Size>(
     let row_quads = comptime!(cfg.row_quads);
     #[unroll]
     for n in 0..count {
-        stage_rows::<F, N>(
+        stage_rows::<F>(
             b,
             b_base,
             b_first,
