@@ -57,7 +57,6 @@ impl Scalars {
 fn config(plan: &Plan, query: &CubeTensor, panel: usize, scores: usize, sums: usize) -> Config {
     Config {
         rows: 64,
-        row_quads: 1,
         column_quads: 1,
         head_chunks: plan.head_dim.div_ceil(COLUMNS),
         value_chunks: plan.value_dim.div_ceil(COLUMNS),

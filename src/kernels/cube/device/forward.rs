@@ -4,10 +4,10 @@ use cubecl::prelude::*;
 
 use super::dropout::{Draws, Wide, drops, mix, state};
 use super::rows::{
-    agreed_bounds, bounds, first_tile, is_full, next_tile, query_squares, ranges, word,
+    agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, tiles_seen, word,
 };
 use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::tile::{add_dots, add_weighted, clear, own_sum, square, write};
+use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
 
 /// One cube a panel of queries, head and batch row: `CubeCount(heads, panels, batch)`.
@@ -43,7 +43,6 @@ pub fn forward<F: Float, K: Float>(
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let second = comptime!(cfg.second());
-    let row_quads = comptime!(cfg.row_quads);
     let column_quads = comptime!(cfg.column_quads);
 
     let batch = CUBE_POS_Z as usize;
@@ -64,32 +63,25 @@ pub fn forward<F: Float, K: Float>(
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows * column_quads));
 
-    // The lanes of a line make the words of its rows, one each.
-    let word_place = lane / comptime!(OWN) * comptime!(cfg.lines()) + line;
-    let word_row = word_place * comptime!(OWN) + lane % comptime!(OWN);
+    // The first lanes of a line make the words of its rows, one each.
+    let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
     let word_ranges = ranges(map, batch, first + word_row, queries, keys);
     let mut cells = Shared::<[u32]>::new_slice(4usize);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
     let seen = agreed_bounds(seen, &mut cells);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
-    let mut random_low = Array::<u32>::new(comptime!(OWN * row_quads));
-    let mut random_high = Array::<u32>::new(comptime!(OWN * row_quads));
+    let mut random_low = Array::<u32>::new(OWN);
+    let mut random_high = Array::<u32>::new(OWN);
     if comptime!(cfg.dropout) {
         #[unroll]
-        for g in 0..row_quads {
-            #[unroll]
-            for i in 0..OWN {
-                let random =
-                    mix(seed, first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i);
-                random_low[comptime!(g * OWN + i)] = random.low;
-                random_high[comptime!(g * OWN + i)] = random.high;
-            }
+        for i in 0..OWN {
+            let random = mix(seed, first + line * comptime!(OWN) + i);
+            random_low[i] = random.low;
+            random_high[i] = random.high;
         }
     }
 
     // A sink is a key that everyone sees and whose value is 0.
-    let mut maximum = Array::<Quad>::new(row_quads);
-    let mut sum = Array::<Quad>::new(row_quads);
     let mut of_sink = f32::new(LOWEST);
     let mut weight_of_sink = 0.0f32;
     #[comptime]
@@ -102,20 +94,17 @@ pub fn forward<F: Float, K: Float>(
         }
         ComptimeOption::None => {}
     }
-    let mut any = Array::<u32>::new(comptime!(OWN * row_quads));
+    let mut maximum = Quad::new(of_sink);
+    let mut sum = Quad::new(weight_of_sink);
+    let mut any = Array::<u32>::new(OWN);
     #[unroll]
-    for g in 0..row_quads {
-        maximum[g] = Quad::new(of_sink);
-        sum[g] = Quad::new(weight_of_sink);
-        #[unroll]
-        for i in 0..OWN {
-            any[comptime!(g * OWN + i)] = 0u32;
-        }
+    for i in 0..OWN {
+        any[i] = 0u32;
     }
-    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.squares()));
-    let mut sums = Array::<Quad>::new(comptime!(OWN * row_quads * cfg.value_chunks));
-    clear(&mut sums, comptime!(OWN * row_quads * cfg.value_chunks));
-    let mut scores = Array::<Quad>::new(comptime!(OWN * cfg.squares()));
+    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.column_quads));
+    let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.value_chunks));
+    clear(&mut sums, comptime!(OWN * cfg.value_chunks));
+    let mut scores = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
     let mut tiles = Array::<usize>::new(column_quads);
     let mut first_keys = Array::<usize>::new(column_quads);
 
@@ -125,14 +114,14 @@ pub fn forward<F: Float, K: Float>(
         for h in 0..column_quads {
             tiles[h] = tile;
             first_keys[h] = tile * comptime!(COLUMNS);
-            if lane < comptime!(OWN * row_quads) {
+            if lane < comptime!(OWN) {
                 words[comptime!(h * cfg.rows) + word_row] =
                     word(map, word_ranges, batch, head, first + word_row, tile);
             }
             tile = next_tile(seen, tile);
         }
-        let sees = query_squares(map, batch, first, queries, &tiles, cfg);
-        clear(&mut scores, comptime!(OWN * cfg.squares()));
+        let sees = tiles_seen(map, batch, first, queries, &tiles, cfg);
+        clear(&mut scores, comptime!(OWN * cfg.column_quads));
         add_dots::<F, K>(
             query,
             query_base,
@@ -150,100 +139,88 @@ pub fn forward<F: Float, K: Float>(
         );
 
         // The greatest scores so far, of all lanes.
+        let mut tile_maximum = Quad::new(LOWEST);
         #[unroll]
-        for g in 0..row_quads {
-            let mut tile_maximum = Quad::new(LOWEST);
+        for i in 0..OWN {
+            let row = line * comptime!(OWN) + i;
+            let mut most = f32::new(LOWEST);
             #[unroll]
-            for i in 0..OWN {
-                let row = (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i;
-                let mut most = f32::new(LOWEST);
+            for h in 0..column_quads {
+                let at = comptime!(h * OWN + i);
+                own_words[at] = words[comptime!(h * cfg.rows) + row];
+                any[i] |= own_words[at];
+                let mut quad = Quad::new(0.0f32);
                 #[unroll]
-                for h in 0..column_quads {
-                    let at = comptime!(square(cfg, g, h) + i);
-                    own_words[at] = words[comptime!(h * cfg.rows) + row];
-                    any[comptime!(g * OWN + i)] |= own_words[at];
-                    let mut quad = Quad::new(0.0f32);
-                    #[unroll]
-                    for k in 0..OWN {
-                        let column = lane * comptime!(OWN) + k;
-                        if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
-                            let score = capped(scores[at].extract(k), scale, cap, cfg)
-                                + added::<F>(
-                                    bias,
-                                    bias_at,
-                                    map,
-                                    slope,
-                                    first + row,
-                                    first_keys[h] + column,
-                                    cfg,
-                                );
-                            most = max(most, score);
-                            quad.insert(k, score);
-                        }
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
+                    if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                        let score = capped(scores[at].extract(k), scale, cap, cfg)
+                            + added::<F>(
+                                bias,
+                                bias_at,
+                                map,
+                                slope,
+                                first + row,
+                                first_keys[h] + column,
+                                cfg,
+                            );
+                        most = max(most, score);
+                        quad.insert(k, score);
                     }
-                    scores[at] = quad;
                 }
-                tile_maximum.insert(i, most);
+                scores[at] = quad;
             }
-            pool[comptime!(second + g * cfg.units()) + unit] = tile_maximum;
+            tile_maximum.insert(i, most);
         }
+        pool[second + unit] = tile_maximum;
         sync_cube();
 
         // Weights, before they are divided by their sum.
+        let mut next = maximum;
         #[unroll]
-        for g in 0..row_quads {
-            let mut next = maximum[g];
-            #[unroll]
-            for n in 0..LANES {
-                next = max(
-                    next,
-                    pool[comptime!(second + g * cfg.units()) + line * comptime!(LANES) + n],
-                );
-            }
-            let mut factor = Quad::new(0.0f32);
-            #[unroll]
-            for i in 0..OWN {
-                if maximum[g].extract(i) > f32::new(LOWEST) {
-                    factor.insert(i, (maximum[g].extract(i) - next.extract(i)).exp());
-                }
-            }
-            maximum[g] = next;
-            let mut of_rows = sum[g] * factor;
-            #[unroll]
-            for i in 0..OWN {
-                let mut of_row = 0.0f32;
-                #[unroll]
-                for h in 0..column_quads {
-                    let at = comptime!(square(cfg, g, h) + i);
-                    let mut quad = Quad::new(0.0f32);
-                    #[unroll]
-                    for k in 0..OWN {
-                        let column = lane * comptime!(OWN) + k;
-                        if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
-                            let mut weight = (scores[at].extract(k) - next.extract(i)).exp();
-                            of_row += weight;
-                            if comptime!(cfg.dropout) {
-                                let random = Wide {
-                                    low: random_low[comptime!(g * OWN + i)],
-                                    high: random_high[comptime!(g * OWN + i)],
-                                };
-                                if drops(random, first_keys[h] + column, threshold) {
-                                    weight = 0.0f32;
-                                }
-                            }
-                            quad.insert(k, weight);
-                        }
-                    }
-                    scores[at] = quad;
-                }
-                of_rows.insert(i, of_rows.extract(i) + of_row);
-                #[unroll]
-                for chunk in 0..comptime!(cfg.value_chunks) {
-                    sums[comptime!(own_sum(cfg, chunk, g) + i)] *= Quad::new(factor.extract(i));
-                }
-            }
-            sum[g] = of_rows;
+        for n in 0..LANES {
+            next = max(next, pool[second + line * comptime!(LANES) + n]);
         }
+        let mut factor = Quad::new(0.0f32);
+        #[unroll]
+        for i in 0..OWN {
+            if maximum.extract(i) > f32::new(LOWEST) {
+                factor.insert(i, (maximum.extract(i) - next.extract(i)).exp());
+            }
+        }
+        maximum = next;
+        let mut of_rows = sum * factor;
+        #[unroll]
+        for i in 0..OWN {
+            let mut of_row = 0.0f32;
+            #[unroll]
+            for h in 0..column_quads {
+                let at = comptime!(h * OWN + i);
+                let mut quad = Quad::new(0.0f32);
+                #[unroll]
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
+                    if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                        let mut weight = (scores[at].extract(k) - next.extract(i)).exp();
+                        of_row += weight;
+                        if comptime!(cfg.dropout) {
+                            let random = Wide { low: random_low[i], high: random_high[i] };
+                            if drops(random, first_keys[h] + column, threshold) {
+                                weight = 0.0f32;
+                            }
+                        }
+                        quad.insert(k, weight);
+                    }
+                }
+                scores[at] = quad;
+            }
+            of_rows.insert(i, of_rows.extract(i) + of_row);
+            #[unroll]
+            for chunk in 0..comptime!(cfg.value_chunks) {
+                sums[comptime!(chunk * OWN + i)] *= Quad::new(factor.extract(i));
+            }
+        }
+        sum = of_rows;
         // All have read the maxima.
         sync_cube();
 
@@ -269,39 +246,31 @@ pub fn forward<F: Float, K: Float>(
     }
 
     // A row's sum is spread over its lanes. Dead is who sees no key, whatever a sink adds.
-    let mut factors = Array::<Quad>::new(row_quads);
     let half = statistics.shape(0) / 2;
-    #[unroll]
-    for g in 0..row_quads {
-        pool[comptime!(second + g * cfg.units()) + unit] = sum[g];
-    }
+    pool[second + unit] = sum;
     sync_cube();
+    let mut total = Quad::new(0.0f32);
     #[unroll]
-    for g in 0..row_quads {
-        let mut total = Quad::new(0.0f32);
-        #[unroll]
-        for n in 0..LANES {
-            total += pool[comptime!(second + g * cfg.units()) + line * comptime!(LANES) + n];
+    for n in 0..LANES {
+        total += pool[second + line * comptime!(LANES) + n];
+    }
+    let mut factors = Quad::new(0.0f32);
+    #[unroll]
+    for i in 0..OWN {
+        let row = first + line * comptime!(OWN) + i;
+        let mut of_row = total.extract(i);
+        if any[i] == 0u32 {
+            of_row = 0.0f32;
         }
-        let mut quad = Quad::new(0.0f32);
-        #[unroll]
-        for i in 0..OWN {
-            let row = first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i;
-            let mut of_row = total.extract(i);
-            if any[comptime!(g * OWN + i)] == 0u32 {
-                of_row = 0.0f32;
-            }
-            if of_row != 0.0f32 {
-                quad.insert(i, kept / of_row);
-            }
-            if lane == 0 && row < queries {
-                let at = (batch * query.shape(1) + head) * queries + row;
-                statistics[at] = maximum[g].extract(i);
-                statistics[half + at] = of_row;
-            }
+        if of_row != 0.0f32 {
+            factors.insert(i, kept / of_row);
         }
-        factors[g] = quad;
+        if lane == 0 && row < queries {
+            let at = (batch * query.shape(1) + head) * queries + row;
+            statistics[at] = maximum.extract(i);
+            statistics[half + at] = of_row;
+        }
     }
     let out_base = batch * out.stride(0) + head * out.stride(1);
-    write::<F>(&sums, &factors, out, out_base, first, queries, comptime!(cfg.value_chunks), cfg);
+    write::<F>(&sums, factors, out, out_base, first, queries, comptime!(cfg.value_chunks));
 }

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 use super::dropout::{Draws, drops, mix, state};
 use super::rows::{agreed, block_is_full, block_sees, low_bits, next_block, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::tile::{add_dots, add_weighted, bit, clear, square, write};
+use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// One cube a panel of keys: `CubeCount(kv_heads, panels, batch)`. It walks over the queries of all
@@ -36,10 +36,7 @@ pub fn key_value_gradients<F: Float>(
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
-
-    let row_quads = comptime!(cfg.row_quads);
     let column_quads = comptime!(cfg.column_quads);
-    let squares = comptime!(cfg.squares());
 
     let batch = CUBE_POS_Z as usize;
     let kv_head = CUBE_POS_X as usize;
@@ -53,19 +50,23 @@ pub fn key_value_gradients<F: Float>(
     let all = numbers.shape(0) / 3;
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
-    // Of each unit's squares, of four rows the bits of four columns.
-    let mut parts = Shared::<[u32]>::new_slice(comptime!(cfg.units() * squares));
+    // Of each unit's four rows the bits of its four columns, by tile.
+    let mut parts = Shared::<[u32]>::new_slice(comptime!(cfg.units() * column_quads));
 
-    let mut key_sums = Array::<Quad>::new(comptime!(OWN * row_quads * cfg.head_chunks));
-    clear(&mut key_sums, comptime!(OWN * row_quads * cfg.head_chunks));
-    let mut value_sums = Array::<Quad>::new(comptime!(OWN * row_quads * cfg.value_chunks));
-    clear(&mut value_sums, comptime!(OWN * row_quads * cfg.value_chunks));
-    let mut own_words = Array::<u32>::new(comptime!(OWN * squares));
-    let mut weights = Array::<Quad>::new(comptime!(OWN * squares));
-    let mut gradients = Array::<Quad>::new(comptime!(OWN * squares));
+    let mut key_sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
+    clear(&mut key_sums, comptime!(OWN * cfg.head_chunks));
+    let mut value_sums = Array::<Quad>::new(comptime!(OWN * cfg.value_chunks));
+    clear(&mut value_sums, comptime!(OWN * cfg.value_chunks));
+    let mut own_words = Array::<u32>::new(comptime!(OWN * column_quads));
+    let mut weights = Array::<Quad>::new(comptime!(OWN * column_quads));
+    let mut gradients = Array::<Quad>::new(comptime!(OWN * column_quads));
     let mut first_queries = Array::<usize>::new(column_quads);
     let mut full = Array::<bool>::new(column_quads);
 
+    // The word that holds this unit's keys, and where.
+    let own_first = first + line * comptime!(OWN);
+    let key_word = own_first / comptime!(COLUMNS);
+    let key_bit = (own_first % comptime!(COLUMNS)) as u32;
     let of_batch = mix(state(draws, seed_low, seed_high), batch);
     let blocks = (queries + comptime!(COLUMNS - 1)) / comptime!(COLUMNS);
     let mut cells = Shared::<[u32]>::new_slice(2usize);
@@ -90,37 +91,29 @@ pub fn key_value_gradients<F: Float>(
                 if block < blocks {
                     full[h] = block_is_full(map, batch, block, first, keys, rows);
                 }
-                #[unroll]
-                for g in 0..row_quads {
-                    // The word that holds this unit's keys, and where.
-                    let key = first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN);
-                    let key_word = key / comptime!(COLUMNS);
-                    let key_bit = (key % comptime!(COLUMNS)) as u32;
-                    if block_sees(map, batch, block, queries, key_word) {
-                        sees |= comptime!(bit(cfg, g, h)).runtime();
-                    }
-                    // Which of this unit's queries see which of its keys.
-                    if !full[h] {
-                        let mut bits = 0u32;
+                if block_sees(map, batch, block, queries, key_word) {
+                    sees |= comptime!(1u32 << h).runtime();
+                }
+                // Which of this unit's queries see which of its keys.
+                if !full[h] {
+                    let mut bits = 0u32;
+                    #[unroll]
+                    for k in 0..OWN {
+                        let index = first_queries[h] + lane * comptime!(OWN) + k;
+                        let own_ranges = ranges(map, batch, index, queries, keys);
+                        let seen = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
                         #[unroll]
-                        for k in 0..OWN {
-                            let index = first_queries[h] + lane * comptime!(OWN) + k;
-                            let own_ranges = ranges(map, batch, index, queries, keys);
-                            let seen =
-                                word(map, own_ranges, batch, head, index, key_word) >> key_bit;
-                            #[unroll]
-                            for i in 0..OWN {
-                                let bit = (seen >> (i as u32)) & 1u32;
-                                bits |= bit << ((i * OWN + k) as u32);
-                            }
+                        for i in 0..OWN {
+                            let bit = (seen >> (i as u32)) & 1u32;
+                            bits |= bit << ((i * OWN + k) as u32);
                         }
-                        parts[comptime!(square(cfg, g, h) / OWN * cfg.units()) + unit] = bits;
                     }
+                    parts[comptime!(h * cfg.units()) + unit] = bits;
                 }
                 block = next_block(map, batch, block + 1, blocks, first, first + rows);
             }
-            clear(&mut gradients, comptime!(OWN * squares));
-            clear(&mut weights, comptime!(OWN * squares));
+            clear(&mut gradients, comptime!(OWN * column_quads));
+            clear(&mut weights, comptime!(OWN * column_quads));
             add_dots::<F, F>(
                 key,
                 key_base,
@@ -139,24 +132,20 @@ pub fn key_value_gradients<F: Float>(
             #[unroll]
             for h in 0..column_quads {
                 #[unroll]
-                for g in 0..row_quads {
-                    #[unroll]
-                    for i in 0..OWN {
-                        let mut bits = 0u32;
-                        if full[h] {
-                            bits = low_bits((queries - first_queries[h]) as u32);
-                        } else {
-                            #[unroll]
-                            for n in 0..LANES {
-                                let place = line * comptime!(LANES) + n;
-                                let part = parts
-                                    [comptime!(square(cfg, g, h) / OWN * cfg.units()) + place]
-                                    >> ((i * OWN) as u32);
-                                bits |= (part & 15u32) << ((n * OWN) as u32);
-                            }
+                for i in 0..OWN {
+                    let mut bits = 0u32;
+                    if full[h] {
+                        bits = low_bits((queries - first_queries[h]) as u32);
+                    } else {
+                        #[unroll]
+                        for n in 0..LANES {
+                            let place = line * comptime!(LANES) + n;
+                            let part =
+                                parts[comptime!(h * cfg.units()) + place] >> ((i * OWN) as u32);
+                            bits |= (part & 15u32) << ((n * OWN) as u32);
                         }
-                        own_words[comptime!(square(cfg, g, h) + i)] = bits;
                     }
+                    own_words[comptime!(h * OWN + i)] = bits;
                 }
             }
             add_dots::<F, F>(
@@ -190,38 +179,34 @@ pub fn key_value_gradients<F: Float>(
                     }
                     let random = mix(seed, index);
                     #[unroll]
-                    for g in 0..row_quads {
-                        #[unroll]
-                        for i in 0..OWN {
-                            let at = comptime!(square(cfg, g, h) + i);
-                            let own_key =
-                                first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i;
-                            let mut used = 0.0f32;
-                            let mut gradient = 0.0f32;
-                            if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
-                                let score = capped(gradients[at].extract(k), scale, cap, cfg);
-                                let sum = score
-                                    + added::<F>(bias, bias_at, map, slope, index, own_key, cfg);
-                                let weight = (sum - maximum).exp() * inverse;
-                                let mut d_weight = weights[at].extract(k);
-                                used = weight;
-                                if comptime!(cfg.dropout) {
-                                    d_weight *= kept;
-                                    used *= kept;
-                                    if drops(random, own_key, threshold) {
-                                        d_weight = 0.0f32;
-                                        used = 0.0f32;
-                                    }
+                    for i in 0..OWN {
+                        let at = comptime!(h * OWN + i);
+                        let own_key = own_first + i;
+                        let mut used = 0.0f32;
+                        let mut gradient = 0.0f32;
+                        if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                            let score = capped(gradients[at].extract(k), scale, cap, cfg);
+                            let sum =
+                                score + added::<F>(bias, bias_at, map, slope, index, own_key, cfg);
+                            let weight = (sum - maximum).exp() * inverse;
+                            let mut d_weight = weights[at].extract(k);
+                            used = weight;
+                            if comptime!(cfg.dropout) {
+                                d_weight *= kept;
+                                used *= kept;
+                                if drops(random, own_key, threshold) {
+                                    d_weight = 0.0f32;
+                                    used = 0.0f32;
                                 }
-                                gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
                             }
-                            let mut quad = weights[at];
-                            quad.insert(k, used);
-                            weights[at] = quad;
-                            let mut quad = gradients[at];
-                            quad.insert(k, gradient);
-                            gradients[at] = quad;
+                            gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
                         }
+                        let mut quad = weights[at];
+                        quad.insert(k, used);
+                        weights[at] = quad;
+                        let mut quad = gradients[at];
+                        quad.insert(k, gradient);
+                        gradients[at] = quad;
                     }
                 }
             }
@@ -267,25 +252,12 @@ pub fn key_value_gradients<F: Float>(
         }
     }
 
-    let mut factors = Array::<Quad>::new(row_quads);
     #[comptime]
     match d_key {
         ComptimeOption::Some(d_key) => {
             let base = batch * d_key.stride(0) + kv_head * d_key.stride(1);
-            #[unroll]
-            for g in 0..row_quads {
-                factors[g] = Quad::new(scale);
-            }
-            write::<F>(
-                &key_sums,
-                &factors,
-                d_key,
-                base,
-                first,
-                keys,
-                comptime!(cfg.head_chunks),
-                cfg,
-            );
+            let factors = Quad::new(scale);
+            write::<F>(&key_sums, factors, d_key, base, first, keys, comptime!(cfg.head_chunks));
         }
         ComptimeOption::None => {}
     }
@@ -293,19 +265,15 @@ pub fn key_value_gradients<F: Float>(
     match d_value {
         ComptimeOption::Some(d_value) => {
             let base = batch * d_value.stride(0) + kv_head * d_value.stride(1);
-            #[unroll]
-            for g in 0..row_quads {
-                factors[g] = Quad::new(1.0f32);
-            }
+            let factors = Quad::new(1.0f32);
             write::<F>(
                 &value_sums,
-                &factors,
+                factors,
                 d_value,
                 base,
                 first,
                 keys,
                 comptime!(cfg.value_chunks),
-                cfg,
             );
         }
         ComptimeOption::None => {}

@@ -2,10 +2,9 @@
 //!
 //! A cube holds a panel of rows and walks over tiles of 32 columns. Forward and for the query's gradient,
 //! rows are queries and columns keys; for the gradients of keys and values it is the other way round.
-//! Unit `(line, lane)`, 8 lanes a line, keeps squares of 4 rows by 4 columns of the scores in registers,
-//! and as much of every 32 columns of the sums. Shared memory holds four numbers a place: two reads feed
-//! one square's sixteen multiply-adds. Where a device has the memory, a unit keeps two fours of rows,
-//! `lines` places apart, and two tiles are taken at once: four reads feed four squares.
+//! Unit `(line, lane)`, 8 lanes a line, keeps 4 rows by 4 columns of the scores in registers, and as much
+//! of every 32 columns of the sums. Shared memory holds four numbers a place: two reads feed sixteen
+//! multiply-adds; or three feed 32, where a device has the memory for two tiles at once.
 //!
 //! Nothing hidden takes part in arithmetic that anything visible reads: each row of a tile has a word,
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
@@ -68,10 +67,8 @@ pub const LOWEST: f32 = -3.0e38;
 /// What a kernel is compiled for. Sizes are given when it runs, so that few kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Rows of a panel: 32, 64 or 128.
+    /// Rows of a panel, 64 or 32.
     pub rows: usize,
-    /// Fours of rows that a unit keeps.
-    pub row_quads: usize,
     /// Fours of columns that a unit keeps: tiles that are taken at once.
     pub column_quads: usize,
     /// Chunks of 32 columns of queries and keys.
@@ -86,8 +83,8 @@ pub struct Config {
     pub dropout: bool,
 }
 
-/// Bytes of shared memory that suffice for 128 rows and two tiles. WebGPU promises half of it, which
-/// 64 rows and one tile keep within.
+/// Bytes of shared memory that suffice for two tiles at once. WebGPU promises half of it, which one tile
+/// keeps within.
 const SHARED_FOR_MORE: usize = 32 << 10;
 
 /// Numbers of its squares and sums that a unit keeps in registers at most, of 255 that it has on many
@@ -95,36 +92,28 @@ const SHARED_FOR_MORE: usize = 32 << 10;
 const MOST_NUMBERS: usize = 128;
 
 impl Config {
-    /// The same with the largest panels and squares that fit. `panel` is the length of the axis that
+    /// The same with panels that are filled, and as many tiles at once as fit. `panel` is the length of the axis that
     /// panels divide, `scores` how many numbers a unit keeps of each score, `sums` how many chunks of 32
     /// columns of sums, and `shared` the device's shared memory in bytes.
     pub fn fitted(self, panel: usize, scores: usize, sums: usize, shared: usize) -> Self {
-        let size = |rows, row_quads, column_quads| Self { rows, row_quads, column_quads, ..self };
-        if panel <= 32 {
+        let size = |rows, column_quads| Self { rows, column_quads, ..self };
+        let fit = SQUARE * (2 * scores + sums) <= MOST_NUMBERS && shared >= SHARED_FOR_MORE;
+        match panel {
             // Where 64 rows would be mostly padding.
-            return size(32, 1, 1);
-        }
-        let numbers = |cfg: &Self| SQUARE * (cfg.squares() * scores + cfg.row_quads * sums);
-        let mut more = [size(64, 1, 2)].into_iter();
-        match more.find(|cfg| numbers(cfg) <= MOST_NUMBERS) {
-            Some(cfg) if panel > 64 && shared >= SHARED_FOR_MORE => cfg,
-            _ => size(64, 1, 1),
+            0..=32 => size(32, 1),
+            65.. if fit => size(64, 2),
+            _ => size(64, 1),
         }
     }
 
-    /// Lines of a cube, each of four rows, or of several fours.
+    /// Lines of a cube, each of 4 rows.
     pub fn lines(&self) -> usize {
-        self.rows / (OWN * self.row_quads)
+        self.rows / OWN
     }
 
     /// Units of a cube: lines of 8.
     pub fn units(&self) -> usize {
         self.lines() * LANES
-    }
-
-    /// Squares of four rows by four columns that a unit keeps of the scores.
-    pub fn squares(&self) -> usize {
-        self.row_quads * self.column_quads
     }
 
     /// Places in a column of a panel's rows: one more than needed, so that neighbours stand in

@@ -38,7 +38,6 @@ pub fn query_gradient<F: Float>(
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
     let key_base = batch * key.stride(0) + kv_head * key.stride(1);
-    let row_quads = comptime!(cfg.row_quads);
     let column_quads = comptime!(cfg.column_quads);
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
@@ -52,11 +51,11 @@ pub fn query_gradient<F: Float>(
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
     let seen = agreed_bounds(seen, &mut cells);
 
-    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.squares()));
-    let mut sums = Array::<Quad>::new(comptime!(OWN * row_quads * cfg.head_chunks));
-    clear(&mut sums, comptime!(OWN * row_quads * cfg.head_chunks));
-    let mut gradients = Array::<Quad>::new(comptime!(OWN * cfg.squares()));
-    let mut d_weights = Array::<Quad>::new(comptime!(OWN * cfg.squares()));
+    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.column_quads));
+    let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
+    clear(&mut sums, comptime!(OWN * cfg.head_chunks));
+    let mut gradients = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
+    let mut d_weights = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
     let mut tiles = Array::<usize>::new(column_quads);
 
     let mut tile = first_tile(seen);
@@ -113,10 +112,6 @@ pub fn query_gradient<F: Float>(
     }
 
     let base = batch * d_query.stride(0) + head * d_query.stride(1);
-    let mut factors = Array::<Quad>::new(row_quads);
-    #[unroll]
-    for g in 0..row_quads {
-        factors[g] = Quad::new(scale);
-    }
-    write::<F>(&sums, &factors, d_query, base, first, queries, comptime!(cfg.head_chunks), cfg);
+    let factors = Quad::new(scale);
+    write::<F>(&sums, factors, d_query, base, first, queries, comptime!(cfg.head_chunks));
 }

@@ -2,7 +2,6 @@
 
 use cubecl::prelude::*;
 
-use super::tile::bit;
 use super::{COLUMNS, Config, LANES, OWN, header};
 
 /// A number of the map.
@@ -298,10 +297,9 @@ pub fn block_sees(
     sees
 }
 
-/// The bits of the squares of a unit, of a panel of queries and some tiles, that are not in blocks of
-/// which nothing is seen.
+/// A bit for each of some tiles of which a unit's block of 32 queries may see some keys.
 #[cube]
-pub fn query_squares(
+pub fn tiles_seen(
     map: &Tensor<i32>,
     batch: usize,
     first: usize,
@@ -309,16 +307,12 @@ pub fn query_squares(
     tiles: &Array<usize>,
     #[comptime] cfg: Config,
 ) -> u32 {
-    let line = UNIT_POS as usize / comptime!(LANES);
+    let row = first + UNIT_POS as usize / comptime!(LANES) * comptime!(OWN);
     let mut sees = 0u32;
     #[unroll]
-    for g in 0..comptime!(cfg.row_quads) {
-        let row = (comptime!(g * cfg.lines()) + line) * comptime!(OWN);
-        #[unroll]
-        for h in 0..comptime!(cfg.column_quads) {
-            if block_sees(map, batch, (first + row) / comptime!(COLUMNS), queries, tiles[h]) {
-                sees |= comptime!(bit(cfg, g, h)).runtime();
-            }
+    for h in 0..comptime!(cfg.column_quads) {
+        if block_sees(map, batch, row / comptime!(COLUMNS), queries, tiles[h]) {
+            sees |= comptime!(1u32 << h).runtime();
         }
     }
     sees

@@ -3,9 +3,9 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
-use super::rows::{query_squares, ranges, word};
+use super::rows::{ranges, tiles_seen, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::tile::{add_dots, clear, square};
+use super::tile::{add_dots, clear};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// Leaves the numbers of a panel's rows where [`score_gradients`] reads them: maxima, one over the sums,
@@ -23,26 +23,22 @@ pub fn load_numbers(
     let line = UNIT_POS as usize / comptime!(LANES);
     let all = numbers.shape(0) / 3;
     if lane < 3 {
+        let mut quad = Quad::new(0.0f32);
         #[unroll]
-        for g in 0..comptime!(cfg.row_quads) {
-            let place = comptime!(g * cfg.lines()) + line;
-            let mut quad = Quad::new(0.0f32);
-            #[unroll]
-            for i in 0..OWN {
-                let query = first + place * comptime!(OWN) + i;
-                if query < queries {
-                    quad.insert(i, numbers[lane * all + base + query]);
-                }
+        for i in 0..OWN {
+            let query = first + line * comptime!(OWN) + i;
+            if query < queries {
+                quad.insert(i, numbers[lane * all + base + query]);
             }
-            own[lane * comptime!(cfg.rows / OWN) + place] = quad;
         }
+        own[lane * comptime!(cfg.lines()) + line] = quad;
     }
 }
 
-/// Leaves in `gradients`, of each unit's squares, the gradients of the scores of some tiles: of the dot
-/// products, but for the scale; or, `of_bias`, of what is added to them. 0 where hidden. `own_words` get
-/// the rows' words, and what is returned are the squares of which something may be seen; `numbers` is
-/// what [`load_numbers`] loads.
+/// Leaves in `gradients`, of each unit's four rows its four columns of each of some tiles, the gradients
+/// of the scores: of the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where
+/// hidden. `own_words` get the rows' words; what is returned has a bit for each tile of which the unit's
+/// block may see something; `numbers` is what [`load_numbers`] loads.
 #[cube]
 pub fn score_gradients<F: Float>(
     query: &Tensor<F>,
@@ -77,20 +73,17 @@ pub fn score_gradients<F: Float>(
     let kv_head = head / (query.shape(1) / key.shape(1));
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
-    let sees = query_squares(map, batch, first, queries, tiles, cfg);
-    let row_quads = comptime!(cfg.row_quads);
+    let sees = tiles_seen(map, batch, first, queries, tiles, cfg);
     let column_quads = comptime!(cfg.column_quads);
-    let places = comptime!(cfg.rows / OWN);
 
-    // The lanes of a line make the words of its rows, one each.
     let mut first_keys = Array::<usize>::new(column_quads);
     #[unroll]
     for h in 0..column_quads {
         first_keys[h] = tiles[h] * comptime!(COLUMNS);
     }
-    if lane < comptime!(OWN * row_quads) {
-        let place = lane / comptime!(OWN) * comptime!(cfg.lines()) + line;
-        let row = place * comptime!(OWN) + lane % comptime!(OWN);
+    // The first lanes of a line make the words of its rows, one each.
+    if lane < comptime!(OWN) {
+        let row = line * comptime!(OWN) + lane;
         let own_ranges = ranges(map, batch, first + row, queries, keys);
         #[unroll]
         for h in 0..column_quads {
@@ -98,8 +91,8 @@ pub fn score_gradients<F: Float>(
                 word(map, own_ranges, batch, head, first + row, tiles[h]);
         }
     }
-    clear(gradients, comptime!(OWN * cfg.squares()));
-    clear(d_weights, comptime!(OWN * cfg.squares()));
+    clear(gradients, comptime!(OWN * cfg.column_quads));
+    clear(d_weights, comptime!(OWN * cfg.column_quads));
     add_dots::<F, F>(
         query,
         batch * query.stride(0) + head * query.stride(1),
@@ -130,46 +123,42 @@ pub fn score_gradients<F: Float>(
         cfg,
         comptime!(cfg.value_chunks),
     );
+    let maxima = numbers[line];
+    let inverses = numbers[comptime!(cfg.lines()) + line];
+    let deltas = numbers[comptime!(2 * cfg.lines()) + line];
     #[unroll]
-    for g in 0..row_quads {
-        let place = comptime!(g * cfg.lines()) + line;
-        let maxima = numbers[place];
-        let inverses = numbers[places + place];
-        let deltas = numbers[2 * places + place];
+    for i in 0..OWN {
+        let row = line * comptime!(OWN) + i;
+        let random = mix(seed, first + row);
         #[unroll]
-        for i in 0..OWN {
-            let row = place * comptime!(OWN) + i;
-            let random = mix(seed, first + row);
+        for h in 0..column_quads {
+            let at = comptime!(h * OWN + i);
+            own_words[at] = words[comptime!(h * cfg.rows) + row];
+            let mut quad = Quad::new(0.0f32);
             #[unroll]
-            for h in 0..column_quads {
-                let at = comptime!(square(cfg, g, h) + i);
-                own_words[at] = words[comptime!(h * cfg.rows) + row];
-                let mut quad = Quad::new(0.0f32);
-                #[unroll]
-                for k in 0..OWN {
-                    let column = lane * comptime!(OWN) + k;
-                    if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
-                        let own_key = first_keys[h] + column;
-                        let score = capped(gradients[at].extract(k), scale, cap, cfg);
-                        let sum = score
-                            + added::<F>(bias, bias_at, map, slope, first + row, own_key, cfg);
-                        let weight = (sum - maxima.extract(i)).exp() * inverses.extract(i);
-                        let mut d_weight = d_weights[at].extract(k);
-                        if comptime!(cfg.dropout) {
-                            d_weight *= kept;
-                            if drops(random, own_key, threshold) {
-                                d_weight = 0.0f32;
-                            }
+            for k in 0..OWN {
+                let column = lane * comptime!(OWN) + k;
+                if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                    let own_key = first_keys[h] + column;
+                    let score = capped(gradients[at].extract(k), scale, cap, cfg);
+                    let sum =
+                        score + added::<F>(bias, bias_at, map, slope, first + row, own_key, cfg);
+                    let weight = (sum - maxima.extract(i)).exp() * inverses.extract(i);
+                    let mut d_weight = d_weights[at].extract(k);
+                    if comptime!(cfg.dropout) {
+                        d_weight *= kept;
+                        if drops(random, own_key, threshold) {
+                            d_weight = 0.0f32;
                         }
-                        let mut gradient = weight * (d_weight - deltas.extract(i));
-                        if comptime!(!of_bias) {
-                            gradient *= cap_slope(score, cap, cfg);
-                        }
-                        quad.insert(k, gradient);
                     }
+                    let mut gradient = weight * (d_weight - deltas.extract(i));
+                    if comptime!(!of_bias) {
+                        gradient *= cap_slope(score, cap, cfg);
+                    }
+                    quad.insert(k, gradient);
                 }
-                gradients[at] = quad;
             }
+            gradients[at] = quad;
         }
     }
     sees

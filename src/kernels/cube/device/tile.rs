@@ -91,9 +91,9 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
     }
 }
 
-/// Adds to `sums`, of each unit's squares, the dot products of a panel's rows of `a` with the rows of `b`
-/// from each of `b_firsts` on, 32 a tile. Squares that `sees` has no bit for may be left out. Ends with a
-/// barrier.
+/// Adds to `sums`, of each unit's four rows its four columns of each tile, the dot products of a panel's
+/// rows of `a` with the rows of `b` from each of `b_firsts` on, 32 a tile. A tile that `sees` has no bit
+/// for is left out. Ends with a barrier.
 #[cube]
 pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
@@ -118,9 +118,7 @@ pub fn add_dots<F: Float, G: Float>(
     let tile_column = comptime!(cfg.tile_column());
     let units = comptime!(cfg.units());
     let rows = comptime!(cfg.rows);
-    let row_quads = comptime!(cfg.row_quads);
     let column_quads = comptime!(cfg.column_quads);
-    let mut x = Array::<Quad>::new(row_quads);
     let mut y = Array::<Quad>::new(column_quads);
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
@@ -143,40 +141,29 @@ pub fn add_dots<F: Float, G: Float>(
         sync_cube();
         if sees == comptime!(every(cfg)) {
             for c in 0..comptime!(COLUMNS) {
-                #[unroll]
-                for g in 0..row_quads {
-                    x[g] = pool[c * column + comptime!(g * cfg.lines()) + line];
-                }
+                let x = pool[c * column + line];
                 #[unroll]
                 for h in 0..column_quads {
                     y[h] = pool[second + c * tile_column + comptime!(h * LANES) + lane];
                 }
                 #[unroll]
-                for g in 0..row_quads {
+                for h in 0..column_quads {
                     #[unroll]
-                    for h in 0..column_quads {
-                        #[unroll]
-                        for i in 0..OWN {
-                            sums[comptime!(square(cfg, g, h) + i)] +=
-                                Quad::new(x[g].extract(i)) * y[h];
-                        }
+                    for i in 0..OWN {
+                        sums[comptime!(h * OWN + i)] += Quad::new(x.extract(i)) * y[h];
                     }
                 }
             }
         } else if sees != 0u32 {
             #[unroll]
-            for g in 0..row_quads {
-                #[unroll]
-                for h in 0..column_quads {
-                    if sees & comptime!(bit(cfg, g, h)) != 0u32 {
-                        for c in 0..comptime!(COLUMNS) {
-                            let x = pool[c * column + comptime!(g * cfg.lines()) + line];
-                            let y = pool[second + c * tile_column + comptime!(h * LANES) + lane];
-                            #[unroll]
-                            for i in 0..OWN {
-                                sums[comptime!(square(cfg, g, h) + i)] +=
-                                    Quad::new(x.extract(i)) * y;
-                            }
+            for h in 0..column_quads {
+                if sees & comptime!(1u32 << h) != 0u32 {
+                    for c in 0..comptime!(COLUMNS) {
+                        let x = pool[c * column + line];
+                        let y = pool[second + c * tile_column + comptime!(h * LANES) + lane];
+                        #[unroll]
+                        for i in 0..OWN {
+                            sums[comptime!(h * OWN + i)] += Quad::new(x.extract(i)) * y;
                         }
                     }
                 }
@@ -188,7 +175,7 @@ pub fn add_dots<F: Float, G: Float>(
 
 /// Leaves a unit's weights of one tile where [`add_weighted`] reads them: `[column][row / 4]`.
 #[cube]
-pub fn store_weights(
+fn store_weights(
     weights: &Array<Quad>,
     pool: &mut Shared<[Quad]>,
     #[comptime] h: usize,
@@ -198,17 +185,13 @@ pub fn store_weights(
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     #[unroll]
-    for g in 0..comptime!(cfg.row_quads) {
+    for k in 0..OWN {
+        let mut quad = Quad::new(0.0f32);
         #[unroll]
-        for k in 0..OWN {
-            let mut quad = Quad::new(0.0f32);
-            #[unroll]
-            for i in 0..OWN {
-                quad.insert(i, weights[comptime!(square(cfg, g, h) + i)].extract(k));
-            }
-            let place = comptime!(g * cfg.lines()) + line;
-            pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + place] = quad;
+        for i in 0..OWN {
+            quad.insert(i, weights[comptime!(h * OWN + i)].extract(k));
         }
+        pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + line] = quad;
     }
 }
 
@@ -278,7 +261,6 @@ fn add_weighted_chunks<F: Float>(
     let second = comptime!(cfg.second());
     let column = comptime!(cfg.column());
     let step = comptime!(count * LANES);
-    let row_quads = comptime!(cfg.row_quads);
     #[unroll]
     for n in 0..count {
         stage_rows::<F>(
@@ -295,49 +277,35 @@ fn add_weighted_chunks<F: Float>(
     }
     sync_cube();
     if full {
-        let mut x = Array::<Quad>::new(row_quads);
         let mut y = Array::<Quad>::new(count);
         for j in 0..comptime!(COLUMNS) {
-            #[unroll]
-            for g in 0..row_quads {
-                x[g] = pool[j * column + comptime!(g * cfg.lines()) + line];
-            }
+            let x = pool[j * column + line];
             #[unroll]
             for n in 0..count {
                 y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
             }
             #[unroll]
-            for g in 0..row_quads {
+            for n in 0..count {
                 #[unroll]
-                for n in 0..count {
-                    #[unroll]
-                    for i in 0..OWN {
-                        sums[comptime!(own_sum(cfg, chunk + n, g) + i)] +=
-                            Quad::new(x[g].extract(i)) * y[n];
-                    }
+                for i in 0..OWN {
+                    sums[comptime!((chunk + n) * OWN + i)] += Quad::new(x.extract(i)) * y[n];
                 }
             }
         }
-    } else {
-        #[unroll]
-        for g in 0..row_quads {
-            if sees & comptime!(bit(cfg, g, h)) != 0u32 {
-                let mut y = Array::<Quad>::new(count);
-                for j in 0..comptime!(COLUMNS) {
-                    let x = pool[j * column + comptime!(g * cfg.lines()) + line];
+    } else if sees & comptime!(1u32 << h) != 0u32 {
+        let mut y = Array::<Quad>::new(count);
+        for j in 0..comptime!(COLUMNS) {
+            let x = pool[j * column + line];
+            #[unroll]
+            for n in 0..count {
+                y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
+            }
+            #[unroll]
+            for i in 0..OWN {
+                if (words[comptime!(h * OWN + i)] >> (j as u32)) & 1u32 == 1u32 {
                     #[unroll]
                     for n in 0..count {
-                        y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
-                    }
-                    #[unroll]
-                    for i in 0..OWN {
-                        if (words[comptime!(square(cfg, g, h) + i)] >> (j as u32)) & 1u32 == 1u32 {
-                            #[unroll]
-                            for n in 0..count {
-                                sums[comptime!(own_sum(cfg, chunk + n, g) + i)] +=
-                                    Quad::new(x.extract(i)) * y[n];
-                            }
-                        }
+                        sums[comptime!((chunk + n) * OWN + i)] += Quad::new(x.extract(i)) * y[n];
                     }
                 }
             }
@@ -346,37 +314,21 @@ fn add_weighted_chunks<F: Float>(
     sync_cube();
 }
 
-/// Where a unit keeps its square of row four `g` and tile `h`, and that square's words.
-pub fn square(cfg: Config, g: usize, h: usize) -> usize {
-    (g * cfg.column_quads + h) * OWN
-}
-
-/// The bit of a square.
-pub fn bit(cfg: Config, g: usize, h: usize) -> u32 {
-    1 << (g * cfg.column_quads + h)
-}
-
-/// The bits of all squares.
+/// The bits of all tiles that are taken at once.
 fn every(cfg: Config) -> u32 {
-    (1 << cfg.squares()) - 1
-}
-
-/// Where a unit keeps its sums of 32 columns and row four `g`.
-pub fn own_sum(cfg: Config, chunk: usize, g: usize) -> usize {
-    (chunk * cfg.row_quads + g) * OWN
+    (1 << cfg.column_quads) - 1
 }
 
 /// Writes `sums` as [`add_weighted`] leaves them, each row times its factor.
 #[cube]
 pub fn write<F: Float>(
     sums: &Array<Quad>,
-    factors: &Array<Quad>,
+    factors: Quad,
     to: &mut Tensor<F>,
     base: usize,
     first: usize,
     limit: usize,
     #[comptime] chunks: usize,
-    #[comptime] cfg: Config,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
@@ -387,19 +339,15 @@ pub fn write<F: Float>(
     #[unroll]
     for chunk in 0..chunks {
         #[unroll]
-        for g in 0..comptime!(cfg.row_quads) {
+        for i in 0..OWN {
+            let row = first + line * comptime!(OWN) + i;
+            let quad = sums[comptime!(chunk * OWN + i)] * Quad::new(factors.extract(i));
             #[unroll]
-            for i in 0..OWN {
-                let row = first + (comptime!(g * cfg.lines()) + line) * comptime!(OWN) + i;
-                let quad =
-                    sums[comptime!(own_sum(cfg, chunk, g) + i)] * Quad::new(factors[g].extract(i));
-                #[unroll]
-                for k in 0..OWN {
-                    let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
-                    if row < limit && column < width {
-                        to[base + row * row_stride + column * column_stride] =
-                            F::cast_from(quad.extract(k));
-                    }
+            for k in 0..OWN {
+                let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
+                if row < limit && column < width {
+                    to[base + row * row_stride + column * column_stride] =
+                        F::cast_from(quad.extract(k));
                 }
             }
         }
