@@ -1,7 +1,7 @@
 //! Writes the attention kernels as CUDA, Metal and WGSL source, on any machine:
 //!
 //! ```text
-//! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER
+//! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER [PART OF A NAME]
 //! ```
 //!
 //! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's compilers make them. A line each on
@@ -64,7 +64,9 @@ const SHARED_OF_CARDS: usize = 48 << 10;
 const PROMISED_BY_WEBGPU: usize = 16 << 10;
 
 fn main() {
-    let folder = std::env::args().nth(1).expect("usage: emit FOLDER");
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().expect("usage: emit FOLDER [PART OF A NAME]");
+    let wanted = args.next().unwrap_or_default();
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder).expect("a folder to write to");
     for kind in [FloatKind::F32, FloatKind::F16, FloatKind::BF16] {
@@ -77,7 +79,6 @@ fn main() {
                 let cfg = |scores, sums| {
                     Config {
                         rows: 64,
-                        row_quads: 1,
                         column_quads: 1,
                         head_chunks: chunks,
                         value_chunks: chunks,
@@ -89,7 +90,7 @@ fn main() {
                 };
                 let [forward, query, key_value] =
                     [cfg(1, chunks), cfg(2, chunks), cfg(2, 2 * chunks)];
-                let bias = Config { rows: 64, row_quads: 1, column_quads: 1, ..forward };
+                let bias = Config { rows: 64, column_quads: 1, ..forward };
                 let decode = Config { dropout: false, ..bias };
                 let more = everything;
                 type Kernel<'a> = (&'a str, usize, &'a dyn Fn(KernelSettings) -> KernelDefinition);
@@ -97,22 +98,22 @@ fn main() {
                 let kernels: [Kernel; 8] = [
                     ("forward", forward.units(), kernel!(forward::forward::Forward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
-                        (), (), (), (), (), (), OWN, forward, [dtype; 2])),
+                        (), (), (), (), (), (), forward, [dtype; 2])),
                     ("decode_parts", UNITS, kernel!(decode::decode_parts::DecodeParts,
-                        t(), t(), t(), t(), t(), optional!(more), (), (), OWN, decode, [dtype; 2])),
+                        t(), t(), t(), t(), t(), optional!(more), (), (), decode, [dtype; 2])),
                     ("decode_whole", UNITS, kernel!(decode::decode_whole::DecodeWhole,
                         t(), t(), t(), optional!(more), dtype)),
                     ("row_numbers", UNITS, kernel!(row_numbers::row_numbers::RowNumbers,
                         t(), t(), t(), t(), dtype)),
                     ("query_gradient", query.units(), kernel!(query_gradient::query_gradient::QueryGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
-                        (), (), (), (), (), (), OWN, query, dtype)),
+                        (), (), (), (), (), (), query, dtype)),
                     ("key_value_gradients", key_value.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), OWN, key_value, dtype)),
+                        (), (), (), (), (), (), key_value, dtype)),
                     ("bias_gradient", bias.units(), kernel!(bias_gradient::bias_gradient::BiasGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(true), optional!(more),
-                        (), (), (), (), (), (), OWN, bias, dtype)),
+                        (), (), (), (), (), (), bias, dtype)),
                     ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
                         t(), t(), t(), (), dtype)),
                 ];
@@ -122,10 +123,10 @@ fn main() {
                 let split: [Kernel; 2] = [
                     ("key_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(false), optional!(more), optional!(more),
-                        (), (), (), (), (), (), OWN, single, dtype)),
+                        (), (), (), (), (), (), single, dtype)),
                     ("value_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(false), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), OWN, single, dtype)),
+                        (), (), (), (), (), (), single, dtype)),
                 ];
                 let name =
                     |name: &str| format!("{name}-{width}-{options}{size}-{}", dtype_name(kind));
@@ -145,17 +146,19 @@ fn main() {
                 if kind != FloatKind::F32 && shared == SHARED_OF_CARDS {
                     let tiles = [1, 2, 2];
                     for ((kernel, units, define), tiles) in by_matrix.into_iter().zip(tiles) {
-                        if matrix::bytes(chunks, tiles) <= shared {
+                        if name(kernel).contains(&wanted) && matrix::bytes(chunks, tiles) <= shared
+                        {
                             write_cuda(folder, &name(kernel), units, define);
                         }
                     }
                 }
-                for (kernel, units, define) in kernels {
+                let wanted = |(kernel, ..): &Kernel| name(kernel).contains(&wanted);
+                for (kernel, units, define) in kernels.into_iter().filter(wanted) {
                     write_cpp(folder, &name(kernel), units, define);
                 }
                 // WGSL has no bf16.
                 if kind != FloatKind::BF16 && shared == PROMISED_BY_WEBGPU {
-                    for (kernel, units, define) in kernels.into_iter().chain(split) {
+                    for (kernel, units, define) in kernels.into_iter().chain(split).filter(wanted) {
                         write_wgsl(folder, &name(kernel), units, define);
                     }
                 }

@@ -89,7 +89,7 @@ const SHARED_FOR_MORE: usize = 32 << 10;
 
 /// Numbers of its squares and sums that a unit keeps in registers at most, of 255 that it has on many
 /// devices.
-const MOST_NUMBERS: usize = 128;
+const MOST_NUMBERS: usize = 112;
 
 impl Config {
     /// The same with panels that are filled, and as many tiles at once as fit. `panel` is the length of the axis that
