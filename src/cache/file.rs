@@ -191,8 +191,28 @@ fn refuse<T>(path: &Path, expected: &str, error: String) -> Result<T> {
 pub(crate) fn resealed(bytes: &[u8], edit: impl FnOnce(&str) -> String) -> Vec<u8> {
     let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
     let json = edit(&header.metadata().as_ref().unwrap()[ENTRY]);
+    sealed(json, SafeTensors::deserialize(bytes).unwrap().iter().collect())
+}
+
+/// The same, where a tensor's type and shape are others, which its bytes fill as well.
+#[cfg(test)]
+pub(crate) fn resealed_as(
+    bytes: &[u8],
+    tensor: &str,
+    dtype: safetensors::Dtype,
+    shape: &[usize],
+) -> Vec<u8> {
+    let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
+    let json = header.metadata().as_ref().unwrap()[ENTRY].clone();
     let tensors = SafeTensors::deserialize(bytes).unwrap();
     let mut views: Vec<_> = tensors.iter().collect();
+    let (_, view) = views.iter_mut().find(|(name, _)| *name == tensor).unwrap();
+    *view = TensorView::new(dtype, shape.to_vec(), view.data()).unwrap();
+    sealed(json, views)
+}
+
+#[cfg(test)]
+fn sealed(json: String, mut views: Vec<(&str, TensorView)>) -> Vec<u8> {
     views.sort_by(|a, b| a.0.cmp(b.0));
     let checksum = checksum(&json, views.iter().cloned()).to_string();
     let metadata = HashMap::from([(ENTRY.into(), json), (CHECKSUM.into(), checksum)]);

@@ -39,7 +39,7 @@ mod store;
 
 pub use config::CacheConfig;
 #[cfg(test)]
-pub(crate) use file::resealed;
+pub(crate) use file::{resealed, resealed_as};
 pub use kv_cache::KvCache;
 pub(crate) use layer::LayerCache;
 pub(crate) use model::{CachedModel, KeyShape};

@@ -18,6 +18,9 @@ pub(crate) trait CachedModel {
     /// For each layer what it keeps.
     fn key_shapes(&self) -> Vec<KeyShape>;
 
+    /// The width of the memory that its layers read, if they do.
+    fn memory_width(&self) -> Option<usize>;
+
     /// For each layer how much of its past rows like these need.
     fn pasts(&self, batch: &Batch) -> Result<Vec<Past>>;
 

@@ -34,7 +34,7 @@ impl Saved {
         if rows.batch == 0 || rows.tokens == 0 || rows.passes == 0 || rows.tokens > MOST_TOKENS {
             return Err(format!("{} tokens in {} rows", rows.tokens, rows.batch));
         }
-        let known = rows.known(tensors, &model.device())?;
+        let known = rows.known(tensors, model)?;
         let pasts = model.pasts(&known).map_err(|error| error.to_string())?;
         if !pasts.iter().eq(self.layers.iter().map(|(past, _)| past)) {
             return Err("layers that keep another part of the past than the model needs".into());
@@ -73,12 +73,13 @@ const MOST_TOKENS: usize = 1 << 40;
 
 impl SavedRows {
     /// What is known of the rows, if it is for so many of them.
-    fn known(&self, tensors: &SafeTensors, device: &Device) -> Result<Batch, String> {
+    fn known(&self, tensors: &SafeTensors, model: &impl CachedModel) -> Result<Batch, String> {
         let memory = match &self.memory {
             Some(mask) => {
-                let states: Tensor<3> = tensor(tensors, "memory", device)?;
-                if states.dims()[0] != self.batch {
-                    return Err(format!("a memory of {} rows", states.dims()[0]));
+                let states: Tensor<3> = tensor(tensors, "memory", &model.device())?;
+                let [rows, _, width] = states.dims();
+                if rows != self.batch || model.memory_width() != Some(width) {
+                    return Err(format!("a memory of {rows} rows, {width} wide"));
                 }
                 Some((states, mask.clone()))
             }

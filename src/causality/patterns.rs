@@ -289,3 +289,50 @@ fn all_cells(length: usize) -> impl Iterator<Item = (usize, usize)> {
 fn cells_of(flags: &BitMatrix) -> Vec<(usize, usize)> {
     all_cells(flags.length()).filter(|&(query, key)| flags.get(query, key)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::receptive_field::ReceptiveFields;
+    use super::*;
+    use crate::mask::Mask;
+
+    /// The name of leaks of a model that should look ahead to none of 13 positions.
+    fn name(leaks: impl Fn(usize, usize) -> bool) -> Diagnosis {
+        let promise = ReceptiveFields::new(&Mask::look_ahead(), 1, 13, None, false).unwrap();
+        let leaks = BitMatrix::from_fn(13, |query, key| key > query && leaks(query, key));
+        let moved = BitMatrix::from_fn(13, |query, key| key <= query || leaks.get(query, key));
+        name_leaks(promise.row(0), &leaks, &moved, None)
+    }
+
+    #[test]
+    fn borders_come_at_each_block() {
+        let borders = |size: usize, start: usize| {
+            move |query: usize, key: usize| key == query + 1 && key % size == start
+        };
+        assert_eq!(name(borders(4, 0)), Diagnosis::BlockBorders { keys: 4 });
+        assert_eq!(name(borders(3, 0)), Diagnosis::BlockBorders { keys: 3 });
+        // Behind a part of a block.
+        assert_eq!(name(borders(4, 2)), Diagnosis::BlockBorders { keys: 4 });
+        // One at every position is no border.
+        assert_eq!(name(borders(1, 0)), Diagnosis::OffByOne);
+        // A missing border, a late first one, a cell beside one.
+        for odd in [
+            name(|query, key| borders(3, 0)(query, key) && key != 6),
+            name(|query, key| borders(4, 0)(query, key) && key != 4),
+            name(|query, key| borders(4, 0)(query, key) || (query, key) == (5, 6)),
+            name(|query, key| borders(4, 0)(query, key) || (query, key) == (3, 5)),
+        ] {
+            assert_eq!(odd, Diagnosis::FiniteFill);
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_a_square_at_the_start() {
+        let prefix = |end: usize| move |_: usize, key: usize| key < end;
+        assert_eq!(name(prefix(3)), Diagnosis::GlobalKeys { keys: vec![1, 2] });
+        assert_eq!(name(prefix(6)), Diagnosis::GlobalKeys { keys: vec![1, 2, 3, 4, 5] });
+        // One cell has no shape, and a square of everything is no prefix.
+        assert_eq!(name(prefix(2)), Diagnosis::FiniteFill);
+        assert_eq!(name(prefix(13)), Diagnosis::MaskMissing);
+    }
+}

@@ -36,10 +36,11 @@ mod tests {
 
     use burn::tensor::{Device, Int, Tensor};
     use proptest::prelude::*;
+    use safetensors::{Dtype, SafeTensors};
 
     use super::*;
     use crate::attention::MultiHeadAttentionConfig;
-    use crate::cache::{CacheConfig, resealed};
+    use crate::cache::{CacheConfig, resealed, resealed_as};
     use crate::decoder::{
         DecoderConfig, DecoderLayerConfig, FeedForwardConfig, LanguageModelConfig,
     };
@@ -56,15 +57,15 @@ mod tests {
 
     /// A model with a rolling layer, a whole one and a memory, and the bytes of its cache.
     fn saved() -> (LanguageModel, Vec<u8>) {
-        let attention = || MultiHeadAttentionConfig::new(4, 2);
-        let layer = DecoderLayerConfig::new(attention(), FeedForwardConfig::new(4, 5))
+        let attention = || MultiHeadAttentionConfig::new(12, 3);
+        let layer = DecoderLayerConfig::new(attention(), FeedForwardConfig::new(12, 5))
             .with_cross_attention(Some(attention()));
         let decoder = DecoderConfig::new(layer, 2).with_windows(vec![Some(2), None]);
         let model = LanguageModelConfig::new(9, decoder).init(&device()).unwrap();
         let mut cache = CacheConfig::new().with_check_every(Some(3)).init().unwrap();
         let batch = Batch::new()
             .with_pad_counts([1, 0])
-            .with_memory(Tensor::ones([2, 3, 4], &device()), Mask::lengths([3, 2]));
+            .with_memory(Tensor::ones([2, 5, 12], &device()), Mask::lengths([3, 2]));
         let first = ids([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]]);
         model.forward_cached(first, batch, &mut cache).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -140,6 +141,41 @@ mod tests {
             }
             std::fs::write(&path, resealed(bytes, str::to_string)).unwrap();
             assert!(use_it(&path, model));
+        }
+    }
+
+    /// A tensor of another shape or type than the rest of the file says, of as many bytes.
+    #[test]
+    fn other_shapes_and_types_are_refused() {
+        let (model, bytes) = saved();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.safetensors");
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, view) in tensors.iter() {
+            let (dtype, shape) = (view.dtype(), view.shape());
+            let mut others = Vec::new();
+            for (one, other) in [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)] {
+                let mut swapped = shape.to_vec();
+                if other < shape.len() && shape[one] != shape[other] {
+                    swapped.swap(one, other);
+                    others.push((dtype, swapped));
+                }
+            }
+            assert!(!others.is_empty(), "{name} {shape:?}");
+            // Twice as many numbers of half as many bytes.
+            let half = if dtype == Dtype::F32 { Dtype::F16 } else { Dtype::F32 };
+            let mut wider = shape.to_vec();
+            *wider.last_mut().unwrap() *= 2;
+            others.push((half, wider));
+            for (dtype, shape) in others {
+                std::fs::write(&path, resealed_as(&bytes, name, dtype, &shape)).unwrap();
+                let Err(error) = KvCache::load(&path, &model) else {
+                    panic!("{name} as {dtype:?} {shape:?}")
+                };
+                assert!(error.to_string().starts_with("cache, file"), "{name}: {error}");
+            }
+            std::fs::write(&path, resealed_as(&bytes, name, dtype, shape)).unwrap();
+            assert!(use_it(&path, &model));
         }
     }
 

@@ -9,6 +9,7 @@ use crate::attention::{MultiHeadAttention, Request};
 use crate::cache::{CachedModel, CachedPass, KeyShape, KvCache};
 use crate::mask::{Grid, LoweredMask, Past};
 use crate::sequence::Batch;
+use crate::weights::blocks;
 use crate::{Error, Result, kernels};
 
 impl LanguageModel {
@@ -154,6 +155,13 @@ impl CachedModel for LanguageModel {
             dtype: dtype(&layer.self_attention),
         };
         self.decoder.layers.iter().map(shape).collect()
+    }
+
+    fn memory_width(&self) -> Option<usize> {
+        let attention = self.decoder.layers.first()?.cross_attention.as_ref()?;
+        let weight = &attention.key.weight;
+        // Blocks lie by outputs: `[outputs, inputs]`.
+        Some(blocks(weight).map_or_else(|| weight.dims()[0], |blocks| blocks.shape()[1]))
     }
 
     fn pasts(&self, batch: &Batch) -> Result<Vec<Past>> {

@@ -52,6 +52,8 @@ pub(crate) use cpu::linear::{linear, project};
 pub(crate) use cpu::norm::{layer_norm, rms_norm};
 pub(crate) use cpu::rotation::{Rotation, rotate};
 pub(crate) use cpu::runs_on;
+#[cfg(feature = "optim")]
+pub(crate) use cpu::squares::sum_of_squares;
 pub(crate) use cpu::stored::StoredWeight;
 pub use cpu::threads::Threads;
 pub(crate) use cross_entropy::{TokenLoss, cross_entropy};

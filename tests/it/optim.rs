@@ -11,7 +11,7 @@ use burn_decoder::decoder::{
     LanguageModelConfig, PositionEmbeddingConfig,
 };
 use burn_decoder::loss::CrossEntropyConfig;
-use burn_decoder::optim::{AdamWConfig, without_decay};
+use burn_decoder::optim::{AdamWConfig, clip_by_global_norm, without_decay};
 
 use crate::backends::{cpus, is_cpu};
 
@@ -138,6 +138,57 @@ fn threads_change_no_bit() {
             pool.install(|| numbers(&train(&mut AdamWConfig::new().init(), &start, 0..3, &device)))
         };
         assert_eq!(with(1), with(3));
+    }
+}
+
+/// All gradients of a model one behind the other.
+struct Gradients<'a>(&'a GradientsParams, Vec<f64>);
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.0.get::<D>(param.id).expect("a gradient");
+        self.1.extend(gradient.into_data().iter::<f64>());
+    }
+}
+
+/// Against a loop in f64: all by one factor, or none.
+#[test]
+fn gradients_are_clipped_all_together() {
+    for device in cpus() {
+        let device = device.autodiff();
+        let model = model(&device);
+        let numbers = |gradients: &GradientsParams| {
+            let mut numbers = Gradients(gradients, vec![]);
+            model.visit(&mut numbers);
+            numbers.1
+        };
+        let clipped = |limit| clip_by_global_norm(gradients(&model, 1, &device), &model, limit);
+        let before = numbers(&gradients(&model, 1, &device));
+        let norm = before.iter().map(|x| x * x).sum::<f64>().sqrt();
+        assert_eq!(numbers(&clipped(norm * 1.01)), before);
+        let limit = norm / 3.7;
+        for (got, before) in numbers(&clipped(limit)).iter().zip(&before) {
+            let expected = before * limit / norm;
+            // Roundings of the squares' sum, of the factor and of the product in f32.
+            assert!((got - expected).abs() <= 2e-6 * expected.abs(), "{got}, not {expected}");
+        }
+    }
+}
+
+/// It shows in the loss, and takes nothing else with it.
+#[test]
+fn a_norm_that_is_no_number_clips_nothing() {
+    for device in cpus() {
+        let device = device.autodiff();
+        let model = model(&device);
+        let mut with_nan = gradients(&model, 1, &device);
+        let id = model.embedding.weight.id;
+        let gradient = with_nan.remove::<2>(id).unwrap();
+        let [tokens, _] = gradient.dims();
+        with_nan.register(id, gradient.slice_fill([0..1, 0..1], f32::NAN));
+        let before = with_nan.get::<2>(id).unwrap().slice([1..tokens]).into_data();
+        let after = clip_by_global_norm(with_nan, &model, 1e-3);
+        assert_eq!(after.get::<2>(id).unwrap().slice([1..tokens]).into_data(), before);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The model for burn-train: a step of training, and one of validation.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{ExecutionError, Tensor};
@@ -9,6 +9,7 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use burn_decoder::decoder::{LanguageModel, Request};
 use burn_decoder::generation::Threads;
 use burn_decoder::loss::{CrossEntropy, CrossEntropyConfig};
+use burn_decoder::optim::clip_by_global_norm;
 use burn_decoder::training::{ForwardPass, TextLoss};
 
 use super::rows::TextBatch;
@@ -102,8 +103,10 @@ impl InferenceStep for NextToken {
     type Output = ValidationOutput;
 
     fn step(&self, batch: TextBatch) -> ValidationOutput {
+        let model = self.clone();
+        let loss = self.threads.run(|| model.loss(&batch));
         ValidationOutput {
-            loss: self.loss(&batch),
+            loss,
             tokens: batch.said.dims().iter().product(),
             bytes: batch.bytes,
             language: self.language.clone(),
@@ -156,55 +159,5 @@ impl Adaptor<ForwardPass> for ValidationOutput {
 impl Adaptor<LanguageModel> for ValidationOutput {
     fn adapt(&self) -> LanguageModel {
         self.language.clone()
-    }
-}
-
-/// Scales all gradients so that their norm, taken together, is at most `limit`. Burn's own clipping
-/// looks at each tensor alone, which changes the direction of the step.
-fn clip_by_global_norm(
-    gradients: GradientsParams,
-    model: &NextToken,
-    limit: f64,
-) -> GradientsParams {
-    let mut squares = Squares { gradients: &gradients, sum: None };
-    model.visit(&mut squares);
-    let Some(sum) = squares.sum else { return gradients };
-    let norm = sum.into_scalar::<f64>().sqrt();
-    // A norm that is no number is left to show in the loss.
-    if norm.is_nan() || norm <= limit {
-        return gradients;
-    }
-    let mut scaled = Scaled { gradients, factor: limit / norm };
-    model.visit(&mut scaled);
-    scaled.gradients
-}
-
-struct Squares<'a> {
-    gradients: &'a GradientsParams,
-    sum: Option<Tensor<1>>,
-}
-
-impl ModuleVisitor for Squares<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let square = gradient.square().sum();
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => sum + square,
-                None => square,
-            });
-        }
-    }
-}
-
-struct Scaled {
-    gradients: GradientsParams,
-    factor: f64,
-}
-
-impl ModuleVisitor for Scaled {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient * self.factor);
-        }
     }
 }

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
+use super::threads;
 
 /// `len` zeros, written by all threads if they are many.
 pub(crate) fn zeros<T: Copy + Default + Send + Sync>(len: usize) -> Vec<T> {
@@ -50,7 +50,7 @@ pub(crate) unsafe fn written_in_blocks<T: Send, R: Send>(
     } else {
         let elements = SharedSlice::new(&mut data.spare_capacity_mut()[..len]);
         let places = SharedSlice::new(&mut results.spare_capacity_mut()[..blocks]);
-        on_all_threads(blocks, &|block| {
+        threads::for_each(blocks, usize::MAX, |block| {
             let start = block * size;
             // SAFETY: each block is asked for once, and no two overlap.
             let unwritten = unsafe { elements.slice(start, size.min(len - start)) };
@@ -65,12 +65,6 @@ pub(crate) unsafe fn written_in_blocks<T: Send, R: Send>(
     // SAFETY: the blocks are all `len` elements, and by the caller's promise each was written.
     unsafe { data.set_len(len) };
     (data, results)
-}
-
-/// Calls `task` with each number below `count`, on all threads. It knows no types, so that what rayon
-/// makes of it, some dozens of functions, is compiled once and not for each kind of work.
-fn on_all_threads(count: usize, task: &(dyn Fn(usize) + Sync)) {
-    (0..count).into_par_iter().for_each(task);
 }
 
 /// A result of which every task writes its own part.

@@ -8,7 +8,8 @@
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
 //! them); `attention`; `linear` with its `product` and `gemv`, `stored` (a
 //! projection whose weight lies in `blocks`), `norm`, `activation` and `rotation`
-//! with their `arithmetic`; `cross_entropy`, `adamw`; `memory`, `simd`, `threads` with `offer`.
+//! with their `arithmetic`; `cross_entropy`, `adamw`,
+//! `squares`; `memory`, `simd`, `threads` with `offer`.
 
 pub(super) mod activation;
 #[cfg(feature = "optim")]
@@ -27,6 +28,8 @@ mod operation;
 mod product;
 pub(super) mod rotation;
 mod simd;
+#[cfg(feature = "optim")]
+pub(super) mod squares;
 pub(super) mod stored;
 pub(super) mod threads;
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::attention::Real;
 use super::host::HostView;
 use super::{gemv, threads};
 
@@ -97,25 +98,36 @@ fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
 /// Elements up to which a transposed matrix is copied to rows before a product: what stays in a
 /// core's cache.
 const MOST_TURNED: usize = 1 << 18;
-/// Rows and columns that are turned at a time: a vector, and a cache line.
+/// Rows that are turned at a time: a cache line of the result.
 const TURNED_AT_ONCE: usize = 16;
 
 /// A transposed matrix as rows.
 fn turned(matrix: Matrix) -> Vec<f32> {
     let from = matrix.transposed(); // row-major
-    let mut to = vec![0.0; matrix.rows * matrix.columns];
-    for first_row in (0..from.rows).step_by(TURNED_AT_ONCE) {
-        let rows = first_row..from.rows.min(first_row + TURNED_AT_ONCE);
-        for first in (0..from.columns).step_by(TURNED_AT_ONCE) {
-            let columns = first..from.columns.min(first + TURNED_AT_ONCE);
-            let mut part = [[0.0; TURNED_AT_ONCE]; TURNED_AT_ONCE];
-            for (row, part) in rows.clone().zip(&mut part) {
-                part[..columns.len()].copy_from_slice(&from.row(row)[columns.clone()]);
+    let (rows, columns) = (from.rows, from.columns);
+    let mut to = vec![0.0; rows * columns];
+    let whole = columns - columns % 4;
+    for first in (0..rows).step_by(TURNED_AT_ONCE) {
+        let height = TURNED_AT_ONCE.min(rows - first);
+        let squares = height - height % 4;
+        let lines: [&[f32]; TURNED_AT_ONCE] =
+            std::array::from_fn(|i| from.row(first + i.min(height - 1)));
+        for column in (0..whole).step_by(4) {
+            for row in (0..squares).step_by(4) {
+                let square = std::array::from_fn(|i| {
+                    let line = &lines[row + i][column..][..4];
+                    [line[0], line[1], line[2], line[3]]
+                });
+                for (i, turned) in f32::transposed(square).iter().enumerate() {
+                    to[(column + i) * rows + first + row..][..4].copy_from_slice(turned);
+                }
             }
-            for (i, column) in columns.enumerate() {
-                let to = &mut to[column * from.rows..][rows.clone()];
-                let turned: [f32; TURNED_AT_ONCE] = part.map(|row| row[i]);
-                to.copy_from_slice(&turned[..rows.len()]);
+        }
+        // What no square of four covers.
+        for column in 0..columns {
+            let rest = if column < whole { squares } else { 0 };
+            for row in rest..height {
+                to[column * rows + first + row] = lines[row][column];
             }
         }
     }

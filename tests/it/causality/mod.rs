@@ -5,6 +5,7 @@ mod alone;
 mod beyond;
 mod kinds;
 mod mutants;
+mod naming;
 mod report;
 mod right;
 mod tiny;

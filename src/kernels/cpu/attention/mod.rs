@@ -34,7 +34,7 @@ mod tasks;
 mod tests;
 mod tile_product;
 
-use real::Real;
+pub(in crate::kernels::cpu) use real::Real;
 use slices::{BiasGradient, GradientSlices, Inputs};
 use source::Source;
 use strided::Strided;
