@@ -106,9 +106,9 @@ fn vector(tensors: &[&CubeTensor]) -> usize {
         let [strides @ .., last] = &tensor.meta.strides()[..] else { return false };
         let bytes = tensor.handle.offset_start.unwrap_or(0);
         *last == 1
-            && tensor.meta.shape()[3] % OWN == 0
-            && strides.iter().all(|stride| stride % OWN == 0)
-            && bytes % (4 * OWN) as u64 == 0
+            && tensor.meta.shape()[3].is_multiple_of(OWN)
+            && strides.iter().all(|stride| stride.is_multiple_of(OWN))
+            && bytes.is_multiple_of(4 * OWN as u64)
     };
     if tensors.iter().all(|tensor| four(tensor)) { OWN } else { 1 }
 }

@@ -211,6 +211,7 @@ fn rows_of<F: Float>(
     at: usize,
     #[comptime] row_length: usize,
 ) -> cmma::Matrix<F> {
+    // SAFETY: the next lines load it, before it is used.
     let mut rows = unsafe {
         cmma::Matrix::<F>::uninitialized(
             cmma::MatrixIdent::A,
@@ -238,6 +239,7 @@ fn second_of<F: Float>(
         true => cmma::MatrixLayout::ColMajor,
         false => cmma::MatrixLayout::RowMajor,
     });
+    // SAFETY: the next lines load it, before it is used.
     let mut matrix =
         unsafe { cmma::Matrix::<F>::uninitialized(cmma::MatrixIdent::B, EDGE, EDGE, EDGE, layout) };
     let end = comptime!(at + (EDGE - 1) * row_length + EDGE / OWN);
