@@ -121,6 +121,13 @@ fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs
 /// Launches a kernel, given the client, the numbers of cubes and of their units, how many numbers of the
 /// inputs are read at once if it asks that, the tensors, and the rest of its arguments.
 macro_rules! run {
+    // `@ s` stands for the six scalars.
+    ($kernel:path, $client:expr, $count:expr, $units:expr, $($vector:ident,)? [$($tensor:expr),*], $($before:expr,)* @ $s:ident, $($after:expr),* $(,)?) => {
+        run!(
+            $kernel, $client, $count, $units, $($vector,)? [$($tensor),*], $($before,)*
+            $s.scale, $s.cap, $s.seed[0], $s.seed[1], $s.threshold, $s.kept, $($after),*
+        )
+    };
     ($kernel:path, $client:expr, $count:expr, $units:expr, $($vector:ident,)? [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
         use $kernel as launched;
         let dim = CubeDim::new_1d($units as u32);
@@ -156,12 +163,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
             optional(inputs.bias.as_ref()),
             optional(inputs.sinks.as_ref()),
             optional(inputs.draws.as_ref()),
-            s.scale,
-            s.cap,
-            s.seed[0],
-            s.seed[1],
-            s.threshold,
-            s.kept,
+            @ s,
             cfg,
             dtype_to_storage_type(query.dtype),
         );
@@ -176,12 +178,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         [query, key].map(|tensor| dtype_to_storage_type(tensor.dtype)),
     );
@@ -274,12 +271,7 @@ pub(super) fn query_gradient(
             [query, key, value, d_output, map, numbers, d_query],
             optional(inputs.bias.as_ref()),
             optional(inputs.draws.as_ref()),
-            s.scale,
-            s.cap,
-            s.seed[0],
-            s.seed[1],
-            s.threshold,
-            s.kept,
+            @ s,
             cfg,
             dtype_to_storage_type(query.dtype),
         );
@@ -293,12 +285,7 @@ pub(super) fn query_gradient(
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
@@ -338,12 +325,7 @@ pub(super) fn key_value_gradients(
             optional(d_value),
             optional(inputs.bias.as_ref()),
             optional(inputs.draws.as_ref()),
-            s.scale,
-            s.cap,
-            s.seed[0],
-            s.seed[1],
-            s.threshold,
-            s.kept,
+            @ s,
             cfg,
             dtype_to_storage_type(query.dtype),
         );
@@ -359,12 +341,7 @@ pub(super) fn key_value_gradients(
         optional(d_value),
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
@@ -394,12 +371,7 @@ pub(super) fn bias_gradient(
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
