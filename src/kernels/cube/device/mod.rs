@@ -10,12 +10,14 @@
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
 //! is not zero. All units reach every barrier: control flow around one depends on sizes and on numbers
 //! that the units have agreed on.
-//! There are no infinities, no plane operations, no atomics: the least common denominator of CUDA,
+//! But for `matrix` and the three kernels built on it, which run where a device has matrix units, there
+//! are no plane operations; nowhere are there infinities or atomics: the least common denominator of CUDA,
 //! Metal, Vulkan and browsers, and the same bits every time.
 //!
 //! In reading order: `header` and `rows` (what a row sees), `score`, `dropout`, `tile` (the two matrix
 //! products); `forward` and `decode`; `row_numbers`, `score_gradients`, `query_gradient`, `key_value_gradients`,
-//! `bias_gradient`, `sinks_gradient`.
+//! `bias_gradient`, `sinks_gradient`; `matrix` (the products by matrix units), `matrix_forward`,
+//! `matrix_query_gradient`, `matrix_key_value_gradients`.
 //!
 //! These files import CubeCL's prelude, and nothing of Burn's.
 
@@ -87,14 +89,14 @@ pub struct Config {
 /// keeps within.
 const SHARED_FOR_MORE: usize = 32 << 10;
 
-/// Numbers of its squares and sums that a unit keeps in registers at most, of 255 that it has on many
+/// Numbers of its scores and sums that a unit keeps in registers at most, of 255 that it has on many
 /// devices.
 const MOST_NUMBERS: usize = 112;
 
 impl Config {
-    /// The same with panels that are filled, and as many tiles at once as fit. `panel` is the length of the axis that
-    /// panels divide, `scores` how many numbers a unit keeps of each score, `sums` how many chunks of 32
-    /// columns of sums, and `shared` the device's shared memory in bytes.
+    /// The same with panels that are filled, and as many tiles at once as fit. `panel` is the length of
+    /// the axis that panels divide, `scores` how many numbers a unit keeps of each score, `sums` how many
+    /// chunks of 32 columns of sums, and `shared` the device's shared memory in bytes.
     pub fn fitted(self, panel: usize, scores: usize, sums: usize, shared: usize) -> Self {
         let size = |rows, column_quads| Self { rows, column_quads, ..self };
         let fit = SQUARE * (2 * scores + sums) <= MOST_NUMBERS && shared >= SHARED_FOR_MORE;
