@@ -8,7 +8,8 @@
 #     tests/gpu.sh dry      here: what `run` does, in small, on software Vulkan
 #
 # `run` needs a Vulkan driver and a loader (libvulkan.so.1); python3 with PyTorch for its columns. What
-# is missing is said and left out. Reports lie in $OUT, or target/gpu/report. Exit code 1: a test failed.
+# is missing is said and left out. NVIDIA's driver wants libX11, libXext and libglvnd's libEGL and libGL,
+# too: without them no adapter is found, and nobody says why. Reports lie in $OUT, or target/gpu/report. Exit code 1: a test failed.
 # PROGRAMS names a folder with the unpacked programs: wgsl/it, spirv/it, spirv/compare and so on.
 set -euo pipefail
 cd "$(dirname "$0")/.."

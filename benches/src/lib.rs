@@ -49,6 +49,8 @@ const SEQUENCES: usize = 64;
 
 /// Time to spend on a case, once it ran three times.
 const BUDGET: Duration = Duration::from_millis(1500);
+/// How long a GPU runs a case before it counts.
+const GPU_WARM_UP: Duration = Duration::from_millis(500);
 /// The most runs of a case.
 const MOST: usize = 40;
 
@@ -61,9 +63,9 @@ pub struct Case {
     by: By,
     device: Device,
     dtype: DType,
-    /// Runs before the first that counts: a GPU's shaders are compiled, and Burn's fusion looks for the
-    /// best way through the steps for a few of them.
-    warm_up: usize,
+    /// Runs before the first that counts, and for how long: a GPU's shaders are compiled, Burn's fusion
+    /// looks for the best way through the steps for a few of them, and an idle card's clock is slow.
+    warm_up: (usize, Duration),
     what: String,
     mask: String,
     training: bool,
@@ -109,7 +111,7 @@ impl Case {
             },
             device,
             dtype,
-            warm_up: if is_gpu(backend) { 3 } else { 1 },
+            warm_up: if is_gpu(backend) { (3, GPU_WARM_UP) } else { (1, Duration::ZERO) },
             what: what.into(),
             mask: mask.into(),
             training: match pass {
@@ -138,16 +140,21 @@ impl Case {
         }
     }
 
-    /// The median time of a run in milliseconds, after one to warm up, or three on a GPU. `pytorch.py`
-    /// and `gpu.py` have the same rule.
+    /// The median time of a run in milliseconds, after one to warm up, or half a second's on a GPU.
+    /// `pytorch.py` and `gpu.py` have the same rule.
     pub fn median(&self) -> f64 {
         let mut run = self.prepare();
         let mut step = || {
             run();
             self.device.sync().expect("the device has done its work");
         };
-        (0..self.warm_up).for_each(|_| step());
-        let start = Instant::now();
+        let (runs, time) = self.warm_up;
+        let mut start = Instant::now();
+        (0..runs).for_each(|_| step());
+        while start.elapsed() < time {
+            step();
+        }
+        start = Instant::now();
         let mut times = Vec::new();
         while times.len() < 3 || (start.elapsed() < BUDGET && times.len() < MOST) {
             let begin = Instant::now();

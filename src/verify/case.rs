@@ -132,6 +132,19 @@ impl Case {
                 ..Self::new("one query", causal(), &Grid::bottom_right(BATCH, 1, 131))
             },
             Self {
+                heads: 6,
+                kv_heads: 2,
+                head_dim: 61,
+                value_dim: 59,
+                nan: true,
+                half: true,
+                ..Self::new(
+                    "several panels",
+                    causal() & Mask::lengths([141]),
+                    &Grid::bottom_right(1, 131, 149),
+                )
+            },
+            Self {
                 head_dim: 67,
                 value_dim: 71,
                 half: true,

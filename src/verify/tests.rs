@@ -99,7 +99,8 @@ fn wrong_arithmetic_is_found() {
         let [key, value] = [key, value].map(|x| if grouped { x.flip([1]) } else { x });
         right([query, key, value], mask, score)
     };
-    assert_wrong(&other_groups, &["grouped heads", "one query"], None);
+    let grouped = ["grouped heads", "one query", "several panels"];
+    assert_wrong(&other_groups, &grouped, None);
     // The output is right, and half of a gradient is lost.
     let half = |[query, key, value]: [Tensor<4>; 3], mask: &_, score: &_| {
         let query = query.clone().mul_scalar(0.5) + query.detach().mul_scalar(0.5);
@@ -109,7 +110,8 @@ fn wrong_arithmetic_is_found() {
     let nearly_dead = |x, mask: &_, score: &_| right(x, mask, score) + 1e-30;
     assert_wrong(&nearly_dead, &["left padding, dead rows"], Some("dead rows"));
     // Zero times NaN.
-    assert_wrong(&kernel(Kernel::Reference), &["NaN in padding"], None);
+    let with_nan = ["NaN in padding", "several panels"];
+    assert_wrong(&kernel(Kernel::Reference), &with_nan, None);
     let not_a_number = |x, mask: &_, score: &_| right(x, mask, score).mul_scalar(f32::NAN);
     assert_wrong(&not_a_number, &names(), None);
 }

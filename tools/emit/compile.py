@@ -35,13 +35,14 @@ class Nvrtc:
     def __init__(self):
         library = next(package("cuda_nvrtc", "lib").glob("libnvrtc.so.*"))
         self.library = ctypes.CDLL(str(library))
-        self.include = package("cuda_runtime", "include")
+        self.include = [package("cuda_runtime", "include"), package("cuda_nvcc", "include")]
 
     def ptx(self, source, name, arch):
         """The PTX of a source, or its errors."""
         program, size = ctypes.c_void_p(), ctypes.c_size_t()
         self.library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
-        options = [f"--gpu-architecture={arch.replace('sm', 'compute')}", f"-I{self.include}", "--std=c++17"]
+        options = [f"--gpu-architecture={arch.replace('sm', 'compute')}", "--std=c++17",
+                   *(f"-I{folder}" for folder in self.include)]
         options = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = self.library.nvrtcCompileProgram(program, len(options), options)
         what = "ProgramLog" if failed else "PTX"

@@ -1,12 +1,16 @@
 //! Which kernel runs, compiled for what, by how many cubes.
 
 use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::features::MmaConfig;
+use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
 
 use super::device::{
-    COLUMNS, Config, UNITS, bias_gradient, decode, forward, key_value_gradients, query_gradient,
-    row_numbers, sinks_gradient,
+    COLUMNS, Config, OWN, UNITS, bias_gradient, decode, forward, key_value_gradients, matrix,
+    matrix_forward, matrix_key_value_gradients, matrix_query_gradient, query_gradient, row_numbers,
+    sinks_gradient,
 };
 use crate::kernels::Plan;
 use crate::kernels::dropout::mix;
@@ -49,21 +53,64 @@ impl Scalars {
     }
 }
 
-/// What the kernels are compiled for; `panel` is the length of the axis that panels divide.
-fn config(plan: &Plan, panel: usize) -> Config {
+/// What a kernel is compiled for, see [`Config::fitted`].
+fn config(plan: &Plan, query: &CubeTensor, panel: usize, scores: usize, sums: usize) -> Config {
     Config {
-        // Where 64 rows would be mostly padding.
-        rows: if panel <= 32 { 32 } else { 64 },
+        rows: 64,
+        column_quads: 1,
         head_chunks: plan.head_dim.div_ceil(COLUMNS),
         value_chunks: plan.value_dim.div_ceil(COLUMNS),
         softcap: plan.scoring.softcap.is_some(),
         slopes: plan.scoring.slopes.is_some(),
         dropout: plan.dropout.is_some(),
     }
+    .fitted(panel, scores, sums, query.client.properties().hardware.max_shared_memory_size)
 }
 
+/// Whether matrix units compute what rows of `panel` in all are to be multiplied with: f16 or bf16, by
+/// products of 16 x 16 x 16 summed in f32, with planes of 32 units, and shared memory for so many tiles
+/// of a width. Where few rows fill no panel, they don't.
+fn by_matrix(plan: &Plan, inputs: &Inputs, panel: usize, tiles: usize) -> bool {
+    let Inputs { query, key, .. } = inputs;
+    if !matches!(query.dtype, DType::F16 | DType::BF16) || query.dtype != key.dtype || panel <= 32 {
+        return false;
+    }
+    let element = dtype_to_storage_type(query.dtype);
+    let edge = matrix::EDGE as u32;
+    let product = MmaConfig {
+        a_type: element,
+        b_type: element,
+        cd_type: ElemType::Float(FloatKind::F32),
+        m: edge,
+        n: edge,
+        k: edge,
+    };
+    let device = query.client.properties();
+    let plane = matrix::PLANE as u32;
+    let chunks = plan.head_dim.max(plan.value_dim).div_ceil(COLUMNS);
+    device.features.matmul.cmma.contains(&product)
+        && device.hardware.plane_size_min == plane
+        && device.hardware.plane_size_max == plane
+        && matrix::bytes(chunks, tiles) <= device.hardware.max_shared_memory_size
+}
+
+/// Heads are the first axis: cubes of neighbouring heads begin together.
 fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
-    CubeCount::Static(panels as u32, heads as u32, batch as u32)
+    CubeCount::Static(heads as u32, panels as u32, batch as u32)
+}
+
+/// Numbers of a row that matrix kernels read at once: four where all four of each tensor stand together, in places
+/// that a device may read so.
+fn vector(tensors: &[&CubeTensor]) -> usize {
+    let four = |tensor: &CubeTensor| {
+        let [strides @ .., last] = &tensor.meta.strides()[..] else { return false };
+        let bytes = tensor.handle.offset_start.unwrap_or(0);
+        *last == 1
+            && tensor.meta.shape()[3].is_multiple_of(OWN)
+            && strides.iter().all(|stride| stride.is_multiple_of(OWN))
+            && bytes.is_multiple_of(4 * OWN as u64)
+    };
+    if tensors.iter().all(|tensor| four(tensor)) { OWN } else { 1 }
 }
 
 /// A tensor that may be missing, as the argument of a kernel.
@@ -71,10 +118,17 @@ fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs
     tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
 }
 
-/// Launches a kernel, given the client, the numbers of cubes and of their units, the tensors, and the
-/// rest of its arguments.
+/// Launches a kernel, given the client, the numbers of cubes and of their units, how many numbers of the
+/// inputs are read at once if it asks that, the tensors, and the rest of its arguments.
 macro_rules! run {
-    ($kernel:path, $client:expr, $count:expr, $units:expr, [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
+    // `@ s` stands for the six scalars.
+    ($kernel:path, $client:expr, $count:expr, $units:expr, $($vector:ident,)? [$($tensor:expr),*], $($before:expr,)* @ $s:ident, $($after:expr),* $(,)?) => {
+        run!(
+            $kernel, $client, $count, $units, $($vector,)? [$($tensor),*], $($before,)*
+            $s.scale, $s.cap, $s.seed[0], $s.seed[1], $s.threshold, $s.kept, $($after),*
+        )
+    };
+    ($kernel:path, $client:expr, $count:expr, $units:expr, $($vector:ident,)? [$($tensor:expr),*], $($rest:expr),* $(,)?) => {{
         use $kernel as launched;
         let dim = CubeDim::new_1d($units as u32);
         let client = $client.clone();
@@ -85,6 +139,7 @@ macro_rules! run {
                 &client,
                 $count,
                 dim,
+                $($vector,)?
                 $($tensor.clone().into_tensor_arg(),)*
                 $($rest,)*
             )
@@ -94,8 +149,26 @@ macro_rules! run {
 
 pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statistics: &CubeTensor) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries);
+    let cfg = config(plan, query, plan.queries, 1, plan.value_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
+    if by_matrix(plan, inputs, plan.queries, 1) {
+        let vector = vector(&[query, key, value]);
+        run!(
+            matrix_forward::matrix_forward,
+            query.client,
+            count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
+            matrix::UNITS,
+            vector,
+            [query, key, value, map, output, statistics],
+            optional(inputs.bias.as_ref()),
+            optional(inputs.sinks.as_ref()),
+            optional(inputs.draws.as_ref()),
+            @ s,
+            cfg,
+            dtype_to_storage_type(query.dtype),
+        );
+        return;
+    }
     run!(
         forward::forward,
         query.client,
@@ -105,12 +178,7 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
         optional(inputs.bias.as_ref()),
         optional(inputs.sinks.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         [query, key].map(|tensor| dtype_to_storage_type(tensor.dtype)),
     );
@@ -136,12 +204,12 @@ pub(super) fn decode(
     statistics: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries);
+    let cfg = config(plan, query, 1, 1, 1);
     let s = Scalars::of(plan);
     run!(
         decode::decode_parts,
         query.client,
-        count(parts(plan), plan.kv_heads, plan.batch),
+        CubeCount::Static(parts(plan) as u32, plan.kv_heads as u32, plan.batch as u32),
         UNITS,
         [query, key, value, map, partial],
         optional(inputs.bias.as_ref()),
@@ -153,7 +221,7 @@ pub(super) fn decode(
     run!(
         decode::decode_whole,
         query.client,
-        count(plan.queries, plan.heads, plan.batch),
+        CubeCount::Static(plan.queries as u32, plan.heads as u32, plan.batch as u32),
         UNITS,
         [partial, output, statistics],
         optional(inputs.sinks.as_ref()),
@@ -171,7 +239,11 @@ pub(super) fn row_numbers(
     run!(
         row_numbers::row_numbers,
         output.client,
-        count(plan.queries.div_ceil(row_numbers::ROWS), plan.heads, plan.batch),
+        CubeCount::Static(
+            plan.queries.div_ceil(row_numbers::ROWS) as u32,
+            plan.heads as u32,
+            plan.batch as u32,
+        ),
         UNITS,
         [output, d_output, statistics, numbers],
         dtype_to_storage_type(output.dtype),
@@ -186,8 +258,25 @@ pub(super) fn query_gradient(
     d_query: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries);
+    let cfg = config(plan, query, plan.queries, 2, plan.head_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
+    if by_matrix(plan, inputs, plan.queries, 2) {
+        let vector = vector(&[query, key, value, d_output]);
+        run!(
+            matrix_query_gradient::matrix_query_gradient,
+            query.client,
+            count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
+            matrix::UNITS,
+            vector,
+            [query, key, value, d_output, map, numbers, d_query],
+            optional(inputs.bias.as_ref()),
+            optional(inputs.draws.as_ref()),
+            @ s,
+            cfg,
+            dtype_to_storage_type(query.dtype),
+        );
+        return;
+    }
     run!(
         query_gradient::query_gradient,
         query.client,
@@ -196,12 +285,7 @@ pub(super) fn query_gradient(
         [query, key, value, d_output, map, numbers, d_query],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
@@ -224,8 +308,29 @@ pub(super) fn key_value_gradients(
         return key_value_gradients(plan, inputs, d_output, numbers, [None, d_value]);
     }
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.keys);
+    let sums = [(d_key, plan.head_dim), (d_value, plan.value_dim)]
+        .map(|(wanted, width)| wanted.map_or(0, |_| width.div_ceil(COLUMNS)));
+    let cfg = config(plan, query, plan.keys, 2, sums.iter().sum());
     let s = Scalars::of(plan);
+    if by_matrix(plan, inputs, plan.keys, 2) {
+        let vector = vector(&[query, key, value, d_output]);
+        run!(
+            matrix_key_value_gradients::matrix_key_value_gradients,
+            query.client,
+            count(plan.keys.div_ceil(matrix::ROWS), plan.kv_heads, plan.batch),
+            matrix::UNITS,
+            vector,
+            [query, key, value, d_output, map, numbers],
+            optional(d_key),
+            optional(d_value),
+            optional(inputs.bias.as_ref()),
+            optional(inputs.draws.as_ref()),
+            @ s,
+            cfg,
+            dtype_to_storage_type(query.dtype),
+        );
+        return;
+    }
     run!(
         key_value_gradients::key_value_gradients,
         query.client,
@@ -236,12 +341,7 @@ pub(super) fn key_value_gradients(
         optional(d_value),
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
@@ -255,23 +355,23 @@ pub(super) fn bias_gradient(
     d_bias: &CubeTensor,
 ) {
     let Inputs { query, key, value, map, .. } = inputs;
-    let cfg = config(plan, plan.queries);
+    // One square a unit.
+    let cfg = config(plan, query, plan.queries.min(64), 2, 1);
     let s = Scalars::of(plan);
     let [batch, heads, queries, keys] = d_bias.meta.shape().dims::<4>();
     run!(
         bias_gradient::bias_gradient,
         query.client,
-        count(keys.div_ceil(COLUMNS), queries.div_ceil(cfg.rows), batch * heads),
+        CubeCount::Static(
+            keys.div_ceil(COLUMNS) as u32,
+            queries.div_ceil(cfg.rows) as u32,
+            (batch * heads) as u32,
+        ),
         cfg.units(),
         [query, key, value, d_output, map, numbers, d_bias],
         optional(inputs.bias.as_ref()),
         optional(inputs.draws.as_ref()),
-        s.scale,
-        s.cap,
-        s.seed[0],
-        s.seed[1],
-        s.threshold,
-        s.kept,
+        @ s,
         cfg,
         dtype_to_storage_type(query.dtype),
     );
@@ -286,7 +386,7 @@ pub(super) fn sinks_gradient(
     run!(
         sinks_gradient::sinks_gradient,
         sinks.client,
-        count(plan.heads, 1, 1),
+        CubeCount::Static(plan.heads as u32, 1, 1),
         UNITS,
         [sinks, numbers, d_sinks],
         plan.queries as u32,

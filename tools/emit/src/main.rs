@@ -1,7 +1,7 @@
 //! Writes the attention kernels as CUDA, Metal and WGSL source, on any machine:
 //!
 //! ```text
-//! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER
+//! cargo run --manifest-path tools/emit/Cargo.toml -- FOLDER [PART OF A NAME]
 //! ```
 //!
 //! One file each, `forward-64-plain-f32.cu` and so on, as CubeCL's compilers make them. A line each on
@@ -14,6 +14,7 @@ mod webgpu;
 use std::path::Path;
 use std::sync::Arc;
 
+use cubecl::ir::features::{Features, MmaConfig};
 use cubecl::ir::{
     DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
     MemoryDeviceProperties, MmaProperties, TargetProperties,
@@ -23,7 +24,7 @@ use cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler};
 use cubecl_cpp::target::{Cuda, Metal};
 use cubecl_wgpu::WgslCompiler;
-use device::{COLUMNS, Config, UNITS};
+use device::{COLUMNS, Config, OWN, UNITS, matrix};
 
 #[path = "../../../src/kernels/cube/device/mod.rs"]
 mod device;
@@ -58,66 +59,106 @@ macro_rules! optional {
     };
 }
 
+/// Bytes of shared memory that NVIDIA's cards give a cube, and that browsers do.
+const SHARED_OF_CARDS: usize = 48 << 10;
+const PROMISED_BY_WEBGPU: usize = 16 << 10;
+
 fn main() {
-    let folder = std::env::args().nth(1).expect("usage: emit FOLDER");
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().expect("usage: emit FOLDER [PART OF A NAME]");
+    let wanted = args.next().unwrap_or_default();
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder).expect("a folder to write to");
     for kind in [FloatKind::F32, FloatKind::F16, FloatKind::BF16] {
         let dtype = ElemType::Float(kind);
-        for width in [64, 128] {
+        let sizes = [("", SHARED_OF_CARDS), ("-small", PROMISED_BY_WEBGPU)];
+        for (width, (size, shared)) in [64, 128].into_iter().flat_map(|w| sizes.map(|s| (w, s))) {
             for (options, everything) in [("plain", false), ("everything", true)] {
-                // As src/kernels/cube/launch.rs has it.
-                let cfg = Config {
-                    rows: 64,
-                    head_chunks: width / COLUMNS,
-                    value_chunks: width / COLUMNS,
-                    softcap: everything,
-                    slopes: everything,
-                    dropout: everything,
+                // As src/kernels/cube/launch.rs has it, for long sequences.
+                let chunks = width / COLUMNS;
+                let cfg = |scores, sums| {
+                    Config {
+                        rows: 64,
+                        column_quads: 1,
+                        head_chunks: chunks,
+                        value_chunks: chunks,
+                        softcap: everything,
+                        slopes: everything,
+                        dropout: everything,
+                    }
+                    .fitted(usize::MAX, scores, sums, shared)
                 };
-                let decode = Config { dropout: false, ..cfg };
+                let [forward, query, key_value] =
+                    [cfg(1, chunks), cfg(2, chunks), cfg(2, 2 * chunks)];
+                let bias = Config { rows: 64, column_quads: 1, ..forward };
+                let decode = Config { dropout: false, ..bias };
                 let more = everything;
                 type Kernel<'a> = (&'a str, usize, &'a dyn Fn(KernelSettings) -> KernelDefinition);
                 #[rustfmt::skip]
                 let kernels: [Kernel; 8] = [
-                    ("forward", cfg.units(), kernel!(forward::forward::Forward,
+                    ("forward", forward.units(), kernel!(forward::forward::Forward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, [dtype; 2])),
+                        (), (), (), (), (), (), forward, [dtype; 2])),
                     ("decode_parts", UNITS, kernel!(decode::decode_parts::DecodeParts,
                         t(), t(), t(), t(), t(), optional!(more), (), (), decode, [dtype; 2])),
                     ("decode_whole", UNITS, kernel!(decode::decode_whole::DecodeWhole,
                         t(), t(), t(), optional!(more), dtype)),
                     ("row_numbers", UNITS, kernel!(row_numbers::row_numbers::RowNumbers,
                         t(), t(), t(), t(), dtype)),
-                    ("query_gradient", cfg.units(), kernel!(query_gradient::query_gradient::QueryGradient,
+                    ("query_gradient", query.units(), kernel!(query_gradient::query_gradient::QueryGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
-                    ("key_value_gradients", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        (), (), (), (), (), (), query, dtype)),
+                    ("key_value_gradients", key_value.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
-                    ("bias_gradient", cfg.units(), kernel!(bias_gradient::bias_gradient::BiasGradient,
+                        (), (), (), (), (), (), key_value, dtype)),
+                    ("bias_gradient", bias.units(), kernel!(bias_gradient::bias_gradient::BiasGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(true), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
+                        (), (), (), (), (), (), bias, dtype)),
                     ("sinks_gradient", UNITS, kernel!(sinks_gradient::sinks_gradient::SinksGradient,
                         t(), t(), t(), (), dtype)),
                 ];
+                let single = cfg(2, chunks);
                 // The two launches of an adapter with few bindings: no CUDA device, and not with bf16.
                 #[rustfmt::skip]
                 let split: [Kernel; 2] = [
-                    ("key_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                    ("key_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(false), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
-                    ("value_gradient", cfg.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
+                        (), (), (), (), (), (), single, dtype)),
+                    ("value_gradient", single.units(), kernel!(key_value_gradients::key_value_gradients::KeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(false), optional!(true), optional!(more), optional!(more),
-                        (), (), (), (), (), (), cfg, dtype)),
+                        (), (), (), (), (), (), single, dtype)),
                 ];
-                let name = |name: &str| format!("{name}-{width}-{options}-{}", dtype_name(kind));
-                for (kernel, units, define) in kernels {
+                let name =
+                    |name: &str| format!("{name}-{width}-{options}{size}-{}", dtype_name(kind));
+                // By tensor cores; of gradients, for heads of 64.
+                #[rustfmt::skip]
+                let by_matrix: [Kernel; 3] = [
+                    ("matrix_forward", matrix::UNITS, kernel!(matrix_forward::matrix_forward::MatrixForward,
+                        t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
+                    ("matrix_query_gradient", matrix::UNITS, kernel!(matrix_query_gradient::matrix_query_gradient::MatrixQueryGradient,
+                        t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
+                    ("matrix_key_value_gradients", matrix::UNITS, kernel!(matrix_key_value_gradients::matrix_key_value_gradients::MatrixKeyValueGradients,
+                        t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
+                        (), (), (), (), (), (), OWN, bias, dtype)),
+                ];
+                if kind != FloatKind::F32 && shared == SHARED_OF_CARDS {
+                    let tiles = [1, 2, 2];
+                    for ((kernel, units, define), tiles) in by_matrix.into_iter().zip(tiles) {
+                        if name(kernel).contains(&wanted) && matrix::bytes(chunks, tiles) <= shared
+                        {
+                            write_cuda(folder, &name(kernel), units, define);
+                        }
+                    }
+                }
+                let wanted = |(kernel, ..): &Kernel| name(kernel).contains(&wanted);
+                for (kernel, units, define) in kernels.into_iter().filter(wanted) {
                     write_cpp(folder, &name(kernel), units, define);
                 }
                 // WGSL has no bf16.
-                if kind != FloatKind::BF16 {
-                    for (kernel, units, define) in kernels.into_iter().chain(split) {
+                if kind != FloatKind::BF16 && shared == PROMISED_BY_WEBGPU {
+                    for (kernel, units, define) in kernels.into_iter().chain(split).filter(wanted) {
                         write_wgsl(folder, &name(kernel), units, define);
                     }
                 }
@@ -139,7 +180,7 @@ fn definition(
     define(KernelSettings::new(dim.into(), ExecutionMode::Unchecked, AddressType::U32))
 }
 
-fn write_cpp(
+fn write_cuda(
     folder: &Path,
     name: &str,
     units: usize,
@@ -149,10 +190,20 @@ fn write_cpp(
     let cuda = definition(units, define);
     let cuda = CppCompiler::<Cuda>::default().compile(cuda, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.cu")), &cuda.source).expect(name);
+    println!("{name} {units} {}", cuda.shared_memory_size);
+}
+
+fn write_cpp(
+    folder: &Path,
+    name: &str,
+    units: usize,
+    define: &dyn Fn(KernelSettings) -> KernelDefinition,
+) {
+    write_cuda(folder, name, units, define);
     let metal = definition(units, define);
+    let options = CompilationOptions::default();
     let metal = CppCompiler::<Metal>::default().compile(metal, &options).expect(name);
     std::fs::write(folder.join(format!("{name}.metal")), &metal.source).expect(name);
-    println!("{name} {units} {}", cuda.shared_memory_size);
 }
 
 fn write_wgsl(
@@ -167,7 +218,7 @@ fn write_wgsl(
     webgpu::check(name, &wgsl);
 }
 
-/// Those of a GPU of NVIDIA's, as far as the kernels ask: nothing of them does.
+/// Those of a GPU of NVIDIA's, as far as the kernels ask.
 fn properties() -> DeviceProperties {
     let hardware = HardwareProperties {
         load_width: 128,
@@ -175,7 +226,7 @@ fn properties() -> DeviceProperties {
         plane_size_min: 32,
         plane_size_max: 32,
         max_bindings: 1024,
-        max_shared_memory_size: 48 << 10,
+        max_shared_memory_size: SHARED_OF_CARDS,
         max_cube_count: (u32::MAX, 65_535, 65_535),
         max_units_per_cube: 1024,
         max_cube_dim: (1024, 1024, 64),
@@ -187,8 +238,20 @@ fn properties() -> DeviceProperties {
         max_vector_size: 16,
         cube_mma_reserved_shared_memory: 0,
     };
+    let mut features = Features::default();
+    for kind in [FloatKind::F16, FloatKind::BF16] {
+        let [a_type, cd_type] = [kind, FloatKind::F32].map(ElemType::Float);
+        features.matmul.cmma.insert(MmaConfig {
+            a_type,
+            b_type: a_type,
+            cd_type,
+            m: 16,
+            n: 16,
+            k: 16,
+        });
+    }
     DeviceProperties::new(
-        Default::default(),
+        features,
         MemoryDeviceProperties::new(1 << 30, 256),
         hardware,
         cubecl::profile::TimingMethod::System,

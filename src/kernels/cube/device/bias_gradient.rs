@@ -11,7 +11,7 @@ use super::{COLUMNS, Config, LANES, OWN, Quad};
 
 /// One cube a tile of the *bias*, which may broadcast: it walks over all that reads the tile, in order,
 /// and nobody else adds to it. `CubeCount(tiles, panels, batch * heads)` of `d_bias`, contiguous
-/// `[batch or 1, heads or 1, queries or 1, keys or 1]`.
+/// `[batch or 1, heads or 1, queries or 1, keys or 1]`. Its units keep one square each.
 #[cube(launch_unchecked)]
 pub fn bias_gradient<F: Float>(
     query: &Tensor<F>,
@@ -72,7 +72,7 @@ pub fn bias_gradient<F: Float>(
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
     let mut words = Shared::<[u32]>::new_slice(rows);
-    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.lines()));
+    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.rows / OWN));
     let mut own_words = Array::<u32>::new(OWN);
     let mut gradients = Array::<Quad>::new(OWN);
     let mut d_weights = Array::<Quad>::new(OWN);
@@ -80,6 +80,7 @@ pub fn bias_gradient<F: Float>(
     let mut turn = 0usize;
     let mut sums = Array::<Quad>::new(OWN);
     clear(&mut sums, OWN);
+    let mut tiles = Array::<usize>::new(1usize);
 
     while batch < batch_end {
         let mut head = head_start;
@@ -110,6 +111,7 @@ pub fn bias_gradient<F: Float>(
                     }
                     turn += 1;
                     if agreed(visits, &mut cells, turn) != 0 {
+                        tiles[0] = tile;
                         score_gradients::<F>(
                             query,
                             key,
@@ -120,7 +122,7 @@ pub fn bias_gradient<F: Float>(
                             batch,
                             head,
                             first,
-                            tile,
+                            &tiles,
                             &own_numbers,
                             &mut pool,
                             &mut words,

@@ -170,6 +170,7 @@ pub fn decode_parts<F: Float, K: Float>(
                 first_column,
                 &mut pool,
                 0usize,
+                LANES,
                 UNITS,
             );
             sync_cube();

@@ -4,13 +4,13 @@ use cubecl::prelude::*;
 
 use super::dropout::{Draws, Wide, drops, mix, state};
 use super::rows::{
-    agreed_bounds, block_sees, bounds, first_tile, is_full, next_tile, ranges, word,
+    agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, tiles_seen, word,
 };
 use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::tile::{add_dots, add_weighted, clear, store_weights, write};
+use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};
 
-/// One cube a panel of queries, head and batch row: `CubeCount(panels, heads, batch)`.
+/// One cube a panel of queries, head and batch row: `CubeCount(heads, panels, batch)`.
 ///
 /// - `query` `[batch, heads, queries, head_dim]`, `key` `[batch, kv_heads, keys, head_dim]`, `value`
 ///   `[batch, kv_heads, keys, value_dim]`, by any strides
@@ -43,14 +43,14 @@ pub fn forward<F: Float, K: Float>(
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let second = comptime!(cfg.second());
+    let column_quads = comptime!(cfg.column_quads);
 
     let batch = CUBE_POS_Z as usize;
-    let head = CUBE_POS_Y as usize;
+    // Heads first: what begins at once is of all lengths, whatever the mask.
+    let head = CUBE_POS_X as usize;
     // The last panels, with most to see under a causal mask, begin first.
-    let panel = (CUBE_COUNT_X - 1 - CUBE_POS_X) as usize;
+    let panel = (CUBE_COUNT_Y - 1 - CUBE_POS_Y) as usize;
     let first = panel * comptime!(cfg.rows);
-    let own_first = first + line * comptime!(OWN);
-    let own_block = own_first / comptime!(COLUMNS);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
@@ -61,7 +61,7 @@ pub fn forward<F: Float, K: Float>(
     let slope = slope_of(map, head, cfg);
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
-    let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows));
+    let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows * column_quads));
 
     // The first lanes of a line make the words of its rows, one each.
     let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
@@ -75,43 +75,53 @@ pub fn forward<F: Float, K: Float>(
     if comptime!(cfg.dropout) {
         #[unroll]
         for i in 0..OWN {
-            let random = mix(seed, own_first + i);
+            let random = mix(seed, first + line * comptime!(OWN) + i);
             random_low[i] = random.low;
             random_high[i] = random.high;
         }
     }
 
     // A sink is a key that everyone sees and whose value is 0.
-    let mut maximum = Quad::new(LOWEST);
-    let mut sum = Quad::new(0.0f32);
+    let mut of_sink = f32::new(LOWEST);
+    let mut weight_of_sink = 0.0f32;
     #[comptime]
     match sinks {
         ComptimeOption::Some(sinks) => {
-            maximum = Quad::new(f32::cast_from(sinks[head * sinks.stride(0)]));
+            of_sink = f32::cast_from(sinks[head * sinks.stride(0)]);
             if lane == 0 {
-                sum = Quad::new(1.0f32);
+                weight_of_sink = 1.0f32;
             }
         }
         ComptimeOption::None => {}
     }
-    let mut own_words = Array::<u32>::new(OWN);
+    let mut maximum = Quad::new(of_sink);
+    let mut sum = Quad::new(weight_of_sink);
     let mut any = Array::<u32>::new(OWN);
     #[unroll]
     for i in 0..OWN {
         any[i] = 0u32;
     }
+    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.column_quads));
     let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.value_chunks));
     clear(&mut sums, comptime!(OWN * cfg.value_chunks));
-    let mut scores = Array::<Quad>::new(OWN);
+    let mut scores = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
+    let mut tiles = Array::<usize>::new(column_quads);
+    let mut first_keys = Array::<usize>::new(column_quads);
 
     let mut tile = first_tile(seen);
     while tile < seen.last {
-        let first_key = tile * comptime!(COLUMNS);
-        let sees = block_sees(map, batch, own_block, queries, tile);
-        if lane < comptime!(OWN) {
-            words[word_row] = word(map, word_ranges, batch, head, first + word_row, tile);
+        #[unroll]
+        for h in 0..column_quads {
+            tiles[h] = tile;
+            first_keys[h] = tile * comptime!(COLUMNS);
+            if lane < comptime!(OWN) {
+                words[comptime!(h * cfg.rows) + word_row] =
+                    word(map, word_ranges, batch, head, first + word_row, tile);
+            }
+            tile = next_tile(seen, tile);
         }
-        clear(&mut scores, OWN);
+        let sees = tiles_seen(map, batch, first, queries, &tiles, cfg);
+        clear(&mut scores, comptime!(OWN * cfg.column_quads));
         add_dots::<F, K>(
             query,
             query_base,
@@ -119,7 +129,7 @@ pub fn forward<F: Float, K: Float>(
             queries,
             key,
             key_base,
-            first_key,
+            &first_keys,
             keys,
             sees,
             &mut pool,
@@ -132,40 +142,45 @@ pub fn forward<F: Float, K: Float>(
         let mut tile_maximum = Quad::new(LOWEST);
         #[unroll]
         for i in 0..OWN {
-            own_words[i] = words[line * comptime!(OWN) + i];
-            any[i] |= own_words[i];
-            let mut quad = Quad::new(0.0f32);
+            let row = line * comptime!(OWN) + i;
             let mut most = f32::new(LOWEST);
             #[unroll]
-            for k in 0..OWN {
-                let column = lane * comptime!(OWN) + k;
-                if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
-                    let score = capped(scores[i].extract(k), scale, cap, cfg)
-                        + added::<F>(
-                            bias,
-                            bias_at,
-                            map,
-                            slope,
-                            own_first + i,
-                            first_key + column,
-                            cfg,
-                        );
-                    most = max(most, score);
-                    quad.insert(k, score);
+            for h in 0..column_quads {
+                let at = comptime!(h * OWN + i);
+                own_words[at] = words[comptime!(h * cfg.rows) + row];
+                any[i] |= own_words[at];
+                let mut quad = Quad::new(0.0f32);
+                #[unroll]
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
+                    if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                        let score = capped(scores[at].extract(k), scale, cap, cfg)
+                            + added::<F>(
+                                bias,
+                                bias_at,
+                                map,
+                                slope,
+                                first + row,
+                                first_keys[h] + column,
+                                cfg,
+                            );
+                        most = max(most, score);
+                        quad.insert(k, score);
+                    }
                 }
+                scores[at] = quad;
             }
-            scores[i] = quad;
             tile_maximum.insert(i, most);
         }
         pool[second + unit] = tile_maximum;
         sync_cube();
+
+        // Weights, before they are divided by their sum.
         let mut next = maximum;
         #[unroll]
         for n in 0..LANES {
             next = max(next, pool[second + line * comptime!(LANES) + n]);
         }
-
-        // Weights, before they are divided by their sum.
         let mut factor = Quad::new(0.0f32);
         #[unroll]
         for i in 0..OWN {
@@ -173,55 +188,65 @@ pub fn forward<F: Float, K: Float>(
                 factor.insert(i, (maximum.extract(i) - next.extract(i)).exp());
             }
         }
-        sum *= factor;
+        maximum = next;
+        let mut of_rows = sum * factor;
         #[unroll]
         for i in 0..OWN {
-            let mut quad = Quad::new(0.0f32);
             let mut of_row = 0.0f32;
             #[unroll]
-            for k in 0..OWN {
-                let column = lane * comptime!(OWN) + k;
-                if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
-                    let mut weight = (scores[i].extract(k) - next.extract(i)).exp();
-                    of_row += weight;
-                    if comptime!(cfg.dropout) {
-                        let random = Wide { low: random_low[i], high: random_high[i] };
-                        if drops(random, first_key + column, threshold) {
-                            weight = 0.0f32;
+            for h in 0..column_quads {
+                let at = comptime!(h * OWN + i);
+                let mut quad = Quad::new(0.0f32);
+                #[unroll]
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
+                    if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                        let mut weight = (scores[at].extract(k) - next.extract(i)).exp();
+                        of_row += weight;
+                        if comptime!(cfg.dropout) {
+                            let random = Wide { low: random_low[i], high: random_high[i] };
+                            if drops(random, first_keys[h] + column, threshold) {
+                                weight = 0.0f32;
+                            }
                         }
+                        quad.insert(k, weight);
                     }
-                    quad.insert(k, weight);
                 }
+                scores[at] = quad;
             }
-            scores[i] = quad;
-            sum.insert(i, sum.extract(i) + of_row);
+            of_rows.insert(i, of_rows.extract(i) + of_row);
             #[unroll]
             for chunk in 0..comptime!(cfg.value_chunks) {
-                sums[chunk * OWN + i] *= Quad::new(factor.extract(i));
+                sums[comptime!(chunk * OWN + i)] *= Quad::new(factor.extract(i));
             }
         }
-        maximum = next;
-        store_weights(&scores, &mut pool, cfg);
+        sum = of_rows;
+        // All have read the maxima.
         sync_cube();
 
-        let full = is_full(map, seen, batch, tile);
-        add_weighted::<K>(
-            &own_words,
-            sees,
-            full,
-            value,
-            value_base,
-            first_key,
-            keys,
-            &mut pool,
-            &mut sums,
-            cfg,
-            comptime!(cfg.value_chunks),
-        );
-        tile = next_tile(seen, tile);
+        #[unroll]
+        for h in 0..column_quads {
+            let full = is_full(map, seen, batch, tiles[h], keys);
+            add_weighted::<K>(
+                &scores,
+                &own_words,
+                sees,
+                full,
+                value,
+                value_base,
+                first_keys[h],
+                keys,
+                &mut pool,
+                &mut sums,
+                h,
+                cfg,
+                comptime!(cfg.value_chunks),
+            );
+        }
     }
 
     // A row's sum is spread over its lanes. Dead is who sees no key, whatever a sink adds.
+    let half = statistics.shape(0) / 2;
     pool[second + unit] = sum;
     sync_cube();
     let mut total = Quad::new(0.0f32);
@@ -230,9 +255,9 @@ pub fn forward<F: Float, K: Float>(
         total += pool[second + line * comptime!(LANES) + n];
     }
     let mut factors = Quad::new(0.0f32);
-    let half = statistics.shape(0) / 2;
     #[unroll]
     for i in 0..OWN {
+        let row = first + line * comptime!(OWN) + i;
         let mut of_row = total.extract(i);
         if any[i] == 0u32 {
             of_row = 0.0f32;
@@ -240,8 +265,8 @@ pub fn forward<F: Float, K: Float>(
         if of_row != 0.0f32 {
             factors.insert(i, kept / of_row);
         }
-        if lane == 0 && own_first + i < queries {
-            let at = (batch * query.shape(1) + head) * queries + own_first + i;
+        if lane == 0 && row < queries {
+            let at = (batch * query.shape(1) + head) * queries + row;
             statistics[at] = maximum.extract(i);
             statistics[half + at] = of_row;
         }

@@ -5,10 +5,10 @@ use cubecl::prelude::*;
 use super::dropout::{Draws, drops, mix, state};
 use super::rows::{agreed, block_is_full, block_sees, low_bits, next_block, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::tile::{add_dots, add_weighted, clear, store_weights, write};
+use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
 
-/// One cube a panel of keys: `CubeCount(panels, kv_heads, batch)`. It walks over the queries of all
+/// One cube a panel of keys: `CubeCount(kv_heads, panels, batch)`. It walks over the queries of all
 /// heads that share the keys, in order: nobody else adds to what it writes. Either gradient may be
 /// left out.
 #[cube(launch_unchecked)]
@@ -36,11 +36,11 @@ pub fn key_value_gradients<F: Float>(
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
+    let column_quads = comptime!(cfg.column_quads);
 
     let batch = CUBE_POS_Z as usize;
-    let kv_head = CUBE_POS_Y as usize;
-    let first = CUBE_POS_X as usize * rows;
-    let own_first = first + line * comptime!(OWN);
+    let kv_head = CUBE_POS_X as usize;
+    let first = CUBE_POS_Y as usize * rows;
     let heads = query.shape(1);
     let queries = query.shape(2);
     let keys = key.shape(2);
@@ -50,21 +50,24 @@ pub fn key_value_gradients<F: Float>(
     let all = numbers.shape(0) / 3;
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
-    // Of each unit's four rows the bits of its four columns.
-    let mut parts = Shared::<[u32]>::new_slice(comptime!(cfg.units()));
+    // Of each unit's four rows the bits of its four columns, by tile.
+    let mut parts = Shared::<[u32]>::new_slice(comptime!(cfg.units() * column_quads));
 
     let mut key_sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
     clear(&mut key_sums, comptime!(OWN * cfg.head_chunks));
     let mut value_sums = Array::<Quad>::new(comptime!(OWN * cfg.value_chunks));
     clear(&mut value_sums, comptime!(OWN * cfg.value_chunks));
-    let mut own_words = Array::<u32>::new(OWN);
-    let mut weights = Array::<Quad>::new(OWN);
-    let mut gradients = Array::<Quad>::new(OWN);
+    let mut own_words = Array::<u32>::new(comptime!(OWN * column_quads));
+    let mut weights = Array::<Quad>::new(comptime!(OWN * column_quads));
+    let mut gradients = Array::<Quad>::new(comptime!(OWN * column_quads));
+    let mut first_queries = Array::<usize>::new(column_quads);
+    let mut full = Array::<bool>::new(column_quads);
 
-    let of_batch = mix(state(draws, seed_low, seed_high), batch);
     // The word that holds this unit's keys, and where.
+    let own_first = first + line * comptime!(OWN);
     let key_word = own_first / comptime!(COLUMNS);
     let key_bit = (own_first % comptime!(COLUMNS)) as u32;
+    let of_batch = mix(state(draws, seed_low, seed_high), batch);
     let blocks = (queries + comptime!(COLUMNS - 1)) / comptime!(COLUMNS);
     let mut cells = Shared::<[u32]>::new_slice(2usize);
     let mut turn = 0usize;
@@ -80,27 +83,37 @@ pub fn key_value_gradients<F: Float>(
         turn += 1;
         block = agreed(block, &mut cells, turn);
         while block < blocks {
-            let first_query = block * comptime!(COLUMNS);
-            let full = block_is_full(map, batch, block, first, keys, rows);
-            let sees = block_sees(map, batch, block, queries, key_word);
-            // Which of this unit's queries see which of its keys.
-            if !full {
-                let mut bits = 0u32;
-                #[unroll]
-                for k in 0..OWN {
-                    let index = first_query + lane * comptime!(OWN) + k;
-                    let own_ranges = ranges(map, batch, index, queries, keys);
-                    let sees = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
-                    #[unroll]
-                    for i in 0..OWN {
-                        let bit = (sees >> (i as u32)) & 1u32;
-                        bits |= bit << ((i * OWN + k) as u32);
-                    }
+            let mut sees = 0u32;
+            #[unroll]
+            for h in 0..column_quads {
+                first_queries[h] = block * comptime!(COLUMNS);
+                full[h] = false;
+                if block < blocks {
+                    full[h] = block_is_full(map, batch, block, first, keys, rows);
                 }
-                parts[unit] = bits;
+                if block_sees(map, batch, block, queries, key_word) {
+                    sees |= comptime!(1u32 << h).runtime();
+                }
+                // Which of this unit's queries see which of its keys.
+                if !full[h] {
+                    let mut bits = 0u32;
+                    #[unroll]
+                    for k in 0..OWN {
+                        let index = first_queries[h] + lane * comptime!(OWN) + k;
+                        let own_ranges = ranges(map, batch, index, queries, keys);
+                        let seen = word(map, own_ranges, batch, head, index, key_word) >> key_bit;
+                        #[unroll]
+                        for i in 0..OWN {
+                            let bit = (seen >> (i as u32)) & 1u32;
+                            bits |= bit << ((i * OWN + k) as u32);
+                        }
+                    }
+                    parts[comptime!(h * cfg.units()) + unit] = bits;
+                }
+                block = next_block(map, batch, block + 1, blocks, first, first + rows);
             }
-            clear(&mut gradients, OWN);
-            clear(&mut weights, OWN);
+            clear(&mut gradients, comptime!(OWN * column_quads));
+            clear(&mut weights, comptime!(OWN * column_quads));
             add_dots::<F, F>(
                 key,
                 key_base,
@@ -108,7 +121,7 @@ pub fn key_value_gradients<F: Float>(
                 keys,
                 query,
                 query_base,
-                first_query,
+                &first_queries,
                 queries,
                 sees,
                 &mut pool,
@@ -116,21 +129,23 @@ pub fn key_value_gradients<F: Float>(
                 cfg,
                 comptime!(cfg.head_chunks),
             );
-            if full {
-                #[unroll]
-                for i in 0..OWN {
-                    own_words[i] = low_bits((queries - first_query) as u32);
-                }
-            } else {
+            #[unroll]
+            for h in 0..column_quads {
                 #[unroll]
                 for i in 0..OWN {
                     let mut bits = 0u32;
-                    #[unroll]
-                    for n in 0..LANES {
-                        let part = parts[line * comptime!(LANES) + n] >> ((i * OWN) as u32);
-                        bits |= (part & 15u32) << ((n * OWN) as u32);
+                    if full[h] {
+                        bits = low_bits((queries - first_queries[h]) as u32);
+                    } else {
+                        #[unroll]
+                        for n in 0..LANES {
+                            let place = line * comptime!(LANES) + n;
+                            let part =
+                                parts[comptime!(h * cfg.units()) + place] >> ((i * OWN) as u32);
+                            bits |= (part & 15u32) << ((n * OWN) as u32);
+                        }
                     }
-                    own_words[i] = bits;
+                    own_words[comptime!(h * OWN + i)] = bits;
                 }
             }
             add_dots::<F, F>(
@@ -140,7 +155,7 @@ pub fn key_value_gradients<F: Float>(
                 keys,
                 d_out,
                 d_out_base,
-                first_query,
+                &first_queries,
                 queries,
                 sees,
                 &mut pool,
@@ -149,82 +164,89 @@ pub fn key_value_gradients<F: Float>(
                 comptime!(cfg.value_chunks),
             );
             #[unroll]
-            for k in 0..OWN {
-                let column = lane * comptime!(OWN) + k;
-                let index = first_query + column;
-                let mut maximum = 0.0f32;
-                let mut inverse = 0.0f32;
-                let mut delta = 0.0f32;
-                if index < queries {
-                    maximum = numbers[row_base + index];
-                    inverse = numbers[all + row_base + index];
-                    delta = numbers[2 * all + row_base + index];
-                }
-                let random = mix(seed, index);
+            for h in 0..column_quads {
                 #[unroll]
-                for i in 0..OWN {
-                    let mut used = 0.0f32;
-                    let mut gradient = 0.0f32;
-                    if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
-                        let score = capped(gradients[i].extract(k), scale, cap, cfg);
-                        let sum = score
-                            + added::<F>(bias, bias_at, map, slope, index, own_first + i, cfg);
-                        let weight = (sum - maximum).exp() * inverse;
-                        let mut d_weight = weights[i].extract(k);
-                        used = weight;
-                        if comptime!(cfg.dropout) {
-                            d_weight *= kept;
-                            used *= kept;
-                            if drops(random, own_first + i, threshold) {
-                                d_weight = 0.0f32;
-                                used = 0.0f32;
-                            }
-                        }
-                        gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
+                for k in 0..OWN {
+                    let column = lane * comptime!(OWN) + k;
+                    let index = first_queries[h] + column;
+                    let mut maximum = 0.0f32;
+                    let mut inverse = 0.0f32;
+                    let mut delta = 0.0f32;
+                    if index < queries {
+                        maximum = numbers[row_base + index];
+                        inverse = numbers[all + row_base + index];
+                        delta = numbers[2 * all + row_base + index];
                     }
-                    let mut quad = weights[i];
-                    quad.insert(k, used);
-                    weights[i] = quad;
-                    let mut quad = gradients[i];
-                    quad.insert(k, gradient);
-                    gradients[i] = quad;
+                    let random = mix(seed, index);
+                    #[unroll]
+                    for i in 0..OWN {
+                        let at = comptime!(h * OWN + i);
+                        let own_key = own_first + i;
+                        let mut used = 0.0f32;
+                        let mut gradient = 0.0f32;
+                        if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                            let score = capped(gradients[at].extract(k), scale, cap, cfg);
+                            let sum =
+                                score + added::<F>(bias, bias_at, map, slope, index, own_key, cfg);
+                            let weight = (sum - maximum).exp() * inverse;
+                            let mut d_weight = weights[at].extract(k);
+                            used = weight;
+                            if comptime!(cfg.dropout) {
+                                d_weight *= kept;
+                                used *= kept;
+                                if drops(random, own_key, threshold) {
+                                    d_weight = 0.0f32;
+                                    used = 0.0f32;
+                                }
+                            }
+                            gradient = weight * (d_weight - delta) * cap_slope(score, cap, cfg);
+                        }
+                        let mut quad = weights[at];
+                        quad.insert(k, used);
+                        weights[at] = quad;
+                        let mut quad = gradients[at];
+                        quad.insert(k, gradient);
+                        gradients[at] = quad;
+                    }
                 }
             }
-            if comptime!(d_value.is_some()) {
-                store_weights(&weights, &mut pool, cfg);
-                sync_cube();
-                add_weighted::<F>(
-                    &own_words,
-                    sees,
-                    full,
-                    d_out,
-                    d_out_base,
-                    first_query,
-                    queries,
-                    &mut pool,
-                    &mut value_sums,
-                    cfg,
-                    comptime!(cfg.value_chunks),
-                );
+            #[unroll]
+            for h in 0..column_quads {
+                if comptime!(d_value.is_some()) {
+                    add_weighted::<F>(
+                        &weights,
+                        &own_words,
+                        sees,
+                        full[h],
+                        d_out,
+                        d_out_base,
+                        first_queries[h],
+                        queries,
+                        &mut pool,
+                        &mut value_sums,
+                        h,
+                        cfg,
+                        comptime!(cfg.value_chunks),
+                    );
+                }
+                if comptime!(d_key.is_some()) {
+                    add_weighted::<F>(
+                        &gradients,
+                        &own_words,
+                        sees,
+                        full[h],
+                        query,
+                        query_base,
+                        first_queries[h],
+                        queries,
+                        &mut pool,
+                        &mut key_sums,
+                        h,
+                        cfg,
+                        comptime!(cfg.head_chunks),
+                    );
+                }
             }
-            if comptime!(d_key.is_some()) {
-                store_weights(&gradients, &mut pool, cfg);
-                sync_cube();
-                add_weighted::<F>(
-                    &own_words,
-                    sees,
-                    full,
-                    query,
-                    query_base,
-                    first_query,
-                    queries,
-                    &mut pool,
-                    &mut key_sums,
-                    cfg,
-                    comptime!(cfg.head_chunks),
-                );
-            }
-            block = next_block(map, batch, block + 1, blocks, first, first + rows);
             turn += 1;
             block = agreed(block, &mut cells, turn);
         }

@@ -3,11 +3,11 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Draws, mix, state};
-use super::rows::{agreed_bounds, block_sees, bounds, first_tile, is_full, next_tile};
+use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
-use super::tile::{add_weighted, clear, store_weights, write};
-use super::{COLUMNS, Config, LANES, OWN, Quad};
+use super::tile::{add_weighted, clear, write};
+use super::{COLUMNS, Config, OWN, Quad};
 
 /// One cube a panel of queries, head and batch row, as `forward`.
 #[cube(launch_unchecked)]
@@ -31,20 +31,19 @@ pub fn query_gradient<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     let batch = CUBE_POS_Z as usize;
-    let head = CUBE_POS_Y as usize;
-    let panel = (CUBE_COUNT_X - 1 - CUBE_POS_X) as usize;
+    let head = CUBE_POS_X as usize;
+    let panel = (CUBE_COUNT_Y - 1 - CUBE_POS_Y) as usize;
     let first = panel * comptime!(cfg.rows);
-    let own_block =
-        (first + UNIT_POS as usize / comptime!(LANES) * comptime!(OWN)) / comptime!(COLUMNS);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
     let key_base = batch * key.stride(0) + kv_head * key.stride(1);
+    let column_quads = comptime!(cfg.column_quads);
 
     let mut pool = Shared::<[Quad]>::new_slice(comptime!(cfg.pool()));
-    let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows));
+    let mut words = Shared::<[u32]>::new_slice(comptime!(cfg.rows * column_quads));
 
-    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.lines()));
+    let mut own_numbers = Shared::<[Quad]>::new_slice(comptime!(3 * cfg.rows / OWN));
     let row_base = (batch * query.shape(1) + head) * queries;
     load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
@@ -52,15 +51,21 @@ pub fn query_gradient<F: Float>(
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
     let seen = agreed_bounds(seen, &mut cells);
 
-    let mut own_words = Array::<u32>::new(OWN);
+    let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.column_quads));
     let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));
     clear(&mut sums, comptime!(OWN * cfg.head_chunks));
-    let mut gradients = Array::<Quad>::new(OWN);
-    let mut d_weights = Array::<Quad>::new(OWN);
+    let mut gradients = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
+    let mut d_weights = Array::<Quad>::new(comptime!(OWN * cfg.column_quads));
+    let mut tiles = Array::<usize>::new(column_quads);
 
     let mut tile = first_tile(seen);
     while tile < seen.last {
-        score_gradients::<F>(
+        #[unroll]
+        for h in 0..column_quads {
+            tiles[h] = tile;
+            tile = next_tile(seen, tile);
+        }
+        let sees = score_gradients::<F>(
             query,
             key,
             value,
@@ -70,7 +75,7 @@ pub fn query_gradient<F: Float>(
             batch,
             head,
             first,
-            tile,
+            &tiles,
             &own_numbers,
             &mut pool,
             &mut words,
@@ -85,26 +90,28 @@ pub fn query_gradient<F: Float>(
             false,
             cfg,
         );
-        store_weights(&gradients, &mut pool, cfg);
-        sync_cube();
-        let sees = block_sees(map, batch, own_block, queries, tile);
-        let full = is_full(map, seen, batch, tile);
-        add_weighted::<F>(
-            &own_words,
-            sees,
-            full,
-            key,
-            key_base,
-            tile * comptime!(COLUMNS),
-            keys,
-            &mut pool,
-            &mut sums,
-            cfg,
-            comptime!(cfg.head_chunks),
-        );
-        tile = next_tile(seen, tile);
+        #[unroll]
+        for h in 0..column_quads {
+            let full = is_full(map, seen, batch, tiles[h], keys);
+            add_weighted::<F>(
+                &gradients,
+                &own_words,
+                sees,
+                full,
+                key,
+                key_base,
+                tiles[h] * comptime!(COLUMNS),
+                keys,
+                &mut pool,
+                &mut sums,
+                h,
+                cfg,
+                comptime!(cfg.head_chunks),
+            );
+        }
     }
 
     let base = batch * d_query.stride(0) + head * d_query.stride(1);
-    write::<F>(&sums, Quad::new(scale), d_query, base, first, queries, comptime!(cfg.head_chunks));
+    let factors = Quad::new(scale);
+    write::<F>(&sums, factors, d_query, base, first, queries, comptime!(cfg.head_chunks));
 }

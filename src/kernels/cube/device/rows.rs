@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{COLUMNS, header};
+use super::{COLUMNS, Config, LANES, OWN, header};
 
 /// A number of the map.
 #[cube]
@@ -243,15 +243,15 @@ pub fn next_tile(bounds: Bounds, tile: usize) -> usize {
     next
 }
 
-/// Whether every query of a panel sees every key of a tile.
+/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid.
 #[cube]
-pub fn is_full(map: &Tensor<i32>, bounds: Bounds, batch: usize, tile: usize) -> bool {
+pub fn is_full(map: &Tensor<i32>, bounds: Bounds, batch: usize, tile: usize, keys: usize) -> bool {
     let first = tile * comptime!(COLUMNS);
     let last = first + comptime!(COLUMNS);
     let mut full = (bounds.full_start <= first && last <= bounds.full_end)
         || (bounds.second_full_start <= first && last <= bounds.second_full_end);
     let hidden = from_header(map, header::KEYS);
-    if hidden != 0 {
+    if hidden != 0 && first < keys {
         if map[hidden + batch * from_header(map, header::KEYS_BATCH) + tile] != 0i32 {
             full = false;
         }
@@ -293,6 +293,27 @@ pub fn block_sees(
     if block * comptime!(COLUMNS) < queries {
         let first_key = tile * comptime!(COLUMNS);
         sees = block_visits(map, batch, block, first_key, first_key + comptime!(COLUMNS));
+    }
+    sees
+}
+
+/// A bit for each of some tiles of which a unit's block of 32 queries may see some keys.
+#[cube]
+pub fn tiles_seen(
+    map: &Tensor<i32>,
+    batch: usize,
+    first: usize,
+    queries: usize,
+    tiles: &Array<usize>,
+    #[comptime] cfg: Config,
+) -> u32 {
+    let row = first + UNIT_POS as usize / comptime!(LANES) * comptime!(OWN);
+    let mut sees = 0u32;
+    #[unroll]
+    for h in 0..comptime!(cfg.column_quads) {
+        if block_sees(map, batch, row / comptime!(COLUMNS), queries, tiles[h]) {
+            sees |= comptime!(1u32 << h).runtime();
+        }
     }
     sees
 }

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::dropout::{Wide, drops, mix};
-use super::rows::{block_sees, ranges, word};
+use super::rows::{ranges, tiles_seen, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, clear};
 use super::{COLUMNS, Config, LANES, OWN, Quad};
@@ -35,9 +35,10 @@ pub fn load_numbers(
     }
 }
 
-/// Leaves in `gradients`, of each unit's four rows its four columns, the gradients of the scores of one
-/// tile: of the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where
-/// hidden. `own_words` get the rows' words; `numbers` is what [`load_numbers`] loads.
+/// Leaves in `gradients`, of each unit's four rows its four columns of each of some tiles, the gradients
+/// of the scores: of the dot products, but for the scale; or, `of_bias`, of what is added to them. 0 where
+/// hidden. `own_words` get the rows' words; what is returned has a bit for each tile of which the unit's
+/// block may see something; `numbers` is what [`load_numbers`] loads.
 #[cube]
 pub fn score_gradients<F: Float>(
     query: &Tensor<F>,
@@ -49,7 +50,7 @@ pub fn score_gradients<F: Float>(
     batch: usize,
     head: usize,
     first: usize,
-    tile: usize,
+    tiles: &Array<usize>,
     numbers: &Shared<[Quad]>,
     pool: &mut Shared<[Quad]>,
     words: &mut Shared<[u32]>,
@@ -63,27 +64,35 @@ pub fn score_gradients<F: Float>(
     kept: f32,
     #[comptime] of_bias: bool,
     #[comptime] cfg: Config,
-) {
+) -> u32 {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let queries = query.shape(2);
     let keys = key.shape(2);
     let kv_head = head / (query.shape(1) / key.shape(1));
-    let first_key = tile * comptime!(COLUMNS);
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
-    let own_block = (first + line * comptime!(OWN)) / comptime!(COLUMNS);
-    let sees = block_sees(map, batch, own_block, queries, tile);
+    let sees = tiles_seen(map, batch, first, queries, tiles, cfg);
+    let column_quads = comptime!(cfg.column_quads);
 
+    let mut first_keys = Array::<usize>::new(column_quads);
+    #[unroll]
+    for h in 0..column_quads {
+        first_keys[h] = tiles[h] * comptime!(COLUMNS);
+    }
     // The first lanes of a line make the words of its rows, one each.
     if lane < comptime!(OWN) {
         let row = line * comptime!(OWN) + lane;
         let own_ranges = ranges(map, batch, first + row, queries, keys);
-        words[row] = word(map, own_ranges, batch, head, first + row, tile);
+        #[unroll]
+        for h in 0..column_quads {
+            words[comptime!(h * cfg.rows) + row] =
+                word(map, own_ranges, batch, head, first + row, tiles[h]);
+        }
     }
-    clear(gradients, OWN);
-    clear(d_weights, OWN);
+    clear(gradients, comptime!(OWN * cfg.column_quads));
+    clear(d_weights, comptime!(OWN * cfg.column_quads));
     add_dots::<F, F>(
         query,
         batch * query.stride(0) + head * query.stride(1),
@@ -91,7 +100,7 @@ pub fn score_gradients<F: Float>(
         queries,
         key,
         batch * key.stride(0) + kv_head * key.stride(1),
-        first_key,
+        &first_keys,
         keys,
         sees,
         pool,
@@ -106,7 +115,7 @@ pub fn score_gradients<F: Float>(
         queries,
         value,
         batch * value.stride(0) + kv_head * value.stride(1),
-        first_key,
+        &first_keys,
         keys,
         sees,
         pool,
@@ -119,32 +128,38 @@ pub fn score_gradients<F: Float>(
     let deltas = numbers[comptime!(2 * cfg.lines()) + line];
     #[unroll]
     for i in 0..OWN {
-        let own_query = first + line * comptime!(OWN) + i;
-        own_words[i] = words[line * comptime!(OWN) + i];
-        let random = mix(seed, own_query);
-        let mut quad = Quad::new(0.0f32);
+        let row = line * comptime!(OWN) + i;
+        let random = mix(seed, first + row);
         #[unroll]
-        for k in 0..OWN {
-            let column = lane * comptime!(OWN) + k;
-            if (own_words[i] >> (column as u32)) & 1u32 == 1u32 {
-                let score = capped(gradients[i].extract(k), scale, cap, cfg);
-                let sum = score
-                    + added::<F>(bias, bias_at, map, slope, own_query, first_key + column, cfg);
-                let weight = (sum - maxima.extract(i)).exp() * inverses.extract(i);
-                let mut d_weight = d_weights[i].extract(k);
-                if comptime!(cfg.dropout) {
-                    d_weight *= kept;
-                    if drops(random, first_key + column, threshold) {
-                        d_weight = 0.0f32;
+        for h in 0..column_quads {
+            let at = comptime!(h * OWN + i);
+            own_words[at] = words[comptime!(h * cfg.rows) + row];
+            let mut quad = Quad::new(0.0f32);
+            #[unroll]
+            for k in 0..OWN {
+                let column = lane * comptime!(OWN) + k;
+                if (own_words[at] >> (column as u32)) & 1u32 == 1u32 {
+                    let own_key = first_keys[h] + column;
+                    let score = capped(gradients[at].extract(k), scale, cap, cfg);
+                    let sum =
+                        score + added::<F>(bias, bias_at, map, slope, first + row, own_key, cfg);
+                    let weight = (sum - maxima.extract(i)).exp() * inverses.extract(i);
+                    let mut d_weight = d_weights[at].extract(k);
+                    if comptime!(cfg.dropout) {
+                        d_weight *= kept;
+                        if drops(random, own_key, threshold) {
+                            d_weight = 0.0f32;
+                        }
                     }
+                    let mut gradient = weight * (d_weight - deltas.extract(i));
+                    if comptime!(!of_bias) {
+                        gradient *= cap_slope(score, cap, cfg);
+                    }
+                    quad.insert(k, gradient);
                 }
-                let mut gradient = weight * (d_weight - deltas.extract(i));
-                if comptime!(!of_bias) {
-                    gradient *= cap_slope(score, cap, cfg);
-                }
-                quad.insert(k, gradient);
             }
+            gradients[at] = quad;
         }
-        gradients[i] = quad;
     }
+    sees
 }

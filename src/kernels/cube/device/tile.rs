@@ -1,4 +1,4 @@
-//! The two matrix products of a tile, through shared memory.
+//! The two matrix products of tiles, through shared memory.
 
 use cubecl::prelude::*;
 
@@ -46,7 +46,7 @@ pub fn stage_columns<F: Float>(
     }
 }
 
-/// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`.
+/// Copies 32 columns of 32 rows of a tensor to shared memory: `[row][column / 4]`, `step` places a row.
 #[cube]
 pub fn stage_rows<F: Float>(
     from: &Tensor<F>,
@@ -56,6 +56,7 @@ pub fn stage_rows<F: Float>(
     column: usize,
     pool: &mut Shared<[Quad]>,
     #[comptime] offset: usize,
+    #[comptime] step: usize,
     #[comptime] units: usize,
 ) {
     let unit = UNIT_POS as usize;
@@ -77,7 +78,7 @@ pub fn stage_rows<F: Float>(
                 quad.insert(k, f32::cast_from(from[at + k * column_stride]));
             }
         }
-        pool[offset + row * comptime!(LANES) + lane] = quad;
+        pool[offset + row * step + lane] = quad;
     }
 }
 
@@ -90,8 +91,9 @@ pub fn clear(quads: &mut Array<Quad>, #[comptime] count: usize) {
     }
 }
 
-/// Adds to `sums`, of each unit's four rows its four columns, the dot products of a panel's rows of `a`
-/// with 32 rows of `b`, if it `sees` any of them. Ends with a barrier.
+/// Adds to `sums`, of each unit's four rows its four columns of each tile, the dot products of a panel's
+/// rows of `a` with the rows of `b` from each of `b_firsts` on, 32 a tile. A tile that `sees` has no bit
+/// for is left out. Ends with a barrier.
 #[cube]
 pub fn add_dots<F: Float, G: Float>(
     a: &Tensor<F>,
@@ -100,9 +102,9 @@ pub fn add_dots<F: Float, G: Float>(
     a_limit: usize,
     b: &Tensor<G>,
     b_base: usize,
-    b_first: usize,
+    b_firsts: &Array<usize>,
     b_limit: usize,
-    sees: bool,
+    sees: u32,
     pool: &mut Shared<[Quad]>,
     sums: &mut Array<Quad>,
     #[comptime] cfg: Config,
@@ -113,31 +115,57 @@ pub fn add_dots<F: Float, G: Float>(
     let line = unit / comptime!(LANES);
     let second = comptime!(cfg.second());
     let column = comptime!(cfg.column());
+    let tile_column = comptime!(cfg.tile_column());
     let units = comptime!(cfg.units());
     let rows = comptime!(cfg.rows);
+    let column_quads = comptime!(cfg.column_quads);
+    let mut y = Array::<Quad>::new(column_quads);
     for chunk in 0..chunks {
         let first = chunk * comptime!(COLUMNS);
         stage_columns::<F>(a, a_base, a_first, a_limit, first, pool, 0usize, column, rows, units);
-        stage_columns::<G>(
-            b,
-            b_base,
-            b_first,
-            b_limit,
-            first,
-            pool,
-            second,
-            comptime!(LANES + 1),
-            COLUMNS,
-            units,
-        );
+        #[unroll]
+        for h in 0..column_quads {
+            stage_columns::<G>(
+                b,
+                b_base,
+                b_firsts[h],
+                b_limit,
+                first,
+                pool,
+                comptime!(second + h * LANES),
+                tile_column,
+                COLUMNS,
+                units,
+            );
+        }
         sync_cube();
-        if sees {
+        if sees == comptime!(every(cfg)) {
             for c in 0..comptime!(COLUMNS) {
                 let x = pool[c * column + line];
-                let y = pool[second + c * comptime!(LANES + 1) + lane];
                 #[unroll]
-                for i in 0..OWN {
-                    sums[i] += Quad::new(x.extract(i)) * y;
+                for h in 0..column_quads {
+                    y[h] = pool[second + c * tile_column + comptime!(h * LANES) + lane];
+                }
+                #[unroll]
+                for h in 0..column_quads {
+                    #[unroll]
+                    for i in 0..OWN {
+                        sums[comptime!(h * OWN + i)] += Quad::new(x.extract(i)) * y[h];
+                    }
+                }
+            }
+        } else if sees != 0u32 {
+            #[unroll]
+            for h in 0..column_quads {
+                if sees & comptime!(1u32 << h) != 0u32 {
+                    for c in 0..comptime!(COLUMNS) {
+                        let x = pool[c * column + line];
+                        let y = pool[second + c * tile_column + comptime!(h * LANES) + lane];
+                        #[unroll]
+                        for i in 0..OWN {
+                            sums[comptime!(h * OWN + i)] += Quad::new(x.extract(i)) * y;
+                        }
+                    }
                 }
             }
         }
@@ -145,10 +173,14 @@ pub fn add_dots<F: Float, G: Float>(
     }
 }
 
-/// Leaves a unit's weights, of its four rows its four columns, where [`add_weighted`] reads them:
-/// `[column][row / 4]`.
+/// Leaves a unit's weights of one tile where [`add_weighted`] reads them: `[column][row / 4]`.
 #[cube]
-pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptime] cfg: Config) {
+fn store_weights(
+    weights: &Array<Quad>,
+    pool: &mut Shared<[Quad]>,
+    #[comptime] h: usize,
+    #[comptime] cfg: Config,
+) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
@@ -157,19 +189,21 @@ pub fn store_weights(weights: &Array<Quad>, pool: &mut Shared<[Quad]>, #[comptim
         let mut quad = Quad::new(0.0f32);
         #[unroll]
         for i in 0..OWN {
-            quad.insert(i, weights[i].extract(k));
+            quad.insert(i, weights[comptime!(h * OWN + i)].extract(k));
         }
         pool[(lane * comptime!(OWN) + k) * comptime!(cfg.column()) + line] = quad;
     }
 }
 
-/// Adds to `sums`, of every 32 columns and each unit's four rows its four columns, the weights that
-/// [`store_weights`] left, times 32 rows of `b`, if it `sees` any of them. Unless the tile is full, only
-/// what the rows' words name. Begins behind a barrier, and ends with one.
+/// Adds to `sums`, of every 32 columns and each unit's rows its four columns, the weights of tile `h`
+/// that [`store_weights`] leaves, times 32 rows of `b`, where it `sees` any of them. Unless the tile is
+/// full, only what the rows' words name. Nobody may be reading the second half of the pool when it
+/// begins; it ends with a barrier.
 #[cube]
 pub fn add_weighted<F: Float>(
+    weights: &Array<Quad>,
     words: &Array<u32>,
-    sees: bool,
+    sees: u32,
     full: bool,
     b: &Tensor<F>,
     b_base: usize,
@@ -177,42 +211,112 @@ pub fn add_weighted<F: Float>(
     b_limit: usize,
     pool: &mut Shared<[Quad]>,
     sums: &mut Array<Quad>,
+    #[comptime] h: usize,
     #[comptime] cfg: Config,
     #[comptime] chunks: usize,
+) {
+    store_weights(weights, pool, h, cfg);
+    let at_once = comptime!(cfg.column_quads);
+    #[unroll]
+    for turn in 0..comptime!(chunks.div_ceil(at_once)) {
+        let first = comptime!(turn * at_once);
+        add_weighted_chunks::<F>(
+            words,
+            sees,
+            full,
+            b,
+            b_base,
+            b_first,
+            b_limit,
+            pool,
+            sums,
+            h,
+            first,
+            comptime!(at_once.min(chunks - first)),
+            cfg,
+        );
+    }
+}
+
+/// [`add_weighted`] of `count` chunks of 32 columns.
+#[cube]
+fn add_weighted_chunks<F: Float>(
+    words: &Array<u32>,
+    sees: u32,
+    full: bool,
+    b: &Tensor<F>,
+    b_base: usize,
+    b_first: usize,
+    b_limit: usize,
+    pool: &mut Shared<[Quad]>,
+    sums: &mut Array<Quad>,
+    #[comptime] h: usize,
+    #[comptime] chunk: usize,
+    #[comptime] count: usize,
+    #[comptime] cfg: Config,
 ) {
     let unit = UNIT_POS as usize;
     let lane = unit % comptime!(LANES);
     let line = unit / comptime!(LANES);
     let second = comptime!(cfg.second());
     let column = comptime!(cfg.column());
+    let step = comptime!(count * LANES);
     #[unroll]
-    for chunk in 0..chunks {
-        let first = chunk * COLUMNS;
-        stage_rows::<F>(b, b_base, b_first, b_limit, first, pool, second, comptime!(cfg.units()));
-        sync_cube();
-        if full {
-            for j in 0..comptime!(COLUMNS) {
-                let x = pool[j * column + line];
-                let y = pool[second + j * comptime!(LANES) + lane];
+    for n in 0..count {
+        stage_rows::<F>(
+            b,
+            b_base,
+            b_first,
+            b_limit,
+            comptime!((chunk + n) * COLUMNS).runtime(),
+            pool,
+            comptime!(second + n * LANES),
+            step,
+            comptime!(cfg.units()),
+        );
+    }
+    sync_cube();
+    if full {
+        let mut y = Array::<Quad>::new(count);
+        for j in 0..comptime!(COLUMNS) {
+            let x = pool[j * column + line];
+            #[unroll]
+            for n in 0..count {
+                y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
+            }
+            #[unroll]
+            for n in 0..count {
                 #[unroll]
                 for i in 0..OWN {
-                    sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
+                    sums[comptime!((chunk + n) * OWN + i)] += Quad::new(x.extract(i)) * y[n];
                 }
             }
-        } else if sees {
-            for j in 0..comptime!(COLUMNS) {
-                let x = pool[j * column + line];
-                let y = pool[second + j * comptime!(LANES) + lane];
-                #[unroll]
-                for i in 0..OWN {
-                    if (words[i] >> (j as u32)) & 1u32 == 1u32 {
-                        sums[chunk * OWN + i] += Quad::new(x.extract(i)) * y;
+        }
+    } else if sees & comptime!(1u32 << h) != 0u32 {
+        let mut y = Array::<Quad>::new(count);
+        for j in 0..comptime!(COLUMNS) {
+            let x = pool[j * column + line];
+            #[unroll]
+            for n in 0..count {
+                y[n] = pool[second + j * step + comptime!(n * LANES) + lane];
+            }
+            #[unroll]
+            for i in 0..OWN {
+                if (words[comptime!(h * OWN + i)] >> (j as u32)) & 1u32 == 1u32 {
+                    #[unroll]
+                    for n in 0..count {
+                        sums[comptime!((chunk + n) * OWN + i)] += Quad::new(x.extract(i)) * y[n];
                     }
                 }
             }
         }
-        sync_cube();
     }
+    sync_cube();
+}
+
+/// The bits of all tiles that are taken at once.
+fn every(cfg: Config) -> u32 {
+    (1 << cfg.column_quads) - 1
 }
 
 /// Writes `sums` as [`add_weighted`] leaves them, each row times its factor.
@@ -237,7 +341,7 @@ pub fn write<F: Float>(
         #[unroll]
         for i in 0..OWN {
             let row = first + line * comptime!(OWN) + i;
-            let quad = sums[chunk * OWN + i] * Quad::new(factors.extract(i));
+            let quad = sums[comptime!(chunk * OWN + i)] * Quad::new(factors.extract(i));
             #[unroll]
             for k in 0..OWN {
                 let column = chunk * COLUMNS + lane * comptime!(OWN) + k;
