@@ -99,8 +99,11 @@ fn writes_until_it_is_killed() {
 fn a_writer_that_is_killed_leaves_the_old_or_the_new_whole() {
     let sample = Sample::new(&device());
     let mut random = StdRng::seed_from_u64(3);
-    let (mut whole, mut unfinished) = (0, 0);
-    for _ in 0..12 {
+    let [mut kills, mut whole, mut unfinished] = [0; 3];
+    // When a kill comes is chance: some have to come while it writes.
+    while kills < 12 || unfinished < 3 {
+        assert!(kills < 500, "{unfinished} pieces unfinished after {kills} kills");
+        kills += 1;
         let folder = tempfile::tempdir().unwrap();
         let mut writer = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "kept::writes_until_it_is_killed", "--ignored"])
@@ -134,7 +137,7 @@ fn a_writer_that_is_killed_leaves_the_old_or_the_new_whole() {
             }
         }
     }
-    assert!(whole >= 12 && unfinished > 0, "{whole} whole, {unfinished} unfinished");
+    assert!(whole >= 12, "{whole} whole runs");
 }
 
 #[test]
