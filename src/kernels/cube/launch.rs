@@ -1,17 +1,14 @@
 //! Which kernel runs, compiled for what, by how many cubes.
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::features::MmaConfig;
-use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{ComptimeOptionArgs, CubeCount, CubeDim, CubePrimitive, OwnedTensor};
 
 use super::device::{
-    COLUMNS, Config, OWN, UNITS, bias_gradient, decode, forward, key_value_gradients, matrix,
-    matrix_forward, matrix_key_value_gradients, matrix_query_gradient, query_gradient, row_numbers,
-    sinks_gradient,
+    COLUMNS, Config, UNITS, bias_gradient, decode, forward, key_value_gradients, query_gradient,
+    row_numbers, sinks_gradient,
 };
+use super::launch_matrix;
 use crate::kernels::Plan;
 use crate::kernels::dropout::mix;
 
@@ -30,16 +27,16 @@ pub(super) struct Inputs {
 }
 
 /// The numbers that every kernel takes.
-struct Scalars {
-    scale: f32,
-    cap: f32,
-    seed: [u32; 2],
-    threshold: u32,
-    kept: f32,
+pub(super) struct Scalars {
+    pub(super) scale: f32,
+    pub(super) cap: f32,
+    pub(super) seed: [u32; 2],
+    pub(super) threshold: u32,
+    pub(super) kept: f32,
 }
 
 impl Scalars {
-    fn of(plan: &Plan) -> Self {
+    pub(super) fn of(plan: &Plan) -> Self {
         let (seed, threshold, kept) = plan.dropout.map_or((0, 0, 1.0), |dropout| {
             (mix(dropout.seed), dropout.threshold(), dropout.scale())
         });
@@ -67,54 +64,15 @@ fn config(plan: &Plan, query: &CubeTensor, panel: usize, scores: usize, sums: us
     .fitted(panel, scores, sums, query.client.properties().hardware.max_shared_memory_size)
 }
 
-/// Whether matrix units compute what rows of `panel` in all are to be multiplied with: f16 or bf16, by
-/// products of 16 x 16 x 16 summed in f32, with planes of 32 units, and shared memory for so many tiles
-/// of a width. Where few rows fill no panel, they don't.
-fn by_matrix(plan: &Plan, inputs: &Inputs, panel: usize, tiles: usize) -> bool {
-    let Inputs { query, key, .. } = inputs;
-    if !matches!(query.dtype, DType::F16 | DType::BF16) || query.dtype != key.dtype || panel <= 32 {
-        return false;
-    }
-    let element = dtype_to_storage_type(query.dtype);
-    let edge = matrix::EDGE as u32;
-    let product = MmaConfig {
-        a_type: element,
-        b_type: element,
-        cd_type: ElemType::Float(FloatKind::F32),
-        m: edge,
-        n: edge,
-        k: edge,
-    };
-    let device = query.client.properties();
-    let plane = matrix::PLANE as u32;
-    let chunks = plan.head_dim.max(plan.value_dim).div_ceil(COLUMNS);
-    device.features.matmul.cmma.contains(&product)
-        && device.hardware.plane_size_min == plane
-        && device.hardware.plane_size_max == plane
-        && matrix::bytes(chunks, tiles) <= device.hardware.max_shared_memory_size
-}
-
 /// Heads are the first axis: cubes of neighbouring heads begin together.
-fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
+pub(super) fn count(panels: usize, heads: usize, batch: usize) -> CubeCount {
     CubeCount::Static(heads as u32, panels as u32, batch as u32)
 }
 
-/// Numbers of a row that matrix kernels read at once: four where all four of each tensor stand together, in places
-/// that a device may read so.
-fn vector(tensors: &[&CubeTensor]) -> usize {
-    let four = |tensor: &CubeTensor| {
-        let [strides @ .., last] = &tensor.meta.strides()[..] else { return false };
-        let bytes = tensor.handle.offset_start.unwrap_or(0);
-        *last == 1
-            && tensor.meta.shape()[3].is_multiple_of(OWN)
-            && strides.iter().all(|stride| stride.is_multiple_of(OWN))
-            && bytes.is_multiple_of(4 * OWN as u64)
-    };
-    if tensors.iter().all(|tensor| four(tensor)) { OWN } else { 1 }
-}
-
 /// A tensor that may be missing, as the argument of a kernel.
-fn optional<C: CubePrimitive>(tensor: Option<&CubeTensor>) -> ComptimeOptionArgs<OwnedTensor<C>> {
+pub(super) fn optional<C: CubePrimitive>(
+    tensor: Option<&CubeTensor>,
+) -> ComptimeOptionArgs<OwnedTensor<C>> {
     tensor.map(|tensor| tensor.clone().into_tensor_arg()).into()
 }
 
@@ -151,23 +109,8 @@ pub(super) fn forward(plan: &Plan, inputs: &Inputs, output: &CubeTensor, statist
     let Inputs { query, key, value, map, .. } = inputs;
     let cfg = config(plan, query, plan.queries, 1, plan.value_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
-    if by_matrix(plan, inputs, plan.queries, 1) {
-        let vector = vector(&[query, key, value]);
-        run!(
-            matrix_forward::matrix_forward,
-            query.client,
-            count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
-            matrix::UNITS,
-            vector,
-            [query, key, value, map, output, statistics],
-            optional(inputs.bias.as_ref()),
-            optional(inputs.sinks.as_ref()),
-            optional(inputs.draws.as_ref()),
-            @ s,
-            cfg,
-            dtype_to_storage_type(query.dtype),
-        );
-        return;
+    if launch_matrix::fits(plan, inputs, plan.queries, 1) {
+        return launch_matrix::forward(plan, inputs, output, statistics, cfg);
     }
     run!(
         forward::forward,
@@ -260,22 +203,8 @@ pub(super) fn query_gradient(
     let Inputs { query, key, value, map, .. } = inputs;
     let cfg = config(plan, query, plan.queries, 2, plan.head_dim.div_ceil(COLUMNS));
     let s = Scalars::of(plan);
-    if by_matrix(plan, inputs, plan.queries, 2) {
-        let vector = vector(&[query, key, value, d_output]);
-        run!(
-            matrix_query_gradient::matrix_query_gradient,
-            query.client,
-            count(plan.queries.div_ceil(matrix::ROWS), plan.heads, plan.batch),
-            matrix::UNITS,
-            vector,
-            [query, key, value, d_output, map, numbers, d_query],
-            optional(inputs.bias.as_ref()),
-            optional(inputs.draws.as_ref()),
-            @ s,
-            cfg,
-            dtype_to_storage_type(query.dtype),
-        );
-        return;
+    if launch_matrix::fits(plan, inputs, plan.queries, 2) {
+        return launch_matrix::query_gradient(plan, inputs, d_output, numbers, d_query, cfg);
     }
     run!(
         query_gradient::query_gradient,
@@ -312,24 +241,15 @@ pub(super) fn key_value_gradients(
         .map(|(wanted, width)| wanted.map_or(0, |_| width.div_ceil(COLUMNS)));
     let cfg = config(plan, query, plan.keys, 2, sums.iter().sum());
     let s = Scalars::of(plan);
-    if by_matrix(plan, inputs, plan.keys, 2) {
-        let vector = vector(&[query, key, value, d_output]);
-        run!(
-            matrix_key_value_gradients::matrix_key_value_gradients,
-            query.client,
-            count(plan.keys.div_ceil(matrix::ROWS), plan.kv_heads, plan.batch),
-            matrix::UNITS,
-            vector,
-            [query, key, value, d_output, map, numbers],
-            optional(d_key),
-            optional(d_value),
-            optional(inputs.bias.as_ref()),
-            optional(inputs.draws.as_ref()),
-            @ s,
+    if launch_matrix::fits(plan, inputs, plan.keys, 2) {
+        return launch_matrix::key_value_gradients(
+            plan,
+            inputs,
+            d_output,
+            numbers,
+            [d_key, d_value],
             cfg,
-            dtype_to_storage_type(query.dtype),
         );
-        return;
     }
     run!(
         key_value_gradients::key_value_gradients,

@@ -4,11 +4,13 @@
 //! that nobody sees are never read.
 //!
 //! In reading order: `map` (a mask as the device reads it), `device` (the kernels), `launch` (which
-//! kernel, with which panels), `operation` (the tensors of Burn's backend), `specs` (shapes of the
-//! results, which Burn's fusion asks for beforehand).
+//! kernel, with which panels) and `launch_matrix` (the same for matrix units), `operation` (the tensors of
+//! Burn's backend), `specs` (shapes of the results, which Burn's fusion asks for beforehand).
 
 pub(super) mod device;
+#[macro_use]
 mod launch;
+mod launch_matrix;
 pub(super) mod map;
 mod operation;
 pub(super) mod specs;

@@ -26,16 +26,18 @@ use cubecl_cpp::target::{Cuda, Metal};
 use cubecl_wgpu::WgslCompiler;
 use device::{COLUMNS, Config, OWN, UNITS, matrix};
 
+// Some of it is for the launches.
+#[allow(dead_code, unused_imports)]
 #[path = "../../../src/kernels/cube/device/mod.rs"]
 mod device;
 
 /// A kernel, given what it is told of its arguments before it runs: of tensors and scalars nothing.
 macro_rules! kernel {
-    ($module:ident :: $function:ident :: $kernel:ident, $($argument:expr),*) => {
+    ($($path:ident)::+, $($argument:expr),*) => {
         &|settings: KernelSettings| {
             let target = TargetProperties { mma: MmaProperties::default() };
             let (properties, target) = (Arc::new(properties()), Arc::new(target));
-            device::$module::$function::$kernel::new(settings, properties, target, $($argument),*).define()
+            device::$($path)::+::new(settings, properties, target, $($argument),*).define()
         }
     };
 }
@@ -133,13 +135,13 @@ fn main() {
                 // By tensor cores; of gradients, for heads of 64.
                 #[rustfmt::skip]
                 let by_matrix: [Kernel; 3] = [
-                    ("matrix_forward", matrix::UNITS, kernel!(matrix_forward::matrix_forward::MatrixForward,
+                    ("matrix_forward", matrix::UNITS, kernel!(matrix::forward::matrix_forward::MatrixForward,
                         t(), t(), t(), t(), t(), t(), optional!(more), optional!(more), optional!(more),
                         (), (), (), (), (), (), OWN, bias, dtype)),
-                    ("matrix_query_gradient", matrix::UNITS, kernel!(matrix_query_gradient::matrix_query_gradient::MatrixQueryGradient,
+                    ("matrix_query_gradient", matrix::UNITS, kernel!(matrix::query_gradient::matrix_query_gradient::MatrixQueryGradient,
                         t(), t(), t(), t(), t(), t(), t(), optional!(more), optional!(more),
                         (), (), (), (), (), (), OWN, bias, dtype)),
-                    ("matrix_key_value_gradients", matrix::UNITS, kernel!(matrix_key_value_gradients::matrix_key_value_gradients::MatrixKeyValueGradients,
+                    ("matrix_key_value_gradients", matrix::UNITS, kernel!(matrix::key_value_gradients::matrix_key_value_gradients::MatrixKeyValueGradients,
                         t(), t(), t(), t(), t(), t(), optional!(true), optional!(true), optional!(more), optional!(more),
                         (), (), (), (), (), (), OWN, bias, dtype)),
                 ];

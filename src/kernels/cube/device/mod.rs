@@ -10,14 +10,13 @@
 //! bit `j` for its column `j`, and where a bit is missing, sums are left as they are; zero times NaN
 //! is not zero. All units reach every barrier: control flow around one depends on sizes and on numbers
 //! that the units have agreed on.
-//! But for `matrix` and the three kernels built on it, which run where a device has matrix units, there
+//! But for `matrix`, whose three kernels run where a device has matrix units, there
 //! are no plane operations; nowhere are there infinities or atomics: the least common denominator of CUDA,
 //! Metal, Vulkan and browsers, and the same bits every time.
 //!
 //! In reading order: `header` and `rows` (what a row sees), `score`, `dropout`, `tile` (the two matrix
 //! products); `forward` and `decode`; `row_numbers`, `score_gradients`, `query_gradient`, `key_value_gradients`,
-//! `bias_gradient`, `sinks_gradient`; `matrix` (the products by matrix units), `matrix_forward`,
-//! `matrix_query_gradient`, `matrix_key_value_gradients`.
+//! `bias_gradient`, `sinks_gradient`; `matrix` (the same by matrix units).
 //!
 //! These files import CubeCL's prelude, and nothing of Burn's.
 
@@ -36,9 +35,6 @@ pub mod forward;
 pub mod header;
 pub mod key_value_gradients;
 pub mod matrix;
-pub mod matrix_forward;
-pub mod matrix_key_value_gradients;
-pub mod matrix_query_gradient;
 pub mod query_gradient;
 pub mod row_numbers;
 mod rows;

@@ -1,12 +1,15 @@
-//! [`forward`](super::forward) by matrix units.
+//! [`forward`](super::super::forward) by matrix units.
 
 use cubecl::prelude::*;
 
-use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
-use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
-use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::{COLUMNS, Config, LOWEST, OWN, Quad};
+use super::super::dropout::{Draws, drops, mix, state};
+use super::super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
+use super::super::score::{Bias, added, bias_base, capped, slope_of};
+use super::super::{COLUMNS, Config, LOWEST, OWN, Quad};
+use super::layout::{
+    EDGE, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS, own, staged,
+};
+use super::{products, staging, sums};
 
 /// How far a score may lie above what its row's weights are relative to: `exp` of it is a weight that
 /// f16 has. Sums are multiplied by a factor only when one does, which is rare.
@@ -36,7 +39,7 @@ pub fn matrix_forward<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS as usize;
-    let own = matrix::own();
+    let own = own();
     let head_chunks = comptime!(cfg.head_chunks);
     let value_chunks = comptime!(cfg.value_chunks);
 
@@ -54,7 +57,7 @@ pub fn matrix_forward<F: Float, N: Size>(
     let slope = slope_of(map, head, cfg);
 
     let mut staged =
-        Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks.max(value_chunks))));
+        Shared::<[Four<F>]>::new_slice(comptime!(staged(head_chunks.max(value_chunks))));
     let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
     let mut weights = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     let mut words = Shared::<[u32]>::new_slice(UNITS);
@@ -69,7 +72,7 @@ pub fn matrix_forward<F: Float, N: Size>(
 
     #[unroll]
     for h in 0..TILES {
-        matrix::stage::<F, N>(
+        staging::stage::<F, N>(
             query,
             query_base,
             first + h * COLUMNS,
@@ -82,7 +85,7 @@ pub fn matrix_forward<F: Float, N: Size>(
         );
     }
     sync_cube();
-    let rows: Fragments<F> = matrix::load_rows::<F>(&staged, head_chunks);
+    let rows: Fragments<F> = products::load_rows::<F>(&staged, head_chunks);
     sync_cube();
 
     // A sink is a key that everyone sees and whose value is 0.
@@ -99,7 +102,7 @@ pub fn matrix_forward<F: Float, N: Size>(
         ComptimeOption::None => {}
     }
     let mut any = 0u32;
-    let mut sums = matrix::no_sums(value_chunks);
+    let mut sums = sums::no_sums(value_chunks);
     let mut own_scores = Array::<Quad>::new(OWN_QUADS);
     let mut tiles = Array::<usize>::new(TILES);
     let mut full = Array::<bool>::new(TILES);
@@ -114,7 +117,7 @@ pub fn matrix_forward<F: Float, N: Size>(
                 let row = first + unit % comptime!(ROWS);
                 words[unit] = word(map, word_ranges, batch, head, row, tile);
             }
-            matrix::stage::<F, N>(
+            staging::stage::<F, N>(
                 key,
                 key_base,
                 tile * comptime!(COLUMNS),
@@ -131,12 +134,12 @@ pub fn matrix_forward<F: Float, N: Size>(
             odd[0] = 0u32;
         }
         sync_cube();
-        matrix::dots::<F>(&rows, &staged, &mut scores, head_chunks);
+        products::dots::<F>(&rows, &staged, &mut scores, head_chunks);
         // The scores are there, and the keys are no longer needed.
         sync_cube();
         #[unroll]
         for h in 0..TILES {
-            matrix::stage::<F, N>(
+            staging::stage::<F, N>(
                 value,
                 value_base,
                 tiles[h] * comptime!(COLUMNS),
@@ -179,7 +182,7 @@ pub fn matrix_forward<F: Float, N: Size>(
             }
             own_scores[j] = quad;
         }
-        most = max(most, plane_shuffle_xor(most, comptime!(matrix::EDGE as u32).runtime()));
+        most = max(most, plane_shuffle_xor(most, comptime!(EDGE as u32).runtime()));
         let mut factor = 1.0f32;
         if most > reference + f32::new(SLACK) {
             if reference > f32::new(LOWEST) {
@@ -208,7 +211,7 @@ pub fn matrix_forward<F: Float, N: Size>(
             weights[own.weights + j] = four;
         }
         if plane_any(factor != 1.0f32) {
-            matrix::scale_sums(&mut sums, factor, &mut scores, own, value_chunks);
+            sums::scale_sums(&mut sums, factor, &mut scores, own, value_chunks);
         }
         sync_cube();
         let is_odd = odd[0] != 0u32;
@@ -216,17 +219,17 @@ pub fn matrix_forward<F: Float, N: Size>(
             #[unroll]
             for h in 0..TILES {
                 if !full[h] {
-                    matrix::clear_odd::<F>(&mut staged, h, value_chunks);
+                    staging::clear_odd::<F>(&mut staged, h, value_chunks);
                 }
             }
             sync_cube();
         }
-        matrix::add_weighted::<F>(&weights, &staged, &sums, value_chunks);
+        products::add_weighted::<F>(&weights, &staged, &sums, value_chunks);
         if is_odd {
             #[unroll]
             for h in 0..TILES {
                 if !full[h] {
-                    matrix::add_odd::<F, N>(
+                    sums::add_odd::<F, N>(
                         value,
                         value_base,
                         tiles[h] * comptime!(COLUMNS),
@@ -246,7 +249,7 @@ pub fn matrix_forward<F: Float, N: Size>(
     }
 
     // Dead is who sees no key, whatever a sink adds.
-    let edge = comptime!(matrix::EDGE as u32).runtime();
+    let edge = comptime!(EDGE as u32).runtime();
     let mut of_row = sum + plane_shuffle_xor(sum, edge);
     any |= plane_shuffle_xor(any, edge);
     if any == 0u32 {
@@ -264,5 +267,5 @@ pub fn matrix_forward<F: Float, N: Size>(
         statistics[half + at] = of_row;
     }
     let base = batch * out.stride(0) + head * out.stride(1);
-    matrix::write::<F>(&sums, factor, &mut scores, out, base, first, queries, own, value_chunks);
+    sums::write::<F>(&sums, factor, &mut scores, out, base, first, queries, own, value_chunks);
 }

@@ -1,12 +1,13 @@
-//! [`query_gradient`](super::query_gradient) by matrix units.
+//! [`query_gradient`](super::super::query_gradient) by matrix units.
 
 use cubecl::prelude::*;
 
-use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
-use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
-use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::{COLUMNS, Config, OWN, Quad};
+use super::super::dropout::{Draws, drops, mix, state};
+use super::super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
+use super::super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
+use super::super::{COLUMNS, Config, OWN, Quad};
+use super::layout::{Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS, own, staged};
+use super::{products, staging, sums};
 
 /// One cube a panel of 64 queries, head and batch row, as `matrix_forward`.
 #[cube(launch_unchecked)]
@@ -30,7 +31,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS as usize;
-    let own = matrix::own();
+    let own = own();
     let head_chunks = comptime!(cfg.head_chunks);
     let value_chunks = comptime!(cfg.value_chunks);
 
@@ -48,8 +49,8 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
     let bias_at = bias_base::<F>(bias, batch, head);
     let slope = slope_of(map, head, cfg);
 
-    let mut staged_key = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks)));
-    let mut staged_value = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(value_chunks)));
+    let mut staged_key = Shared::<[Four<F>]>::new_slice(comptime!(staged(head_chunks)));
+    let mut staged_value = Shared::<[Four<F>]>::new_slice(comptime!(staged(value_chunks)));
     let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
     let mut gradients = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     let mut words = Shared::<[u32]>::new_slice(UNITS);
@@ -75,7 +76,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
     #[unroll]
     for h in 0..TILES {
         let from = first + h * COLUMNS;
-        matrix::stage::<F, N>(
+        staging::stage::<F, N>(
             query,
             query_base,
             from,
@@ -86,7 +87,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
             h,
             head_chunks,
         );
-        matrix::stage::<F, N>(
+        staging::stage::<F, N>(
             d_out,
             d_out_base,
             from,
@@ -99,11 +100,11 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
         );
     }
     sync_cube();
-    let rows: Fragments<F> = matrix::load_rows::<F>(&staged_key, head_chunks);
-    let d_rows: Fragments<F> = matrix::load_rows::<F>(&staged_value, value_chunks);
+    let rows: Fragments<F> = products::load_rows::<F>(&staged_key, head_chunks);
+    let d_rows: Fragments<F> = products::load_rows::<F>(&staged_value, value_chunks);
     sync_cube();
 
-    let sums = matrix::no_sums(head_chunks);
+    let sums = sums::no_sums(head_chunks);
     let mut own_weights = Array::<Quad>::new(OWN_QUADS);
     let mut slopes = Array::<Quad>::new(OWN_QUADS);
     let mut tiles = Array::<usize>::new(TILES);
@@ -124,7 +125,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
                 words[unit] = word(map, word_ranges, batch, head, row, tile);
             }
             let from = tile * comptime!(COLUMNS);
-            matrix::stage::<F, N>(
+            staging::stage::<F, N>(
                 key,
                 key_base,
                 from,
@@ -135,7 +136,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
                 h,
                 head_chunks,
             );
-            matrix::stage::<F, N>(
+            staging::stage::<F, N>(
                 value,
                 value_base,
                 from,
@@ -154,7 +155,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
         if own.half == 1 {
             first_key = tiles[1] * comptime!(COLUMNS);
         }
-        matrix::dots::<F>(&rows, &staged_key, &mut scores, head_chunks);
+        products::dots::<F>(&rows, &staged_key, &mut scores, head_chunks);
         sync_plane();
         #[unroll]
         for j in 0..OWN_QUADS {
@@ -177,7 +178,7 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
         }
         // Every unit of the plane has read the scores.
         sync_plane();
-        matrix::dots::<F>(&d_rows, &staged_value, &mut scores, value_chunks);
+        products::dots::<F>(&d_rows, &staged_value, &mut scores, value_chunks);
         sync_plane();
         #[unroll]
         for j in 0..OWN_QUADS {
@@ -209,16 +210,16 @@ pub fn matrix_query_gradient<F: Float, N: Size>(
             #[unroll]
             for h in 0..TILES {
                 if !full[h] {
-                    matrix::clear_odd::<F>(&mut staged_key, h, head_chunks);
+                    staging::clear_odd::<F>(&mut staged_key, h, head_chunks);
                 }
             }
             sync_cube();
         }
         sync_plane();
-        matrix::add_weighted::<F>(&gradients, &staged_key, &sums, head_chunks);
+        products::add_weighted::<F>(&gradients, &staged_key, &sums, head_chunks);
         sync_cube();
     }
 
     let base = batch * d_query.stride(0) + head * d_query.stride(1);
-    matrix::write::<F>(&sums, scale, &mut scores, d_query, base, first, queries, own, head_chunks);
+    sums::write::<F>(&sums, scale, &mut scores, d_query, base, first, queries, own, head_chunks);
 }

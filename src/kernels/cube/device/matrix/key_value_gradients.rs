@@ -1,12 +1,13 @@
-//! [`key_value_gradients`](super::key_value_gradients) by matrix units.
+//! [`key_value_gradients`](super::super::key_value_gradients) by matrix units.
 
 use cubecl::prelude::*;
 
-use super::dropout::{Draws, drops, mix, state};
-use super::matrix::{self, Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS};
-use super::rows::{agreed, block_is_full, next_block, ranges, word};
-use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
-use super::{COLUMNS, Config, OWN, Quad};
+use super::super::dropout::{Draws, drops, mix, state};
+use super::super::rows::{agreed, block_is_full, next_block, ranges, word};
+use super::super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
+use super::super::{COLUMNS, Config, OWN, Quad};
+use super::layout::{Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS, own, staged};
+use super::{products, staging, sums};
 
 /// One cube a panel of 64 keys: `CubeCount(kv_heads, panels, batch)`. It walks over the queries of all
 /// heads that share the keys, in order, and nobody else adds to what it writes. Rows are keys.
@@ -32,7 +33,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let unit = UNIT_POS as usize;
-    let own = matrix::own();
+    let own = own();
     let head_chunks = comptime!(cfg.head_chunks);
     let value_chunks = comptime!(cfg.value_chunks);
 
@@ -47,8 +48,8 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
     let value_base = batch * value.stride(0) + kv_head * value.stride(1);
     let all = numbers.shape(0) / 3;
 
-    let mut staged_query = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(head_chunks)));
-    let mut staged_d_out = Shared::<[Four<F>]>::new_slice(comptime!(matrix::staged(value_chunks)));
+    let mut staged_query = Shared::<[Four<F>]>::new_slice(comptime!(staged(head_chunks)));
+    let mut staged_d_out = Shared::<[Four<F>]>::new_slice(comptime!(staged(value_chunks)));
     let mut scores = Shared::<[Quad]>::new_slice(comptime!(ROWS * SCORES));
     let mut weights = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     // Of each query the words of its two tiles of this panel's keys; and its numbers.
@@ -60,7 +61,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
     #[unroll]
     for h in 0..TILES {
         let from = first + h * COLUMNS;
-        matrix::stage::<F, N>(
+        staging::stage::<F, N>(
             key,
             key_base,
             from,
@@ -71,7 +72,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
             h,
             head_chunks,
         );
-        matrix::stage::<F, N>(
+        staging::stage::<F, N>(
             value,
             value_base,
             from,
@@ -84,12 +85,12 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
         );
     }
     sync_cube();
-    let rows: Fragments<F> = matrix::load_rows::<F>(&staged_query, head_chunks);
-    let value_rows: Fragments<F> = matrix::load_rows::<F>(&staged_d_out, value_chunks);
+    let rows: Fragments<F> = products::load_rows::<F>(&staged_query, head_chunks);
+    let value_rows: Fragments<F> = products::load_rows::<F>(&staged_d_out, value_chunks);
     sync_cube();
 
-    let key_sums = matrix::no_sums(head_chunks);
-    let mut value_sums = matrix::no_sums(value_chunks);
+    let key_sums = sums::no_sums(head_chunks);
+    let mut value_sums = sums::no_sums(value_chunks);
     let mut own_weights = Array::<Quad>::new(OWN_QUADS);
     let mut slopes = Array::<Quad>::new(OWN_QUADS);
     let mut first_queries = Array::<usize>::new(TILES);
@@ -143,7 +144,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                         }
                     }
                 }
-                matrix::stage::<F, N>(
+                staging::stage::<F, N>(
                     query,
                     query_base,
                     from,
@@ -154,7 +155,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                     h,
                     head_chunks,
                 );
-                matrix::stage::<F, N>(
+                staging::stage::<F, N>(
                     d_out,
                     d_out_base,
                     from,
@@ -172,7 +173,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
             if own.half == 1 {
                 first_query = first_queries[1];
             }
-            matrix::dots::<F>(&rows, &staged_query, &mut scores, head_chunks);
+            products::dots::<F>(&rows, &staged_query, &mut scores, head_chunks);
             sync_plane();
             #[unroll]
             for j in 0..OWN_QUADS {
@@ -196,7 +197,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                 slopes[j] = own_slopes;
             }
             sync_plane();
-            matrix::dots::<F>(&value_rows, &staged_d_out, &mut scores, value_chunks);
+            products::dots::<F>(&value_rows, &staged_d_out, &mut scores, value_chunks);
             sync_plane();
             #[unroll]
             for j in 0..OWN_QUADS {
@@ -236,15 +237,15 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                 #[unroll]
                 for h in 0..TILES {
                     if !full[h] {
-                        matrix::clear_odd::<F>(&mut staged_query, h, head_chunks);
-                        matrix::clear_odd::<F>(&mut staged_d_out, h, value_chunks);
+                        staging::clear_odd::<F>(&mut staged_query, h, head_chunks);
+                        staging::clear_odd::<F>(&mut staged_d_out, h, value_chunks);
                     }
                 }
                 sync_cube();
             }
             sync_plane();
             if comptime!(d_value.is_some()) {
-                matrix::add_weighted::<F>(&weights, &staged_d_out, &value_sums, value_chunks);
+                products::add_weighted::<F>(&weights, &staged_d_out, &value_sums, value_chunks);
                 if is_odd {
                     #[unroll]
                     for h in 0..TILES {
@@ -255,7 +256,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                                 let own_word = words[key_words + comptime!(h * COLUMNS) + j];
                                 bits |= ((own_word >> key_bit) & 1u32) << (j as u32);
                             }
-                            matrix::add_odd::<F, N>(
+                            sums::add_odd::<F, N>(
                                 d_out,
                                 d_out_base,
                                 first_queries[h],
@@ -285,7 +286,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
                     weights[own.weights + j] = four;
                 }
                 sync_plane();
-                matrix::add_weighted::<F>(&weights, &staged_query, &key_sums, head_chunks);
+                products::add_weighted::<F>(&weights, &staged_query, &key_sums, head_chunks);
             }
             turn += 1;
             block = agreed(block, &mut cells, turn);
@@ -297,7 +298,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
     match d_key {
         ComptimeOption::Some(d_key) => {
             let base = batch * d_key.stride(0) + kv_head * d_key.stride(1);
-            matrix::write::<F>(
+            sums::write::<F>(
                 &key_sums,
                 scale,
                 &mut scores,
@@ -315,7 +316,7 @@ pub fn matrix_key_value_gradients<F: Float, N: Size>(
     match d_value {
         ComptimeOption::Some(d_value) => {
             let base = batch * d_value.stride(0) + kv_head * d_value.stride(1);
-            matrix::write::<F>(
+            sums::write::<F>(
                 &value_sums,
                 1.0f32,
                 &mut scores,
