@@ -9,6 +9,12 @@ mod causality;
 mod checkpointing;
 mod config_files;
 mod decoder;
+/// What `.ci/default_features` compiles with another Burn and runs: compiled here, so that a change of the
+/// crate does not break it unseen.
+#[cfg(all(feature = "flex", feature = "wgpu"))]
+#[allow(dead_code)]
+#[path = "../default_features/src/main.rs"]
+mod default_features;
 mod exam;
 mod feed_forward;
 mod fixtures;

@@ -74,7 +74,7 @@ fn run(mut model: LanguageModel, device: &Device, kernel: Kernel) -> Outcome {
     let logits = model.forward(ids(device, 0), batch()).expect("a forward pass").logits;
     let prompts = [vec![0, 1, 2, 3], vec![0, 2]];
     let generation = Generation::with_input(&model, &prompts, asked(), &GenerationConfig::new(24));
-    let rows = generation.and_then(Generation::finish).expect("a text");
+    let rows = generation.expect("a generation").finish().expect("a text");
     Outcome {
         losses,
         logits: logits.into_data().iter::<f64>().collect(),
