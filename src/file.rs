@@ -14,6 +14,7 @@ pub(crate) enum Links {
     /// The file takes its place, and what it leads to stays: for a file of a known name in a folder
     /// that its user names. In the folders of Hugging Face's cache such files are links to one copy
     /// for all.
+    #[cfg_attr(not(any(test, feature = "import")), expect(dead_code))]
     Replaced,
 }
 
