@@ -38,6 +38,7 @@
 //! its head takes time and memory in proportion to its length.
 
 mod architecture;
+mod architectures;
 mod cursor;
 mod file;
 mod header;

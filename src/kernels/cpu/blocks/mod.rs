@@ -3,10 +3,14 @@
 //! Each format is written once, over sixteen numbers at a time, and runs on every instruction set.
 //!
 //! In reading order: `format` (the list, with sizes and names), `sixteen` (what an instruction set has
-//! to do), `x86`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
+//! to do), `avx2` and `avx512`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
 //! with all of them: `expand` (to f32) and `dot` (products with rows of f32). Where the machine has `vnni`
 //! these are taken over by `whole` (products in whole numbers), with rows in `limbs`.
 
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod avx2;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod avx512;
 mod dot;
 mod expand;
 mod format;
@@ -24,8 +28,6 @@ mod sixteen;
 mod vnni;
 #[cfg(target_arch = "x86_64")]
 mod whole;
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-mod x86;
 
 pub(in crate::kernels::cpu) use dot::{ABREAST, Factor};
 pub(crate) use expand::expand;

@@ -83,12 +83,12 @@ pub(in crate::kernels::cpu) fn on_sixteen<W: OnSixteen>(work: W) -> W::Output {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         Arch::V4(v4) => v4.vectorize(
             #[inline(always)]
-            || work.run(super::x86::Avx512::new(v4)),
+            || work.run(super::avx512::Avx512::new(v4)),
         ),
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         Arch::V3(v3) => v3.vectorize(
             #[inline(always)]
-            || work.run(super::x86::Avx2::new(v3)),
+            || work.run(super::avx2::Avx2::new(v3)),
         ),
         // With whatever vectors the compiler may use.
         other => other.dispatch(

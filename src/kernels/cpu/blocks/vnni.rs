@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use pulp::Arch;
 
+use super::avx512::Avx512;
 use super::limbs::Part;
-use super::x86::Avx512;
 use super::{Block, Sixteen};
 use crate::kernels::cpu::simd;
 
