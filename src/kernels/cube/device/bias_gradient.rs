@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
+use super::blocks::block_visits;
+use super::bounds::agreed;
 use super::dropout::{Draws, mix, state};
-use super::rows::{agreed, block_visits};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::tile::clear;

@@ -7,9 +7,11 @@
 
 use cubecl::prelude::*;
 
-use super::rows::{agreed_bounds, bounds, ranges, word};
+use super::bounds::{agreed_bounds, bounds};
+use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
-use super::tile::{clear, stage_columns, stage_rows};
+use super::staging::{stage_columns, stage_rows};
+use super::tile::clear;
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad, UNITS};
 
 /// Rows of a panel: queries times the heads of a group. A line of 8 units for each.

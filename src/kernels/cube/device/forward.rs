@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
+use super::blocks::tiles_seen;
+use super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, Wide, drops, mix, state};
-use super::rows::{
-    agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, tiles_seen, word,
-};
+use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, LOWEST, OWN, Quad};

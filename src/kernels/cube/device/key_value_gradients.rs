@@ -2,8 +2,10 @@
 
 use cubecl::prelude::*;
 
+use super::blocks::{block_is_full, block_sees, next_block};
+use super::bounds::agreed;
 use super::dropout::{Draws, drops, mix, state};
-use super::rows::{agreed, block_is_full, block_sees, low_bits, next_block, ranges, word};
+use super::rows::{low_bits, ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, add_weighted, clear, write};
 use super::{COLUMNS, Config, LANES, OWN, Quad};

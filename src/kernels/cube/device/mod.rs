@@ -14,9 +14,10 @@
 //! are no plane operations; nowhere are there infinities or atomics: the least common denominator of CUDA,
 //! Metal, Vulkan and browsers, and the same bits every time.
 //!
-//! In reading order: `header` and `rows` (what a row sees), `score`, `dropout`, `tile` (the two matrix
-//! products); `forward` and `decode`; `row_numbers`, `score_gradients`, `query_gradient`, `key_value_gradients`,
-//! `bias_gradient`, `sinks_gradient`; `matrix` (the same by matrix units).
+//! In reading order: `header` and `rows` (what a row sees), `bounds` and `blocks` (what is visited),
+//! `score`, `dropout`, `staging`, `tile` (the two matrix products); `forward` and `decode`; `row_numbers`,
+//! `score_gradients`, `query_gradient`, `key_value_gradients`, `bias_gradient`, `sinks_gradient`;
+//! `matrix` (the same by matrix units).
 //!
 //! These files import CubeCL's prelude, and nothing of Burn's.
 
@@ -29,6 +30,8 @@
 #![allow(arithmetic_overflow)]
 
 pub mod bias_gradient;
+mod blocks;
+mod bounds;
 pub mod decode;
 mod dropout;
 pub mod forward;
@@ -41,6 +44,7 @@ mod rows;
 mod score;
 mod score_gradients;
 pub mod sinks_gradient;
+mod staging;
 mod tile;
 
 use cubecl::prelude::{Const, Vector};

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, mix, state};
-use super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
 use super::tile::{add_weighted, clear, write};

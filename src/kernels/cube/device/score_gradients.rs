@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
+use super::blocks::tiles_seen;
 use super::dropout::{Wide, drops, mix};
-use super::rows::{ranges, tiles_seen, word};
+use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::tile::{add_dots, clear};
 use super::{COLUMNS, Config, LANES, OWN, Quad};

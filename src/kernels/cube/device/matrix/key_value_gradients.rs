@@ -2,8 +2,10 @@
 
 use cubecl::prelude::*;
 
+use super::super::blocks::{block_is_full, next_block};
+use super::super::bounds::agreed;
 use super::super::dropout::{Draws, drops, mix, state};
-use super::super::rows::{agreed, block_is_full, next_block, ranges, word};
+use super::super::rows::{ranges, word};
 use super::super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::super::{COLUMNS, Config, OWN, Quad};
 use super::layout::{Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS, own, staged};

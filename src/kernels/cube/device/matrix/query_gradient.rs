@@ -2,8 +2,9 @@
 
 use cubecl::prelude::*;
 
+use super::super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::super::dropout::{Draws, drops, mix, state};
-use super::super::rows::{agreed_bounds, bounds, first_tile, is_full, next_tile, ranges, word};
+use super::super::rows::{ranges, word};
 use super::super::score::{Bias, added, bias_base, cap_slope, capped, slope_of};
 use super::super::{COLUMNS, Config, OWN, Quad};
 use super::layout::{Four, Fragments, OWN_QUADS, ROWS, SCORES, TILES, UNITS, WEIGHTS, own, staged};
