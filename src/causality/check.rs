@@ -197,7 +197,7 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
 
     /// Checks the cached path too: the same tokens, fed in pieces through a fresh cache, with the
     /// outputs of all pieces put together again as `[batch, length, any]`. Whether they are those of the
-    /// plain path, [`Report::assert_keeps_promise`] says.
+    /// plain path, [`Report::assert_keeps_promise`](super::Report::assert_keeps_promise) says.
     pub fn with_cached(self, forward: impl Fn(I) -> Tensor<3> + 'a) -> Self {
         self.with_any_path(Path::Cached, move |input| (forward(input), None))
     }
@@ -224,7 +224,7 @@ impl<'a, I: ModelInput> CausalityCheck<'a, I> {
 
     /// Checks a recurrent model's other form too: one position at a time, from a fresh state. It must
     /// give the outputs of the plain path, and what moves what must be the same:
-    /// [`Report::assert_keeps_promise`].
+    /// [`Report::assert_keeps_promise`](super::Report::assert_keeps_promise).
     ///
     /// `step` takes the state and one position of each row, `[batch, 1]` or `[batch, 1, width]`, and
     /// returns its output `[batch, 1, any]`.
