@@ -7,8 +7,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::arithmetic::add_to;
+use super::matrix::Matrix;
 use super::memory::SharedSlice;
-use super::product::Matrix;
 use super::{simd, threads};
 
 /// Up to this many rows this way is faster than the gemm crate's, if the matrix is row-major.

@@ -16,8 +16,9 @@ use rayon::prelude::*;
 
 use super::arithmetic::{BLOCK, add_to, vectorized};
 use super::host::{Flat, Host, read, readable};
+use super::matrix::Matrix;
 use super::operation::HostOperation;
-use super::product::{Matrix, product};
+use super::product::product;
 use super::runs_on;
 use crate::kernels::autodiff::{Operation, OperationInputs};
 use crate::kernels::supports;

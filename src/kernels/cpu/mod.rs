@@ -6,7 +6,7 @@
 //! tensor operations.
 //!
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
-//! them); `attention`; `linear` with its `product` and `gemv`, `stored` (a
+//! them); `attention`; `linear` with its `matrix`, `product` and `gemv`, `stored` (a
 //! projection whose weight lies in `blocks`) and `together` (several of them), `norm`, `activation` and
 //! `rotation` with their `arithmetic`; `cross_entropy`, `adamw`, `squares`; `memory`, `simd`, `threads`
 //! with `offer` and `ahead`.
@@ -22,6 +22,7 @@ pub(super) mod cross_entropy;
 mod gemv;
 pub(super) mod host;
 pub(super) mod linear;
+mod matrix;
 pub(super) mod memory;
 pub(super) mod norm;
 mod offer;

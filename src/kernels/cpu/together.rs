@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 
 use super::activation::Function;
 use super::host::{Flat, Host};
-use super::product::Matrix;
+use super::matrix::Matrix;
 use super::stored::{MOST_ROWS, StoredMatrix, StoredWeight, products_side_by_side};
 use super::{runs_on, threads};
 
