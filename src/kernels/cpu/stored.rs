@@ -15,9 +15,9 @@ use super::arithmetic::add_to;
 use super::blocks::{ABREAST, Factor, Format, expand};
 use super::host::{Flat, Host};
 use super::linear::column_sums;
+use super::matrix::Matrix;
 use super::memory::SharedSlice;
 use super::operation::HostOperation;
-use super::matrix::Matrix;
 use super::product::{product, product_by_panels};
 use super::threads;
 use crate::kernels::autodiff::{Operation, OperationInputs};
@@ -303,10 +303,10 @@ mod tests {
 
     #[test]
     fn products_agree_with_a_loop_over_the_numbers_on_every_instruction_set() {
-        // An odd number of blocks, units that are not full, rows that are no multiple of sixteen where
+        // One, two and three blocks more than a multiple of four, units that are not full, rows that are no multiple of sixteen where
         // the format allows it; one row, those that share an expansion and some more, panels.
         for format in Format::ALL {
-            for (columns, outputs) in [(1, 3), (37, 5), (17, 7), (18, 67)] {
+            for (columns, outputs) in [(1, 3), (37, 5), (17, 7), (18, 67), (19, 6)] {
                 let columns = columns * format.block_length();
                 let bytes = blocks(format, outputs, columns);
                 let weight = StoredMatrix { format, bytes: &bytes, rows: outputs, columns };
@@ -387,6 +387,23 @@ mod tests {
                 x[40] = broken;
                 let got = stored_product(Matrix::rows(&x, columns), weight, None);
                 assert!(got.iter().all(|x| !x.is_finite()), "{format}: {got:?}");
+            }
+        }
+    }
+
+    /// Whole numbers are summed up in 32 bits before they are scaled.
+    #[test]
+    fn the_largest_sums_do_not_overflow() {
+        for (byte, q) in [(0x80, -128.0), (0x7f, 127.0)] {
+            let block = [[0x00, 0x3c].as_slice(), &[byte; 32]].concat(); // scale 1
+            let (columns, bytes) = (256, block.repeat(3 * 8));
+            let weight = StoredMatrix { format: Format::Q8_0, bytes: &bytes, rows: 3, columns };
+            for x in [1.0, -1.0] {
+                let got = stored_product(Matrix::rows(&[x; 256], columns), weight, None);
+                for got in got {
+                    let expected = 256.0 * x * q;
+                    assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{got}, {expected}");
+                }
             }
         }
     }

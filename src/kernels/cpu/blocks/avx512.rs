@@ -23,6 +23,16 @@ impl Avx512 {
     }
 }
 
+impl Avx512 {
+    /// The f16 in the lower half of each word.
+    #[inline(always)]
+    fn lower_f16s(self, words: __m512i) -> __m512 {
+        // SAFETY: the machine has the instructions, as `self` proves.
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)) }
+    }
+}
+
+// No closure goes through the standard library here: it would be compiled without the instructions.
 // SAFETY, of every block here: the machine has the instructions, as `self` proves; loads and stores
 // need no alignment and stay within the array that the reference is to.
 impl Sixteen for Avx512 {
@@ -143,10 +153,7 @@ impl Sixteen for Avx512 {
         unsafe {
             let words = _mm512_loadu_si512(words.as_ptr().cast());
             let upper = _mm512_srli_epi32(words, 16);
-            [words, upper].map(
-                #[inline(always)]
-                |bits| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits)),
-            )
+            [self.lower_f16s(words), self.lower_f16s(upper)]
         }
     }
 
@@ -165,10 +172,8 @@ impl Sixteen for Avx512 {
             // SAFETY: see above.
             return unsafe {
                 let words = _mm_set_epi32(word(3), word(2), word(1), word(0));
-                let [scales, offsets] = [words, _mm_srli_epi32::<16>(words)].map(
-                    #[inline(always)]
-                    |bits| _mm_cvtph_ps(_mm_cvtepi32_epi16(bits)),
-                );
+                let scales = _mm_cvtph_ps(_mm_cvtepi32_epi16(words));
+                let offsets = _mm_cvtph_ps(_mm_cvtepi32_epi16(_mm_srli_epi32::<16>(words)));
                 [_mm512_zextps128_ps512(scales), _mm512_zextps128_ps512(offsets)]
             };
         }
@@ -185,10 +190,7 @@ impl Sixteen for Avx512 {
                 _mm512_mask_i32gather_epi32::<1>(zeros, there, places, blocks.as_ptr().cast())
             };
             let upper = _mm512_srli_epi32(words, 16);
-            [words, upper].map(
-                #[inline(always)]
-                |bits| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits)),
-            )
+            [self.lower_f16s(words), self.lower_f16s(upper)]
         }
     }
 
@@ -212,10 +214,7 @@ impl Sixteen for Avx512 {
         unsafe {
             let words = _mm512_loadu_si512(words.as_ptr().cast());
             let upper = _mm512_and_si512(words, _mm512_set1_epi32(!0xffff));
-            [_mm512_slli_epi32(words, 16), upper].map(
-                #[inline(always)]
-                |bits| _mm512_castsi512_ps(bits),
-            )
+            [_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), _mm512_castsi512_ps(upper)]
         }
     }
 

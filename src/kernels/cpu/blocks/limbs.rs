@@ -9,8 +9,9 @@
 //! off by anyway. The products of the limbs with the numbers of a block are exact.
 
 use super::Block;
+use super::whole::span;
 
-/// The largest `a`. 255 times it, four times, is an i32.
+/// The largest `a`. 128 times it, eight times, is an i32.
 const MOST: f32 = 2_080_000.0;
 /// Numbers below count as 0: their step would have no inverse. (2^-100)
 const LEAST: f32 = 7.888_609e-31;
@@ -24,15 +25,14 @@ pub(super) struct Limbs {
     pub steps: Vec<f32>,
 }
 
-/// The limbs of 64 numbers.
+/// The limbs of 64 numbers: those that a vector of bytes is multiplied with.
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub(super) struct Part {
-    pub high: [i8; 64],
-    pub middle: [i8; 64],
-    pub low: [i8; 64],
-    /// What `a` comes to in each four numbers, times what bytes are more than what they stand for;
-    /// to be taken off.
+    /// High, middle and low.
+    pub limbs: [[i8; 64]; 3],
+    /// In the first part of a span: what `a` comes to in the numbers that one sum is of, times what bytes
+    /// are more than what they stand for; to be taken off.
     pub excess: [i32; 16],
 }
 
@@ -40,12 +40,25 @@ impl Limbs {
     /// Of a row for products with blocks of `B`, whose bytes are so much more than what they stand for.
     #[inline(always)]
     pub fn new<B: Block>(x: &[f32], excess: i32) -> Self {
-        let zero = Part { high: [0; 64], middle: [0; 64], low: [0; 64], excess: [0; 16] };
-        let mut parts = vec![zero; x.len().div_ceil(64)];
+        let zero = Part { limbs: [[0; 64]; 3], excess: [0; 16] };
+        let vectors = span::<B>() / 64;
+        let mut parts = vec![zero; x.len().div_ceil(span::<B>()) * vectors];
         let unit = B::UNIT * B::LENGTH;
         let mut steps = vec![0.0; 16 * x.len().div_ceil(unit)];
         for (group, x) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-            let step = parts[group / 2].write(group % 2, x, excess);
+            let (whole, step) = whole_numbers(x);
+            for (half, whole) in whole.as_chunks().0.iter().enumerate() {
+                // Where the bytes of these sixteen stand in their span.
+                let (part, first, at) = match vectors {
+                    2 => (group / 4 * 2 + half, group / 4 * 2, group % 4 * 16),
+                    _ => (group / 2, group / 2, group % 2 * 32 + half * 16),
+                };
+                parts[part].write(at, whole);
+                let sums = parts[first].excess[at / 4..].iter_mut().zip(whole.as_chunks::<4>().0);
+                for (sum, a) in sums {
+                    *sum -= excess * (a[0] + a[1] + a[2] + a[3]);
+                }
+            }
             let (unit, at) = (group * GROUP / unit, group * GROUP % unit / B::GROUP);
             steps[16 * unit + at..][..GROUP / B::GROUP].fill(step);
         }
@@ -53,36 +66,39 @@ impl Limbs {
     }
 }
 
+/// `a` for each `x`, and the step.
+#[inline(always)]
+fn whole_numbers(x: &[f32; GROUP]) -> ([i32; GROUP], f32) {
+    /// Adding it rounds to a whole number, which the lowest bits then are.
+    const ROUND: f32 = 12_582_912.0;
+    let mut whole = [0; GROUP];
+    // As bits, of which those of what is no number are the largest.
+    let mut largest = 0;
+    for x in x {
+        largest = largest.max(x.to_bits() & 0x7fff_ffff);
+    }
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        return (whole, f32::NAN); // for all products with it
+    }
+    if largest < LEAST {
+        return (whole, 0.0);
+    }
+    let inverse = MOST / largest;
+    for i in 0..GROUP {
+        whole[i] = (x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    }
+    (whole, largest / MOST)
+}
+
 impl Part {
-    /// Writes one half, and returns its step.
+    /// Writes the limbs of sixteen numbers.
     #[inline(always)]
-    fn write(&mut self, half: usize, x: &[f32; GROUP], excess: i32) -> f32 {
-        /// Adding it rounds to a whole number, which the lowest bits then are.
-        const ROUND: f32 = 12_582_912.0;
-        // As bits, of which those of what is no number are the largest.
-        let mut largest = 0;
-        for x in x {
-            largest = largest.max(x.to_bits() & 0x7fff_ffff);
-        }
-        let largest = f32::from_bits(largest);
-        if !largest.is_finite() {
-            return f32::NAN; // for all products with it
-        }
-        if largest < LEAST {
-            return 0.0;
-        }
-        let inverse = MOST / largest;
-        let mut whole = [0i32; GROUP];
-        for i in 0..GROUP {
-            whole[i] = (x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-        }
-        let start = half * GROUP;
-        let (high, middle, low) = (
-            &mut self.high[start..start + GROUP],
-            &mut self.middle[start..start + GROUP],
-            &mut self.low[start..start + GROUP],
-        );
-        for i in 0..GROUP {
+    fn write(&mut self, at: usize, whole: &[i32; 16]) {
+        let [high, middle, low] = &mut self.limbs;
+        let [high, middle, low] =
+            [&mut high[at..at + 16], &mut middle[at..at + 16], &mut low[at..at + 16]];
+        for i in 0..16 {
             let a = whole[i];
             let lowest = ((a + 64) & 127) - 64;
             let rest = (a - lowest) >> 7;
@@ -91,10 +107,6 @@ impl Part {
             middle[i] = next as i8;
             high[i] = ((rest - next) >> 7) as i8;
         }
-        for (to, a) in self.excess[half * 8..].iter_mut().zip(whole.as_chunks::<4>().0) {
-            *to = -excess * (a[0] + a[1] + a[2] + a[3]);
-        }
-        largest / MOST
     }
 }
 
@@ -109,21 +121,22 @@ mod tests {
         for scale in [1e-25, 1.0, 1e30] {
             let x: Vec<f32> = (0..96).map(|i| number(i) * scale * (1 + i / 32) as f32).collect();
             let limbs = Limbs::new::<Q8_0>(&x, 128);
+            assert_eq!(limbs.parts.len(), 2);
             for (group, x) in x.chunks(32).enumerate() {
                 let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-                let part = &limbs.parts[group / 2];
-                let mut sums = [0; 8];
+                let mut sums = [0; 4];
                 for (i, &x) in x.iter().enumerate() {
-                    let at = group % 2 * 32 + i;
-                    let [high, middle, low] =
-                        [&part.high, &part.middle, &part.low].map(|limb| limb[at] as i32);
+                    // The first sixteen of each group, then the last.
+                    let (part, at) = (&limbs.parts[i / 16], group * 16 + i % 16);
+                    let [high, middle, low] = part.limbs.map(|limb| limb[at] as i32);
                     let whole = (high << 14) + (middle << 7) + low;
-                    sums[i / 4] += whole;
+                    sums[i % 16 / 4] += whole;
                     let got = whole as f64 * limbs.steps[group] as f64;
                     // Half a step, and two roundings of x in f32.
                     assert!((got - x as f64).abs() <= 4.5e-7 * largest as f64, "{got} for {x}");
                 }
-                assert_eq!(part.excess[group % 2 * 8..][..8], sums.map(|sum| -128 * sum));
+                let excess = &limbs.parts[0].excess[4 * group..][..4];
+                assert_eq!(excess, sums.map(|sum| -128 * sum));
             }
         }
     }

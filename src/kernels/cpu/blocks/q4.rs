@@ -8,6 +8,8 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
+use super::each;
+#[cfg(target_arch = "x86_64")]
 use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
@@ -56,20 +58,22 @@ impl Block for Q4_1 {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q4_0 {
     const EXCESS: i32 = Self::BIAS;
+    type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
-        on.nibbles_of_two(bytes(blocks, 2), bytes(blocks, 20))
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
+        on.nibbles_of_four(each(blocks, 2))
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q4_1 {
     const EXCESS: i32 = 0;
+    type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
-        on.nibbles_of_two(bytes(blocks, 4), bytes(blocks, 24))
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
+        on.nibbles_of_four(each(blocks, 4))
     }
 }
 

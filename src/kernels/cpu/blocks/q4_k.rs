@@ -41,10 +41,11 @@ impl Block for Q4K {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q4K {
     const EXCESS: i32 = 0;
+    type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
-        on.nibbles(bytes(blocks, 16 + 32 * at))
+    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
+        [on.nibbles(bytes(block, 16 + 32 * at))]
     }
 }
 

@@ -9,6 +9,8 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
+use super::each;
+#[cfg(target_arch = "x86_64")]
 use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
@@ -57,22 +59,22 @@ impl Block for Q5_1 {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q5_0 {
     const EXCESS: i32 = Self::BIAS;
+    type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
-        let fifths = [bytes(blocks, 2), bytes(blocks, 24)];
-        five_bits_of_two(on, fifths, bytes(blocks, 6), bytes(blocks, 28))
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
+        five_bits_of_four(on, each(blocks, 2), each(blocks, 6))
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q5_1 {
     const EXCESS: i32 = 0;
+    type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
-        let fifths = [bytes(blocks, 4), bytes(blocks, 28)];
-        five_bits_of_two(on, fifths, bytes(blocks, 8), bytes(blocks, 32))
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
+        five_bits_of_four(on, each(blocks, 4), each(blocks, 8))
     }
 }
 
@@ -91,15 +93,15 @@ fn five_bits<S: Sixteen>(
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn five_bits_of_two(
-    on: Vnni,
-    fifths: [&[u8; 4]; 2],
-    first: &[u8; 16],
-    second: &[u8; 16],
-) -> __m512i {
-    let [low, high] = fifths.map(
-        #[inline(always)]
-        |fifths| u64::from(u32::from_le_bytes(*fifths)),
-    );
-    on.add_sixteen(on.nibbles_of_two(first, second), low | high << 32)
+fn five_bits_of_four(on: Vnni, fifths: [&[u8; 4]; 4], pairs: [&[u8; 16]; 4]) -> [__m512i; 2] {
+    let [lower, upper] = on.nibbles_of_four(pairs);
+    [on.add_sixteen(lower, sixteens(fifths, 0)), on.add_sixteen(upper, sixteens(fifths, 2))]
+}
+
+/// Two bytes of each, from byte `start` on.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn sixteens([first, second, third, fourth]: [&[u8; 4]; 4], start: usize) -> u64 {
+    let two = |bytes: &[u8; 4]| u64::from(u16::from_le_bytes([bytes[start], bytes[start + 1]]));
+    two(first) | two(second) << 16 | two(third) << 32 | two(fourth) << 48
 }

@@ -56,11 +56,12 @@ impl Block for Q5K {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q5K {
     const EXCESS: i32 = 0;
+    type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
-        let fifths = on.both(bytes(blocks, 16), bytes(blocks, 16));
+    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
+        let fifths = on.both(bytes(block, 16), bytes(block, 16));
         let bits = on.has(fifths, 1 << (2 * at), 2 << (2 * at));
-        on.add_sixteen(on.nibbles(bytes(blocks, 48 + 32 * at)), bits)
+        [on.add_sixteen(on.nibbles(bytes(block, 48 + 32 * at)), bits)]
     }
 }

@@ -52,17 +52,18 @@ impl Block for Q6K {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q6K {
     const EXCESS: i32 = Self::BIAS;
+    type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i {
+    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
         let (half, odd) = (at / 2, at % 2 == 1);
-        let lower = on.load(bytes(blocks, 64 * half));
-        let upper = bytes(blocks, 128 + 32 * half);
+        let lower = on.load(bytes(block, 64 * half));
+        let upper = bytes(block, 128 + 32 * half);
         let upper = on.both(upper, upper);
         let (lower, upper) = match odd {
             false => (lower, on.shift_right(upper, 0, 2)),
             true => (on.shift_right(lower, 4, 4), on.shift_right(upper, 4, 6)),
         };
-        on.or(on.and(lower, 15), on.up(on.and(upper, 3)))
+        [on.or(on.and(lower, 15), on.up(on.and(upper, 3)))]
     }
 }

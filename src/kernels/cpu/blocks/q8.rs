@@ -4,6 +4,8 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
+use super::each;
+#[cfg(target_arch = "x86_64")]
 use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
@@ -32,9 +34,11 @@ impl Block for Q8_0 {
 #[cfg(target_arch = "x86_64")]
 impl Bytes for Q8_0 {
     const EXCESS: i32 = 128;
+    type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: &[u8], _at: usize) -> __m512i {
-        on.flip(on.both(bytes(blocks, 2), bytes(blocks, 36)))
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
+        let [first, last] = on.halves_of_four(each(blocks, 2));
+        [on.flip(first), on.flip(last)]
     }
 }

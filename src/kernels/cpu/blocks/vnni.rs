@@ -7,6 +7,7 @@ use pulp::Arch;
 
 use super::avx512::Avx512;
 use super::limbs::Part;
+use super::whole::span;
 use super::{Block, Sixteen};
 use crate::kernels::cpu::simd;
 
@@ -14,16 +15,16 @@ use crate::kernels::cpu::simd;
 #[derive(Clone, Copy)]
 pub(in crate::kernels::cpu) struct Vnni {
     pub(super) sixteen: Avx512,
-    /// The upper eight of sixteen. As a constant the compiler would see through it, and take three
-    /// shuffles for what memory gives in its place.
-    upper: __mmask16,
+    /// The second, third and fourth four of sixteen. As constants the compiler would see through them,
+    /// and take shuffles for what memory gives in its place.
+    fours: [__mmask16; 3],
 }
 
 impl Vnni {
     pub fn try_new() -> Option<Self> {
         match simd::arch() {
             Arch::V4(v4) if simd::has_vnni() => {
-                Some(Self { sixteen: Avx512::new(v4), upper: black_box(0xff00) })
+                Some(Self { sixteen: Avx512::new(v4), fours: black_box([0x00f0, 0x0f00, 0xf000]) })
             }
             _ => None,
         }
@@ -46,12 +47,16 @@ pub(in crate::kernels::cpu) trait Bytes {
     /// What each byte is more than what it stands for.
     const EXCESS: i32;
 
-    /// Numbers `64 at` to `64 at + 63` of a block of 256; of blocks of 32, those of two.
+    /// The bytes of a [span]: an array of vectors.
+    type Vectors: Copy + AsRef<[__m512i]>;
+
+    /// Of four blocks of 32 the first sixteen numbers of each, then the last sixteen of each. Of a block
+    /// of 256, four times the same, numbers `64 at` to `64 at + 63`.
     ///
     /// # Panics
     ///
     /// If there are fewer bytes.
-    fn bytes(on: Vnni, blocks: &[u8], at: usize) -> __m512i;
+    fn bytes(on: Vnni, blocks: [&[u8]; 4], at: usize) -> Self::Vectors;
 }
 
 // SAFETY, of every block in this file: the machine has the instructions, as `self` or `on` proves; loads
@@ -74,17 +79,46 @@ impl Vnni {
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
-    /// The lower halves of 16 bytes, then their upper halves; the same of the others behind.
+    /// The four, one behind the other.
     #[inline(always)]
-    pub fn nibbles_of_two(self, first: &[u8; 16], second: &[u8; 16]) -> __m512i {
+    pub fn four(self, bytes: [&[u8; 16]; 4]) -> __m512i {
+        let [second, third, fourth] = self.fours;
         // SAFETY: see above.
         unsafe {
-            let first = _mm512_broadcast_i32x4(_mm_loadu_si128(first.as_ptr().cast()));
-            let second = _mm_loadu_si128(second.as_ptr().cast());
-            let both = _mm512_mask_broadcast_i32x4(first, self.upper, second);
-            let moved = _mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0));
-            _mm512_and_si512(moved, _mm512_set1_epi8(15))
+            let all = _mm512_broadcast_i32x4(self.sixteen_bytes(bytes[0]));
+            let all = _mm512_mask_broadcast_i32x4(all, second, self.sixteen_bytes(bytes[1]));
+            let all = _mm512_mask_broadcast_i32x4(all, third, self.sixteen_bytes(bytes[2]));
+            _mm512_mask_broadcast_i32x4(all, fourth, self.sixteen_bytes(bytes[3]))
         }
+    }
+
+    #[inline(always)]
+    fn sixteen_bytes(self, bytes: &[u8; 16]) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    /// The first halves of the four, one behind the other, and the second halves.
+    #[inline(always)]
+    pub fn halves_of_four(self, bytes: [&[u8; 32]; 4]) -> [__m512i; 2] {
+        let low = self.both(bytes[0], bytes[1]);
+        let high = self.both(bytes[2], bytes[3]);
+        // SAFETY: see above.
+        unsafe {
+            [
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(low, high),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(low, high),
+            ]
+        }
+    }
+
+    /// The lower halves of the bytes of all four, and the upper halves.
+    #[inline(always)]
+    pub fn nibbles_of_four(self, bytes: [&[u8; 16]; 4]) -> [__m512i; 2] {
+        let all = self.four(bytes);
+        // SAFETY: see above.
+        let upper = unsafe { _mm512_srli_epi16::<4>(all) };
+        [self.and(all, 15), self.and(upper, 15)]
     }
 
     /// The lower halves of 32 bytes, then their upper halves.
@@ -149,52 +183,65 @@ impl Vnni {
         unsafe { _mm512_slli_epi16::<4>(x) }
     }
 
-    /// The sums of four products each, of bytes and what they stand for.
+    /// The sums of four products each, of the bytes of a span with its parts of `x`, all vectors summed up.
+    ///
+    /// # Panics
+    ///
+    /// If there is another number of parts.
     #[inline(always)]
-    fn products<B: Block>(self, bytes: __m512i, x: &Part) -> __m512 {
+    fn products<B: Block>(self, vectors: B::Vectors, x: &[Part]) -> __m512 {
+        let vectors = vectors.as_ref();
+        assert!(x.len() == vectors.len());
         // SAFETY: see above; a part begins where the alignment asks for it.
         unsafe {
-            let limb = |limb: &[i8; 64]| _mm512_load_si512(limb.as_ptr().cast());
-            let sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), bytes, limb(&x.high));
-            let sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(sum), bytes, limb(&x.middle));
-            let sum = _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(sum), bytes, limb(&x.low));
+            let mut sum = _mm512_setzero_si512();
+            for limb in 0..3 {
+                if limb > 0 {
+                    sum = _mm512_slli_epi32::<7>(sum);
+                }
+                for at in 0..vectors.len() {
+                    let limb = _mm512_load_si512(x[at].limbs[limb].as_ptr().cast());
+                    sum = _mm512_dpbusd_epi32(sum, vectors[at], limb);
+                }
+            }
             let sum = match B::EXCESS {
                 0 => sum,
-                _ => _mm512_add_epi32(sum, _mm512_load_si512(x.excess.as_ptr().cast())),
+                _ => _mm512_add_epi32(sum, _mm512_load_si512(x[0].excess.as_ptr().cast())),
             };
             _mm512_cvtepi32_ps(sum)
         }
     }
 
-    /// `sum`, and what part `at` of a unit gives, whose groups have these scales.
+    /// `sum`, and what span `at` of a unit gives, whose groups have these scales.
     #[inline(always)]
     pub(super) fn add_products<B: Block>(
         self,
-        bytes: __m512i,
-        x: &Part,
+        vectors: B::Vectors,
+        x: &[Part],
         scales: &[f32; 16],
         at: usize,
         sum: __m512,
     ) -> __m512 {
-        let products = self.products::<B>(bytes, x);
-        let scale = match B::GROUP {
-            32 => self.spread::<32>(scales, 2 * at),
-            _ => self.spread::<16>(scales, 4 * at),
+        let products = self.products::<B>(vectors, x);
+        let scale = match span::<B>() / B::GROUP {
+            2 => self.spread::<2>(scales, 2 * at),
+            _ => self.spread::<4>(scales, 4 * at),
         };
         self.sixteen.mul_add(products, scale, sum)
     }
 
-    /// The scales of 64 numbers, of which groups of so many share one, for their sums of four.
+    /// Some of the scales, each for as many of sixteen numbers as any other.
     ///
     /// # Panics
     ///
     /// If they are beyond the sixteen.
     #[inline(always)]
-    fn spread<const GROUP: usize>(self, scales: &[f32; 16], first: usize) -> __m512 {
-        let scales = &scales[first..][..64 / GROUP];
+    fn spread<const SCALES: usize>(self, scales: &[f32; 16], first: usize) -> __m512 {
+        const { assert!(SCALES == 2 || SCALES == 4) };
+        let scales = &scales[first..][..SCALES];
         // SAFETY: see above; two scales are 8 bytes, and four 16.
         unsafe {
-            if GROUP == 32 {
+            if SCALES == 2 {
                 let two = _mm_castpd_ps(_mm_load_sd(scales.as_ptr().cast()));
                 let each = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
                 _mm512_permutexvar_ps(each, _mm512_castps128_ps512(two))
@@ -204,5 +251,27 @@ impl Vnni {
                 _mm512_permutexvar_ps(each, _mm512_castps128_ps512(four))
             }
         }
+    }
+
+    /// The sum of each.
+    #[inline(always)]
+    pub(super) fn sums(self, x: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let first = _mm256_hadd_ps(self.halves(x[0]), self.halves(x[1]));
+            let second = _mm256_hadd_ps(self.halves(x[2]), self.halves(x[3]));
+            let all = _mm256_hadd_ps(first, second);
+            let sums = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            let mut to = [0.0; 4];
+            _mm_storeu_ps(to.as_mut_ptr(), sums);
+            to
+        }
+    }
+
+    /// The sum of both halves.
+    #[inline(always)]
+    fn halves(self, x: __m512) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)) }
     }
 }

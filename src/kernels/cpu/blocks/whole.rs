@@ -1,8 +1,9 @@
 //! Products in whole numbers of rows in blocks with rows of f32.
 //!
-//! Of 64 numbers of a row in blocks the `q` stay bytes, and are multiplied with the three limbs of `x`:
-//! nothing is rounded before the sum of four, which is multiplied by scale and step in f32.
+//! The `q` of a row in blocks stay bytes, and are multiplied with the three limbs of `x`: nothing is
+//! rounded before a sum of four or eight, which is multiplied by scale and step in f32.
 
+use std::arch::x86_64::__m512;
 use std::hint::black_box;
 use std::marker::PhantomData;
 
@@ -10,6 +11,11 @@ use super::dot::{ABREAST, AHEAD};
 use super::limbs::Limbs;
 use super::vnni::Vnni;
 use super::{Block, OnFormat, Plain, Sixteen};
+
+/// Numbers that are taken at once: four blocks of 32, or a quarter of one of 256.
+pub(super) const fn span<B: Block>() -> usize {
+    if B::LENGTH == 32 { 4 * 32 } else { 64 }
+}
 
 /// Rows of `x` in limbs for products with a format.
 pub(super) struct Prepare<'a>(pub Vnni, pub &'a [&'a [f32]]);
@@ -69,7 +75,8 @@ impl<B: Block> Rows<'_, B> {
     fn run(self) {
         let WholeDots { on, bytes, row_bytes, x, sums, products } = self.0;
         let units = row_bytes.div_ceil(B::UNIT * B::BYTES);
-        let parts = (row_bytes / B::BYTES * B::LENGTH).div_ceil(64);
+        let spans = (row_bytes / B::BYTES * B::LENGTH).div_ceil(span::<B>());
+        let parts = spans * span::<B>() / 64;
         assert!(row_bytes.is_multiple_of(B::BYTES), "blocks that do not fit");
         for (x, sums) in x.iter().zip(sums) {
             let fits = x.parts.len() == parts && x.steps.len() == 16 * units;
@@ -87,7 +94,10 @@ impl<B: Block> Rows<'_, B> {
             let several = x.len() == 1 && first + ABREAST <= rows;
             let products = &mut products[first * x.len()..];
             if several {
-                let abreast: [_; ABREAST] = std::array::from_fn(|r| row(first + r));
+                let mut abreast = [row(first); ABREAST];
+                for r in 1..ABREAST {
+                    abreast[r] = row(first + r);
+                }
                 // SAFETY: rows of whole blocks, `x` as wide, as asserted above.
                 let dots = unsafe { dots::<B, ABREAST, 1>(on, abreast, [(&x[0], &sums[0])]) };
                 products[..ABREAST].copy_from_slice(dots.as_flattened());
@@ -97,7 +107,10 @@ impl<B: Block> Rows<'_, B> {
             let mut m = 0;
             while m < x.len() {
                 if m + ABREAST <= x.len() {
-                    let of_x: [_; ABREAST] = std::array::from_fn(|i| (&x[m + i], &sums[m + i][..]));
+                    let mut of_x = [(&x[m], &sums[m][..]); ABREAST];
+                    for i in 1..ABREAST {
+                        of_x[i] = (&x[m + i], &sums[m + i]);
+                    }
                     // SAFETY: the same.
                     let dots = unsafe { dots::<B, 1, ABREAST>(on, [row(first)], of_x) };
                     products[m..m + ABREAST].copy_from_slice(&dots[0]);
@@ -125,6 +138,8 @@ unsafe fn dots<B: Block, const R: usize, const M: usize>(
     rows: [&[u8]; R],
     x: [(&Limbs, &[f32]); M],
 ) -> [[f32; M]; R] {
+    /// Stands for blocks that a row does not have.
+    static NOTHING: [u8; 34] = [0; 34];
     const { assert!(B::LENGTH == 32 && B::BYTES <= 34 || B::LENGTH == 256 && B::UNIT == 1) };
     let sixteen = on.sixteen;
     let mut totals = [[sixteen.splat(0.0); M]; R];
@@ -152,52 +167,99 @@ unsafe fn dots<B: Block, const R: usize, const M: usize>(
         }
         // Two are spread while they are loaded.
         let scales = black_box(&scales);
-        let parts = B::UNIT * B::LENGTH / 64;
-        let first = unit * parts;
-        let whole = length / B::BYTES * B::LENGTH / 64;
+        let first = unit * (B::UNIT * B::LENGTH / 64);
+        let numbers = length / B::BYTES * B::LENGTH;
+        let whole = numbers / span::<B>();
         for at in 0..whole {
             for r in 0..R {
-                // Two blocks of 32, or all of one of 256.
-                let (from, length) = match B::LENGTH {
-                    32 => (start + 2 * at * B::BYTES, 2 * B::BYTES),
-                    _ => (start, B::BYTES),
+                // SAFETY: rows are as long as the first, and the unit has the whole span.
+                let blocks = unsafe {
+                    blocks_of_span::<B>(rows[r].get_unchecked(start..start + length), at)
                 };
-                // SAFETY: so many blocks are there in the unit.
-                let blocks = unsafe { rows[r].get_unchecked(from..from + length) };
-                sixteen.prefetch(blocks, AHEAD + if B::LENGTH == 32 { 0 } else { 64 * at });
-                let bytes = B::bytes(on, blocks, at);
-                for m in 0..M {
-                    // SAFETY: a part for each 64 numbers.
-                    let part = unsafe { x[m].0.parts.get_unchecked(first + at) };
-                    let total = &mut totals[r][m];
-                    *total = on.add_products::<B>(bytes, part, &scales[r][m], at, *total);
+                match B::LENGTH {
+                    32 => {
+                        sixteen.prefetch(blocks[0], AHEAD);
+                        sixteen.prefetch(blocks[2], AHEAD);
+                    }
+                    _ => sixteen.prefetch(blocks[0], AHEAD + 64 * at),
                 }
+                // SAFETY: limbs for all spans.
+                unsafe { add_span::<B, M>(on, blocks, at, first, x, &scales[r], &mut totals[r]) };
             }
         }
-        // A last block of 32 without a second one.
-        if B::LENGTH == 32 && whole * 2 * B::BYTES < length {
+        if whole * span::<B>() < numbers {
             for r in 0..R {
-                // No block is longer than 34 bytes.
-                let mut pair = [0; 68];
-                let last = &rows[r][start + whole * 2 * B::BYTES..];
-                pair[..B::BYTES].copy_from_slice(&last[..B::BYTES]);
-                let bytes = B::bytes(on, &pair[..2 * B::BYTES], 0);
-                for m in 0..M {
-                    let (part, total) = (&x[m].0.parts[first + whole], &mut totals[r][m]);
-                    *total = on.add_products::<B>(bytes, part, &scales[r][m], whole, *total);
+                let rest = &rows[r][start + whole * 4 * B::BYTES..start + length];
+                let mut blocks = [&NOTHING[..B::BYTES.min(34)]; 4];
+                for i in 0..rest.len() / B::BYTES {
+                    blocks[i] = &rest[i * B::BYTES..][..B::BYTES];
                 }
+                // SAFETY: the same.
+                unsafe {
+                    add_span::<B, M>(on, blocks, whole, first, x, &scales[r], &mut totals[r])
+                };
             }
         }
         start += length;
         unit += 1;
     }
-    let mut products = [[0.0; M]; R];
+    let mut sums = [[sixteen.splat(0.0); M]; R];
     for r in 0..R {
         for m in 0..M {
-            products[r][m] = sixteen.sum(sixteen.add(constant[r][m], totals[r][m]));
+            sums[r][m] = sixteen.add(constant[r][m], totals[r][m]);
         }
     }
+    let mut products = [[0.0; M]; R];
+    for (products, sums) in
+        products.as_flattened_mut().chunks_mut(4).zip(sums.as_flattened().chunks(4))
+    {
+        let last = sums.len() - 1;
+        let four = on.sums([sums[0], sums[1.min(last)], sums[2.min(last)], sums[last]]);
+        products.copy_from_slice(&four[..products.len()]);
+    }
     products
+}
+
+/// Adds to `totals` what span `at` of a unit gives, whose parts begin with part `first`.
+///
+/// # Safety
+///
+/// `x` has limbs for it.
+#[inline(always)]
+unsafe fn add_span<B: Block, const M: usize>(
+    on: Vnni,
+    blocks: [&[u8]; 4],
+    at: usize,
+    first: usize,
+    x: [(&Limbs, &[f32]); M],
+    scales: &[[f32; 16]; M],
+    totals: &mut [__m512; M],
+) {
+    let vectors = span::<B>() / 64;
+    let begin = first + vectors * at;
+    let bytes = B::bytes(on, blocks, at);
+    for m in 0..M {
+        // SAFETY: the caller's word: a part for each vector.
+        let parts = unsafe { x[m].0.parts.get_unchecked(begin..begin + vectors) };
+        totals[m] = on.add_products::<B>(bytes, parts, &scales[m], at, totals[m]);
+    }
+}
+
+/// The blocks of a span, as [`Bytes::bytes`](super::Bytes::bytes) takes them.
+///
+/// # Safety
+///
+/// `unit` has them.
+#[inline(always)]
+unsafe fn blocks_of_span<B: Block>(unit: &[u8], at: usize) -> [&[u8]; 4] {
+    let first = if B::LENGTH == 32 { 4 * at } else { 0 };
+    let mut blocks = [unit; 4];
+    for i in 0..4 {
+        let index = if B::LENGTH == 32 { first + i } else { 0 };
+        // SAFETY: the caller's word.
+        blocks[i] = unsafe { unit.get_unchecked(index * B::BYTES..(index + 1) * B::BYTES) };
+    }
+    blocks
 }
 
 /// Sixteen numbers for a unit.
