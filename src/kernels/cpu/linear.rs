@@ -8,18 +8,19 @@
 //! sequence, pack the weights again each time; and a product that starts from the bias needs no
 //! second pass to add it.
 
+use std::sync::OnceLock;
+
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor, assert_shape, module};
-use rayon::prelude::*;
 
 use super::arithmetic::{BLOCK, add_to, vectorized};
 use super::host::{Flat, Host, read, readable};
 use super::matrix::Matrix;
 use super::operation::HostOperation;
-use super::product::product;
-use super::runs_on;
+use super::product::{product, products_and};
+use super::{runs_on, threads};
 use crate::kernels::autodiff::{Operation, OperationInputs};
 use crate::kernels::supports;
 
@@ -96,19 +97,18 @@ impl<B: Host> Operation<B, 3> for Projection {
         let d_y = Matrix::rows(d_output.data(), weight.columns);
 
         let x_rows = Matrix::rows(x.data(), weight.rows);
-        let of_x = || wanted[0].then(|| product(d_y, weight.transposed(), None));
         // The gradient lies as its weight does: where that is transposed it goes back through the
         // transposition, and nothing is copied there.
         let turned = weight.is_transposed();
-        let of_weight = || {
-            wanted[1].then(|| match turned {
-                true => product(d_y.transposed(), x_rows, None),
-                false => product(x_rows.transposed(), d_y, None),
-            })
+        let of_weight = match turned {
+            true => (d_y.transposed(), x_rows),
+            false => (x_rows.transposed(), d_y),
         };
-        let of_bias = || wanted[2].then(|| column_sums(d_output.data(), weight.columns));
-        // In one go: to wake threads up takes as long as a small product.
-        let ((d_x, d_bias), d_weight) = rayon::join(|| rayon::join(of_x, of_bias), of_weight);
+        let of_x = (d_y, weight.transposed());
+        let factors = [wanted[0].then_some(of_x), wanted[1].then_some(of_weight)];
+        let sums = ColumnSums::new(if wanted[2] { d_output.data() } else { &[] }, weight.columns);
+        let [d_x, d_weight] = products_and(factors, sums.blocks(), |block| sums.sum_up(block));
+        let d_bias = wanted[2].then(|| sums.total());
         let d_weight = d_weight.map(|d_weight| match turned {
             true => B::float_transpose(B::tensor(d_weight, [weight.columns, weight.rows])),
             false => B::tensor(d_weight, [weight.rows, weight.columns]),
@@ -118,31 +118,57 @@ impl<B: Host> Operation<B, 3> for Projection {
     }
 }
 
-/// The sum of each column of a row-major matrix, over blocks of rows.
+/// The sum of each column of a row-major matrix.
 pub(super) fn column_sums(data: &[f32], columns: usize) -> Vec<f32> {
-    let zeros = || vec![0.0; columns];
-    if columns == 0 {
-        return zeros();
+    let sums = ColumnSums::new(data, columns);
+    threads::for_each(sums.blocks(), usize::MAX, |block| sums.sum_up(block));
+    sums.total()
+}
+
+/// The same, over blocks of rows.
+struct ColumnSums<'a> {
+    data: &'a [f32],
+    columns: usize,
+    /// Numbers of a block.
+    size: usize,
+    of_blocks: Vec<OnceLock<Vec<f32>>>,
+}
+
+impl<'a> ColumnSums<'a> {
+    fn new(data: &'a [f32], columns: usize) -> Self {
+        let size = (BLOCK / columns.max(1)).max(1) * columns.max(1);
+        let of_blocks = vec![OnceLock::new(); data.len().div_ceil(size)];
+        Self { data, columns, size, of_blocks }
     }
-    let size = (BLOCK / columns).max(1) * columns;
-    let sums = |block: &[f32]| {
-        let mut total = zeros();
-        vectorized(
-            #[inline(always)]
-            || {
-                for row in block.chunks_exact(columns) {
-                    total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
-                }
-            },
-        );
+
+    fn blocks(&self) -> usize {
+        self.of_blocks.len()
+    }
+
+    fn sum_up(&self, block: usize) {
+        let rows = self.data.chunks(self.size).nth(block).expect("a block that is there");
+        self.of_blocks[block].get_or_init(|| {
+            let mut total = vec![0.0; self.columns];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact(self.columns) {
+                        total.iter_mut().zip(row).for_each(|(total, x)| *total += x);
+                    }
+                },
+            );
+            total
+        });
+    }
+
+    /// Of all blocks, in their order, whoever summed them up.
+    fn total(self) -> Vec<f32> {
+        let mut total = vec![0.0; self.columns];
+        for block in self.of_blocks {
+            add_to(&mut total, &block.into_inner().expect("every block is summed up"));
+        }
         total
-    };
-    let blocks: Vec<Vec<f32>> = data.par_chunks(size).map(sums).collect();
-    // In the order of the blocks, whoever summed them.
-    blocks.iter().fold(zeros(), |mut total, block| {
-        add_to(&mut total, block);
-        total
-    })
+    }
 }
 
 #[cfg(test)]

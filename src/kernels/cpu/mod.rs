@@ -6,7 +6,7 @@
 //! tensor operations.
 //!
 //! In reading order: `host` (tensors that the CPU can read), `operation` (the operations as Burn sees
-//! them); `attention`; `linear` with its `matrix`, `product` and `gemv`, `stored` (a
+//! them); `attention`; `linear` with its `matrix`, `cut`, `product` and `gemv`, `stored` (a
 //! projection whose weight lies in `blocks`) and `together` (several of them), `norm`, `activation` and
 //! `rotation` with their `arithmetic`; `cross_entropy`, `adamw`, `squares`; `memory`, `simd`, `threads`
 //! with `offer` and `ahead`.
@@ -19,6 +19,7 @@ mod arithmetic;
 pub(super) mod attention;
 pub(super) mod blocks;
 pub(super) mod cross_entropy;
+mod cut;
 mod gemv;
 pub(super) mod host;
 pub(super) mod linear;

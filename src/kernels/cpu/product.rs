@@ -2,38 +2,16 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::OnceLock;
 
+use super::cut::Cut;
 use super::matrix::{Matrix, turned};
 use super::{gemv, threads};
-
-/// Rows and columns of a block: its factors are packed once for many products, and stay in a core's
-/// cache.
-const BLOCK_SIZE: [usize; 2] = [512, 256];
-/// Blocks that keep a few threads busy.
-const ENOUGH_BLOCKS: usize = 4;
-/// Multiplications that are worth a task.
-const TASK: usize = 1 << 20;
-
-/// Into how many rows and columns of blocks a product is cut: by its sizes alone, so that the result
-/// does not depend on the number of threads. Powers of two, which threads share evenly.
-fn blocks(size: [usize; 2], inner: usize) -> [usize; 2] {
-    let mut blocks = [1, 1];
-    loop {
-        let number = blocks[0] * blocks[1];
-        // rows and columns of a block, as multiples of `BLOCK_SIZE`
-        let excess =
-            [0, 1].map(|axis| size[axis] as f64 / (blocks[axis] * BLOCK_SIZE[axis]) as f64);
-        let fits = number >= ENOUGH_BLOCKS && excess[0] <= 1.0 && excess[1] <= 1.0;
-        if fits || size[0] * size[1] * inner / (2 * number) < TASK {
-            return blocks;
-        }
-        blocks[usize::from(excess[0] < excess[1])] *= 2;
-    }
-}
 
 /// Elements up to which a transposed matrix is copied to rows before a product: what stays in a
 /// core's cache.
 const MOST_TURNED: usize = 1 << 18;
+
 /// What a product is added to.
 #[derive(Clone, Copy)]
 pub(super) enum Start<'a> {
@@ -78,6 +56,47 @@ pub(super) fn product(a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     sum
 }
 
+/// The products, row-major, and beside them so many `others`, all handed over to the threads as one: to
+/// wake them up takes as long as a small product, and none waits for another.
+pub(super) fn products_and<const N: usize>(
+    factors: [Option<(Matrix, Matrix)>; N],
+    others: usize,
+    other: impl Fn(usize) + Sync,
+) -> [Option<Vec<f32>>; N] {
+    let mut parts = Vec::new();
+    let mut cut = [const { None }; N];
+    let mut products = [const { None }; N];
+    for (index, factors) in factors.into_iter().enumerate() {
+        let Some((a, b)) = factors else { continue };
+        check(a, b, Start::Zero);
+        if in_one_piece(a, b) {
+            products[index] = Some(product(a, b, None));
+            continue;
+        }
+        let blocks = Blocks::new(a, b, Start::Zero);
+        let mut product = Vec::with_capacity(a.rows * b.columns);
+        parts.extend((0..blocks.cut.len()).map(|block| (index, block)));
+        cut[index] = Some((blocks, BlockPointer(product.as_mut_ptr())));
+        products[index] = Some(product);
+    }
+    threads::for_each(parts.len() + others, usize::MAX, |part| match parts.get(part) {
+        Some(&(index, block)) => {
+            let (blocks, to) = cut[index].as_ref().expect("a product with parts");
+            // SAFETY: `check` went through, nothing is empty, there is room for all of the product, and
+            // each block is written once.
+            unsafe { blocks.write(block, to.at(0)) };
+        }
+        None => other(part - parts.len()),
+    });
+    for (product, cut) in products.iter_mut().zip(&cut) {
+        if let (Some(product), Some((blocks, _))) = (product, cut) {
+            // SAFETY: all blocks, hence all elements, were written.
+            unsafe { product.set_len(blocks.a.rows * blocks.b.columns) };
+        }
+    }
+    products
+}
+
 /// Writes `a b`, row-major, to `to`, or adds it to what stands there.
 pub(super) fn product_to(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
     assert!(to.len() == a.rows * b.columns, "a product that does not fit");
@@ -108,7 +127,10 @@ pub(super) fn product_by_panels(
     a.check();
     let start = Start::of(bias);
     let mut sum = Vec::with_capacity(rows * columns);
-    let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
+    let cut = Cut::new([rows, columns], inner);
+    let to = BlockPointer(sum.as_mut_ptr());
+    threads::for_each(cut.len(), usize::MAX, |block| {
+        let Some((of_rows, of_columns, first)) = cut.block(block) else { return };
         let mut kept = PANEL.take();
         let length = of_columns.len() * inner;
         if kept.len() < length {
@@ -118,15 +140,13 @@ pub(super) fn product_by_panels(
         let b = Matrix::rows(&kept[..length], inner).transposed();
         b.check();
         let (a, start) = (a.rows_of(&of_rows), start.columns_of(&of_columns));
-        // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; `first` as promised.
-        unsafe { write_product(a, b, start, first, columns) };
+        // SAFETY: `check` above covers all of `a`, hence these rows, and `b`; there is room for all of the
+        // product, of which each block is written once.
+        unsafe { write_product(a, b, start, to.at(first), columns) };
         PANEL.set(kept);
-    };
-    // SAFETY: there is room for all of the product; `write` writes all of its block.
-    unsafe {
-        in_blocks([rows, columns], inner, sum.as_mut_ptr(), write);
-        sum.set_len(rows * columns);
-    }
+    });
+    // SAFETY: all blocks, hence all elements, were written.
+    unsafe { sum.set_len(rows * columns) };
     sum
 }
 
@@ -158,6 +178,46 @@ fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
     }
 }
 
+/// A product in blocks.
+struct Blocks<'a> {
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    start: Start<'a>,
+    cut: Cut,
+    /// Whether each block of rows would turn `b` anew, element by element, as it packs it.
+    turns: bool,
+    /// Then `b` by rows, turned by whoever needs it first.
+    turned: OnceLock<Vec<f32>>,
+}
+
+impl<'a> Blocks<'a> {
+    fn new(a: Matrix<'a>, b: Matrix<'a>, start: Start<'a>) -> Self {
+        let cut = Cut::new([a.rows, b.columns], a.columns);
+        let small = b.rows * b.columns <= MOST_TURNED;
+        let turns = b.is_transposed() && small && cut.blocks[0] > 1;
+        Self { a, b, start, cut, turns, turned: OnceLock::new() }
+    }
+
+    /// Writes one of them.
+    ///
+    /// # Safety
+    ///
+    /// `check(a, b, start)` went through, nothing is empty, and `to` is valid for writing the product, of
+    /// which nobody else touches this block; with [`Start::Sum`] numbers stand there.
+    unsafe fn write(&self, block: usize, to: *mut f32) {
+        let Some((rows, columns, first)) = self.cut.block(block) else { return };
+        let b = match self.turns {
+            true => Matrix::rows(self.turned.get_or_init(|| turned(self.b)), self.b.columns),
+            false => self.b,
+        };
+        let start = self.start.columns_of(&columns);
+        let (a, b) = (self.a.rows_of(&rows), b.columns_of(&columns));
+        // SAFETY: `check` covers all of `a` and `b`, hence these parts, turned or not; the block begins
+        // with element `first` of the product.
+        unsafe { write_product(a, b, start, to.add(first), self.cut.size[1]) };
+    }
+}
+
 /// Writes the product block by block.
 ///
 /// # Safety
@@ -165,53 +225,10 @@ fn add_in_one_piece(a: Matrix, b: Matrix, start: Start, to: &mut [f32]) {
 /// `check(a, b, start)` went through, nothing is empty, and `to` is valid for writing the product,
 /// which nobody else touches; with [`Start::Sum`] numbers stand there.
 unsafe fn write_blocks(a: Matrix, b: Matrix, start: Start, to: *mut f32) {
-    let columns = b.columns;
-    let turns = b.is_transposed() && b.rows * b.columns <= MOST_TURNED;
-    if turns && blocks([a.rows, columns], a.columns)[0] > 1 {
-        // Or each block of rows would turn it anew, element by element, as it packs it.
-        let turned = turned(b);
-        // SAFETY: the same matrix, of which each element is there; the rest is the caller's promise.
-        return unsafe { write_blocks(a, Matrix::rows(&turned, columns), start, to) };
-    }
-    let write = |of_rows: Range<usize>, of_columns: Range<usize>, first| {
-        let start = start.columns_of(&of_columns);
-        let (a, b) = (a.rows_of(&of_rows), b.columns_of(&of_columns));
-        // SAFETY: `check` covers all of `a` and `b`, hence these parts; `first` as promised.
-        unsafe { write_product(a, b, start, first, columns) };
-    };
-    // SAFETY: the caller promises the room.
-    unsafe { in_blocks([a.rows, columns], a.columns, to, write) };
-}
-
-/// Has `write` fill each block of a row-major result of such a size that begins at `to`. It gets the
-/// block's rows and columns and its first element, behind which its rows are as far apart as the
-/// columns are many, and may write all of them.
-///
-/// # Safety
-///
-/// `to` is valid for writing the result, which nobody else touches.
-unsafe fn in_blocks(
-    [rows, columns]: [usize; 2],
-    inner: usize,
-    to: *mut f32,
-    write: impl Fn(Range<usize>, Range<usize>, *mut f32) + Sync,
-) {
-    let blocks = blocks([rows, columns], inner);
-    let part = |size: usize, blocks: usize, index: usize| {
-        // Whole vectors, but for the last one.
-        let length = size.div_ceil(blocks).next_multiple_of(16);
-        size.min(index * length)..size.min((index + 1) * length)
-    };
-    let shared = BlockPointer(to);
-    threads::for_each(blocks[0] * blocks[1], usize::MAX, |block| {
-        let of_rows = part(rows, blocks[0], block / blocks[1]);
-        let of_columns = part(columns, blocks[1], block % blocks[1]);
-        if of_rows.is_empty() || of_columns.is_empty() {
-            return; // whole vectors left nothing for the last blocks
-        }
-        // SAFETY: the first element of a block within the room of `to`. Blocks do not overlap.
-        let first = unsafe { shared.at(of_rows.start * columns + of_columns.start) };
-        write(of_rows, of_columns, first);
+    let (blocks, to) = (Blocks::new(a, b, start), BlockPointer(to));
+    threads::for_each(blocks.cut.len(), usize::MAX, |block| {
+        // SAFETY: the caller's promise; each block is written once.
+        unsafe { blocks.write(block, to.at(0)) };
     });
 }
 
@@ -342,7 +359,7 @@ mod tests {
     #[test]
     fn a_transposed_matrix_is_turned_once_and_gives_the_same_bits() {
         let (rows, inner, columns) = (521, 67, 139);
-        assert!(blocks([rows, columns], inner)[0] > 1);
+        assert!(Cut::new([rows, columns], inner).blocks[0] > 1);
         let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 2));
         let (a, b) = (Matrix::rows(&a, inner), Matrix::rows(&b, columns));
         let by_columns = by_columns(b);
