@@ -155,6 +155,7 @@ def main():
     p.add_argument("--prompt", type=int, default=501)
     p.add_argument("--new", type=int, default=128)
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--cache", help="the crate's rows once more with keys and values kept so: bf16, for example (llama.cpp's are f16)")
     p.add_argument("--only", nargs="*", help="parts of the names of competitors")
     p.add_argument("--json", help="file for the samples")
     p.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
@@ -173,6 +174,9 @@ def main():
         "crate Q8_0": (size["Q8_0"], lambda: crate(args, files["Q8_0"], "as-stored")),
         "crate GGUF": (size["GGUF"], lambda: crate(args, files["GGUF"], "as-stored")),
     }
+    if args.cache:
+        for name in ("BF16", "Q8_0", "GGUF"):
+            competitors[f"crate {name}, cache {args.cache}"] = (size[name], lambda name=name: crate(args, files[name], "as-stored", args.cache))
     for name in ("F32", "BF16", "Q8_0", "GGUF"):
         competitors[f"llama.cpp {name}"] = (size[name], lambda name=name: alone(args, "llama.cpp", files[name]))
     for kind in ("float32", "bfloat16"):
