@@ -94,10 +94,8 @@ impl<B: Block> Rows<'_, B> {
             let several = x.len() == 1 && first + ABREAST <= rows;
             let products = &mut products[first * x.len()..];
             if several {
-                let mut abreast = [row(first); ABREAST];
-                for r in 1..ABREAST {
-                    abreast[r] = row(first + r);
-                }
+                let abreast: [&[u8]; ABREAST] =
+                    [row(first), row(first + 1), row(first + 2), row(first + 3)];
                 // SAFETY: rows of whole blocks, `x` as wide, as asserted above.
                 let dots = unsafe { dots::<B, ABREAST, 1>(on, abreast, [(&x[0], &sums[0])]) };
                 products[..ABREAST].copy_from_slice(dots.as_flattened());
@@ -252,14 +250,30 @@ unsafe fn add_span<B: Block, const M: usize>(
 /// `unit` has them.
 #[inline(always)]
 unsafe fn blocks_of_span<B: Block>(unit: &[u8], at: usize) -> [&[u8]; 4] {
-    let first = if B::LENGTH == 32 { 4 * at } else { 0 };
-    let mut blocks = [unit; 4];
-    for i in 0..4 {
-        let index = if B::LENGTH == 32 { first + i } else { 0 };
-        // SAFETY: the caller's word.
-        blocks[i] = unsafe { unit.get_unchecked(index * B::BYTES..(index + 1) * B::BYTES) };
+    // One after the other, since a loop over them is not taken apart.
+    // SAFETY: the caller's word.
+    unsafe {
+        match B::LENGTH {
+            32 => [
+                block::<B>(unit, 4 * at),
+                block::<B>(unit, 4 * at + 1),
+                block::<B>(unit, 4 * at + 2),
+                block::<B>(unit, 4 * at + 3),
+            ],
+            _ => [block::<B>(unit, 0); 4],
+        }
     }
-    blocks
+}
+
+/// A block of some.
+///
+/// # Safety
+///
+/// It is among them.
+#[inline(always)]
+unsafe fn block<B: Block>(blocks: &[u8], index: usize) -> &[u8] {
+    // SAFETY: the caller's word.
+    unsafe { blocks.get_unchecked(index * B::BYTES..(index + 1) * B::BYTES) }
 }
 
 /// Sixteen numbers for a unit.
