@@ -163,7 +163,7 @@ unsafe fn dots<B: Block, const R: usize, const M: usize>(
                 sixteen.store(sixteen.mul(scale, sixteen.load(steps)), &mut scales[r][m]);
             }
         }
-        // Two are spread while they are loaded.
+        // A few are spread while they are loaded.
         let scales = black_box(&scales);
         let first = unit * (B::UNIT * B::LENGTH / 64);
         let numbers = length / B::BYTES * B::LENGTH;
