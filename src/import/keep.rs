@@ -44,7 +44,7 @@ impl<'a> Keeping<'a> {
 
     /// Whether a parameter can keep a matrix as it is, which it then does.
     pub fn takes(&mut self, planned: &Planned, matrix: &Stored) -> bool {
-        let Planned { parameter, tensor, form } = planned;
+        let Planned { parameter, tensor, form, bytes } = planned;
         let &[inputs, outputs] = &parameter.shape[..] else { return false };
         let is_table = parameter.path.rsplit('.').nth(1) == Some("embedding");
         // Not a table of learned positions.
@@ -66,7 +66,7 @@ impl<'a> Keeping<'a> {
             matrix: matrix.clone(),
             rows,
             device: parameter.device.clone(),
-            told: tensor.byte_len() / form.parts(),
+            told: *bytes,
         };
         self.matrices.insert(parameter.path.clone(), kept);
         true

@@ -62,7 +62,7 @@ pub fn load<M: Module>(
         let expected = "tensors that can be read".into();
         return Err(Error::File { path: source.path.clone(), expected, got });
     }
-    let tensors = read.into_iter().map(|Planned { parameter, tensor, form }| {
+    let tensors = read.into_iter().map(|Planned { parameter, tensor, form, bytes }| {
         let Parameter { path, shape, device } = parameter;
         let dtype = precision.dtype(tensor.dtype, &device);
         let reading = reading.clone();
@@ -72,7 +72,7 @@ pub fn load<M: Module>(
                 burn_pack::Error::IoError(format!("{}: {error}", tensor.name))
             })?;
             let data = to_ours(data, form, &shape, dtype);
-            reading.tell(tensor.byte_len() / form.parts());
+            reading.tell(bytes);
             Ok(data)
         })
     });
@@ -93,6 +93,8 @@ pub struct Planned {
     pub parameter: Parameter,
     pub tensor: burn_pack::Tensor,
     pub form: Form,
+    /// Its bytes in the checkpoint.
+    pub bytes: usize,
 }
 
 /// A checkpoint that is not the model's, with what hints are made from.
@@ -140,7 +142,8 @@ fn plan(
         } else if expected != got {
             wrong_shape.insert(name.clone(), WrongShape { name: name.clone(), expected, got });
         } else {
-            plan.push(Planned { parameter, tensor: tensor.clone(), form });
+            let bytes = source.bytes_of(tensor) / form.parts();
+            plan.push(Planned { parameter, tensor: tensor.clone(), form, bytes });
             let left = parts_left.entry(name.clone()).or_insert(form.parts());
             *left = left.saturating_sub(1);
         }
@@ -186,7 +189,7 @@ pub struct Listening(Option<Arc<Mutex<(Progress, Listener)>>>);
 
 impl Listening {
     fn new(plan: &[Planned], listener: Option<Listener>) -> Self {
-        let bytes = plan.iter().map(|p| (p.tensor.byte_len() / p.form.parts()) as u64).sum();
+        let bytes = plan.iter().map(|planned| planned.bytes as u64).sum();
         let start =
             Progress { parameters: 0, of_parameters: plan.len(), bytes: 0, of_bytes: bytes };
         Self(listener.map(|listener| Arc::new(Mutex::new((start, listener)))))

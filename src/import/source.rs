@@ -33,6 +33,11 @@ impl TensorSource {
         self.stored.insert(name, matrix);
     }
 
+    /// The bytes of one of its tensors, as the checkpoint has them.
+    pub fn bytes_of(&self, tensor: &burn_pack::Tensor) -> usize {
+        self.stored.get(&tensor.name).map_or_else(|| tensor.byte_len(), Stored::byte_len)
+    }
+
     /// The names of all tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().chain(self.foreign.keys()).map(String::as_str)

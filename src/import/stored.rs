@@ -29,6 +29,12 @@ impl Stored {
         Self { format, shape, read: Arc::new(read) }
     }
 
+    /// How many bytes it has.
+    pub fn byte_len(&self) -> usize {
+        let [rows, columns] = self.shape;
+        rows.saturating_mul(self.format.row_bytes(columns).unwrap_or_default())
+    }
+
     /// All its bytes.
     pub fn read(&self) -> Result<Bytes, burn_pack::Error> {
         (self.read)()

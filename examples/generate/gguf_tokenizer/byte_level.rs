@@ -5,7 +5,7 @@
 use burn_decoder::import::gguf::Tokenizer as Values;
 use serde_json::{Value, json};
 
-use super::vocab;
+use super::{Parts, cannot_be_built, pairs};
 
 /// Words of Llama 3, OLMo 2 and the later of OpenAI's: digits in threes, line breaks by themselves.
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -49,8 +49,8 @@ pub fn begins_texts(pre_tokenizer: &str) -> bool {
     rules(pre_tokenizer).is_some_and(|rules| rules.ignore_merges)
 }
 
-/// The parts of `tokenizer.json` that are this kind's own.
-pub fn file(values: &Values, pre_tokenizer: &str, merges: &[String]) -> Result<Value, String> {
+/// What is this kind's own.
+pub fn parts(values: &Values, pre_tokenizer: &str, merges: &[String]) -> Result<Parts, String> {
     let Some(Rules { words, ignore_merges, composed }) = rules(pre_tokenizer) else {
         return Err(format!(
             "tokenizer.ggml.pre: expected one of command-r, dbrx, gpt-2, llama-bpe, olmo, phi-2, qwen2, \
@@ -76,15 +76,20 @@ pub fn file(values: &Values, pre_tokenizer: &str, merges: &[String]) -> Result<V
             byte_level(false),
         ]),
     };
-    Ok(json!({
+    let around = json!({
         "normalizer": composed.then(|| json!({ "type": "NFC" })),
         "pre_tokenizer": pre_tokenizer,
         "decoder": byte_level(true),
-        "model": {
-            "type": "BPE", "vocab": vocab(values), "merges": merges,
-            "ignore_merges": ignore_merges, "fuse_unk": false, "byte_fallback": false,
-        },
-    }))
+    });
+    let split = |(at, merge): (usize, &String)| match merge.split_once(' ') {
+        Some((left, right)) => Ok((left.into(), right.into())),
+        None => Err(format!(
+            "tokenizer.ggml.merges: expected two tokens with a space between them, got {merge:?} as {at}"
+        )),
+    };
+    let merges = merges.iter().enumerate().map(split).collect::<Result<_, String>>()?;
+    let model = pairs(values, merges)?.ignore_merges(ignore_merges);
+    Ok(Parts { around, model: model.build().map_err(cannot_be_built)?.into() })
 }
 
 fn sequence(parts: &[Value]) -> Value {

@@ -10,17 +10,26 @@ mod scored;
 pub mod tests;
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use burn_decoder::import::gguf::{TokenKind, Tokenizer as Values, TokenizerKind};
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::models::bpe::{BpeBuilder, Merges, Vocab};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
+
+/// What is a kind's own: the parts of `tokenizer.json` around the model, and the model, of whose many
+/// tokens no JSON is made.
+struct Parts {
+    around: Value,
+    model: ModelWrapper,
+}
 
 /// The tokenizer of these values.
 pub fn build(values: &Values) -> Result<Tokenizer, String> {
     check_texts(values)?;
-    let mut file = match &values.kind {
+    let Parts { mut around, model } = match &values.kind {
         TokenizerKind::ByteLevel { pre_tokenizer, merges } => {
-            byte_level::file(values, pre_tokenizer, merges)?
+            byte_level::parts(values, pre_tokenizer, merges)?
         }
         TokenizerKind::SentencePiece => scored::pairs(values)?,
         TokenizerKind::Unigram => scored::unigram(values)?,
@@ -28,11 +37,17 @@ pub fn build(values: &Values) -> Result<Tokenizer, String> {
             return Err(format!("expected a tokenizer that this program knows, got {other:?}"));
         }
     };
-    file["version"] = "1.0".into();
-    file["added_tokens"] = added_tokens(values);
-    file["post_processor"] = post_processor(values)?;
-    Tokenizer::from_bytes(file.to_string())
-        .map_err(|error| format!("expected a tokenizer that can be built, got {error}"))
+    around["version"] = "1.0".into();
+    around["model"] = json!({ "type": "BPE", "vocab": {}, "merges": [] });
+    around["post_processor"] = post_processor(values)?;
+    let mut tokenizer = Tokenizer::from_bytes(around.to_string()).map_err(cannot_be_built)?;
+    tokenizer.with_model(model);
+    tokenizer.add_tokens(added_tokens(values)).map_err(cannot_be_built)?;
+    Ok(tokenizer)
+}
+
+fn cannot_be_built(error: impl Display) -> String {
+    format!("expected a tokenizer that can be built, got {error}")
 }
 
 /// An error for a text that is there twice: one of the two could never be said.
@@ -50,19 +65,15 @@ fn check_texts(values: &Values) -> Result<(), String> {
 }
 
 /// Tokens that are taken whole wherever they stand in a text.
-fn added_tokens(values: &Values) -> Value {
-    let added = values.tokens.iter().enumerate().filter_map(|(id, token)| {
+fn added_tokens(values: &Values) -> impl Iterator<Item = AddedToken> {
+    values.tokens.iter().filter_map(|token| {
         let special = match token.kind {
             TokenKind::Control | TokenKind::Unknown => true,
             TokenKind::UserDefined => false,
             _ => return None,
         };
-        Some(json!({
-            "id": id, "content": token.text, "special": special, "normalized": false,
-            "single_word": false, "lstrip": false, "rstrip": false,
-        }))
-    });
-    added.collect()
+        Some(AddedToken::from(token.text.clone(), special).normalized(false))
+    })
 }
 
 /// What puts the first token before a text, and the last behind it.
@@ -111,11 +122,17 @@ fn post_processor(values: &Values) -> Result<Value, String> {
     }))
 }
 
-/// The ids of all tokens, by their texts.
-fn vocab(values: &Values) -> Value {
-    let tokens = values.tokens.iter().enumerate();
-    tokens
-        .map(|(id, token)| (token.text.clone(), json!(id)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+/// What joins these pairs, earlier ones first.
+fn pairs(values: &Values, merges: Merges) -> Result<BpeBuilder, String> {
+    let tokens = values.tokens.iter().zip(0..);
+    let ids: Vocab = tokens.map(|(token, id)| (token.text.clone(), id)).collect();
+    // The builder panics if a pair is longer than every token.
+    let made = |(left, right): &(String, String)| format!("{left}{right}");
+    if let Some(at) = merges.iter().position(|pair| !ids.contains_key(&made(pair))) {
+        let (left, right) = &merges[at];
+        return Err(format!(
+            "tokenizer.ggml.merges: expected pairs that make a token, got {left:?} and {right:?} as {at}"
+        ));
+    }
+    Ok(BpeBuilder::new().vocab_and_merges(ids, merges))
 }

@@ -5,37 +5,37 @@ use std::collections::HashMap;
 
 use burn_decoder::import::gguf::{TokenKind, Tokenizer as Values};
 use serde_json::{Value, json};
+use tokenizers::models::bpe::Merges;
+use tokenizers::models::unigram::Unigram;
 
-use super::vocab;
+use super::{Parts, cannot_be_built};
 
 /// How SentencePiece writes a space.
 const SPACE: &str = "▁";
 
-/// The parts of `tokenizer.json` for pieces that are joined pair by pair.
-pub fn pairs(values: &Values) -> Result<Value, String> {
-    let prefix = values.add_space_prefix.unwrap_or(true);
-    Ok(json!({
-        "normalizer": normalizer(values, prefix),
-        "decoder": decoder(prefix),
-        "model": {
-            "type": "BPE", "vocab": vocab(values), "merges": merges(values),
-            "unk_token": unknown(values)?, "fuse_unk": true, "byte_fallback": true,
-        },
-    }))
+/// For pieces that are joined pair by pair.
+pub fn pairs(values: &Values) -> Result<Parts, String> {
+    let model = super::pairs(values, merges(values))?
+        .unk_token(unknown(values)?.into())
+        .fuse_unk(true)
+        .byte_fallback(true);
+    Ok(Parts { around: around(values), model: model.build().map_err(cannot_be_built)?.into() })
 }
 
-/// The parts of `tokenizer.json` for the likeliest pieces.
-pub fn unigram(values: &Values) -> Result<Value, String> {
-    let prefix = values.add_space_prefix.unwrap_or(true);
+/// For the likeliest pieces.
+pub fn unigram(values: &Values) -> Result<Parts, String> {
     let unknown = unknown(values)?;
-    let pieces: Vec<_> =
-        values.tokens.iter().map(|token| json!([token.text, token.score])).collect();
-    let unk_id = values.tokens.iter().position(|token| token.text == unknown);
-    Ok(json!({
-        "normalizer": normalizer(values, prefix),
-        "decoder": decoder(prefix),
-        "model": { "type": "Unigram", "unk_id": unk_id, "vocab": pieces, "byte_fallback": false },
-    }))
+    let pieces =
+        values.tokens.iter().map(|token| (token.text.clone(), token.score.into())).collect();
+    let unknown = values.tokens.iter().position(|token| token.text == unknown);
+    let model = Unigram::from(pieces, unknown, false).map_err(cannot_be_built)?;
+    Ok(Parts { around: around(values), model: model.into() })
+}
+
+/// The parts of `tokenizer.json` around the model.
+fn around(values: &Values) -> Value {
+    let prefix = values.add_space_prefix.unwrap_or(true);
+    json!({ "normalizer": normalizer(values, prefix), "decoder": decoder(prefix) })
 }
 
 /// The token for what no piece stands for.
@@ -49,7 +49,7 @@ fn unknown(values: &Values) -> Result<&str, String> {
 
 /// Which pieces are joined, the pair first whose piece has the highest score. SentencePiece looks up
 /// the piece that two make; here every way of making one is a pair of its own.
-fn merges(values: &Values) -> Vec<Value> {
+fn merges(values: &Values) -> Merges {
     let is_text = |kind| matches!(kind, TokenKind::Normal | TokenKind::UserDefined);
     let ids: HashMap<&str, usize> =
         values.tokens.iter().enumerate().map(|(id, token)| (token.text.as_str(), id)).collect();
@@ -67,7 +67,7 @@ fn merges(values: &Values) -> Vec<Value> {
             let is_piece =
                 |piece: &str| ids.get(piece).is_some_and(|id| is_text(values.tokens[*id].kind));
             if is_piece(left) && is_piece(right) {
-                merges.push(json!([left, right]));
+                merges.push((left.into(), right.into()));
             }
         }
     }

@@ -72,9 +72,15 @@ fn what_is_not_known_is_named() {
     assert!(error.ends_with("again as 300"), "{error}");
     let error = refused(|values| (values.add_bos, values.bos) = (Some(true), Some(999)));
     assert_eq!(error, "tokenizer.ggml.bos_token_id: expected one of 340 tokens, got 999");
-    let error = refused(|values| {
+    // A pair of no token, one longer than every token, and no pair.
+    let longest = values("llama").tokens.into_iter().max_by_key(|token| token.text.len()).unwrap();
+    let longest = format!("{0} {0}", longest.text);
+    for merge in ["no token", &longest, "no\u{a0}pair"] {
+        let mut values = values("llama");
         let TokenizerKind::ByteLevel { merges, .. } = &mut values.kind else { panic!() };
-        merges[0] = "no token".into();
-    });
-    assert!(error.contains("a tokenizer that can be built"), "{error}");
+        merges[7] = merge.into();
+        let error = build(&values).unwrap_err();
+        assert!(error.starts_with("tokenizer.ggml.merges: "), "{error}");
+        assert!(error.ends_with(" as 7"), "{error}");
+    }
 }

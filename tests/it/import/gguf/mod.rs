@@ -6,10 +6,11 @@ mod tokens;
 mod wrong;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
 use burn_decoder::generation::{Generation, GenerationConfig};
-use burn_decoder::import::{LoadOptions, gguf, hugging_face, parity};
+use burn_decoder::import::{LoadOptions, Precision, Progress, gguf, hugging_face, parity};
 
 use super::{fixture, round_trip};
 use crate::backends::{any_device, cpus};
@@ -81,6 +82,31 @@ fn assert_matches(name: &str, device: &Device) {
 fn logits_and_greedy_ids_match() {
     for device in cpus() {
         FILES.iter().for_each(|name| assert_matches(name, &device));
+    }
+}
+
+/// Progress counts bytes of the file, not those that blocks become.
+#[test]
+fn progress_is_counted_in_bytes_of_the_file() {
+    for name in ["llama", "llama_k", "llama_tied"] {
+        for precision in [Precision::AsStored, Precision::F32] {
+            let told = Arc::new(Mutex::new(Vec::<Progress>::new()));
+            let teller = told.clone();
+            let options = LoadOptions::new().with_precision(precision);
+            let options = options.with_progress(move |p| teller.lock().unwrap().push(p));
+            gguf::load(file(name), &any_device(), options).unwrap();
+            let told = told.lock().unwrap();
+            let Some(&Progress { bytes, of_bytes, .. }) = told.last() else { panic!("{name}") };
+            assert_eq!(bytes, of_bytes, "{name}");
+            let whole = std::fs::read(file(name)).unwrap();
+            let of_tensors = (whole.len() - mutations::head(&whole)) as u64;
+            // Behind the last name its shape, type and place, then the tensors, each with padding.
+            let between = 64 * (told.len() as u64 + 1);
+            assert!(
+                of_bytes <= of_tensors && of_bytes + between >= of_tensors,
+                "{name}: {of_bytes} of {of_tensors}"
+            );
+        }
     }
 }
 
