@@ -93,20 +93,28 @@ pub fn agreed(number: usize, cells: &mut Shared<[u32]>, turn: usize) -> usize {
     workgroup_uniform_load::<u32>(&cells[cell]) as usize
 }
 
-/// [`agreed`] on the tiles that a panel visits, with four cells.
+/// Numbers that [`agreed_bounds`] shares.
+pub const SHARED_BOUNDS: usize = 8;
+
+/// [`agreed`] on the tiles that a panel visits. What [`is_full`] asks for stays where it is shared, since
+/// registers are few.
 #[cube]
-pub fn agreed_bounds(bounds: Bounds, cells: &mut Shared<[u32]>) -> Bounds {
+pub fn agreed_bounds(bounds: Bounds, shared: &mut Shared<[u32]>) -> Bounds {
     if UNIT_POS == 0u32 {
-        cells[0] = bounds.tile as u32;
-        cells[1] = bounds.tile_end as u32;
-        cells[2] = bounds.second as u32;
-        cells[3] = bounds.last as u32;
+        shared[0] = bounds.tile as u32;
+        shared[1] = bounds.tile_end as u32;
+        shared[2] = bounds.second as u32;
+        shared[3] = bounds.last as u32;
+        shared[4] = bounds.full_start as u32;
+        shared[5] = bounds.full_end as u32;
+        shared[6] = bounds.second_full_start as u32;
+        shared[7] = bounds.second_full_end as u32;
     }
     Bounds {
-        tile: workgroup_uniform_load::<u32>(&cells[0]) as usize,
-        tile_end: workgroup_uniform_load::<u32>(&cells[1]) as usize,
-        second: workgroup_uniform_load::<u32>(&cells[2]) as usize,
-        last: workgroup_uniform_load::<u32>(&cells[3]) as usize,
+        tile: workgroup_uniform_load::<u32>(&shared[0]) as usize,
+        tile_end: workgroup_uniform_load::<u32>(&shared[1]) as usize,
+        second: workgroup_uniform_load::<u32>(&shared[2]) as usize,
+        last: workgroup_uniform_load::<u32>(&shared[3]) as usize,
         full_start: bounds.full_start,
         full_end: bounds.full_end,
         second_full_start: bounds.second_full_start,
@@ -134,13 +142,20 @@ pub fn next_tile(bounds: Bounds, tile: usize) -> usize {
     next
 }
 
-/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid.
+/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid; of the
+/// bounds that [`agreed_bounds`] has `shared`.
 #[cube]
-pub fn is_full(map: &Tensor<i32>, bounds: Bounds, batch: usize, tile: usize, keys: usize) -> bool {
+pub fn is_full(
+    map: &Tensor<i32>,
+    shared: &Shared<[u32]>,
+    batch: usize,
+    tile: usize,
+    keys: usize,
+) -> bool {
     let first = tile * comptime!(COLUMNS);
     let last = first + comptime!(COLUMNS);
-    let mut full = (bounds.full_start <= first && last <= bounds.full_end)
-        || (bounds.second_full_start <= first && last <= bounds.second_full_end);
+    let mut full = (shared[4] as usize <= first && last <= shared[5] as usize)
+        || (shared[6] as usize <= first && last <= shared[7] as usize);
     let hidden = from_header(map, header::KEYS);
     if hidden != 0 && first < keys {
         if map[hidden + batch * from_header(map, header::KEYS_BATCH) + tile] != 0i32 {

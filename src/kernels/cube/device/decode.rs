@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::bounds::{agreed_bounds, bounds};
+use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds};
 use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::staging::{stage_columns, stage_rows};
@@ -70,7 +70,7 @@ pub fn decode_parts<F: Float, K: Float>(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
 
     // This part's share of the tiles that some query sees.
-    let mut cells = Shared::<[u32]>::new_slice(4usize);
+    let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
     let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
     let seen = agreed_bounds(seen, &mut cells);
     let of_first = seen.tile_end - seen.tile;

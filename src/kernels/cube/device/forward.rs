@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::blocks::tiles_seen;
-use super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, Wide, drops, mix, state};
 use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
@@ -66,7 +66,7 @@ pub fn forward<F: Float, K: Float>(
     // The first lanes of a line make the words of its rows, one each.
     let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
     let word_ranges = ranges(map, batch, first + word_row, queries, keys);
-    let mut cells = Shared::<[u32]>::new_slice(4usize);
+    let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
     let seen = agreed_bounds(seen, &mut cells);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
@@ -226,7 +226,7 @@ pub fn forward<F: Float, K: Float>(
 
         #[unroll]
         for h in 0..column_quads {
-            let full = is_full(map, seen, batch, tiles[h], keys);
+            let full = is_full(map, &cells, batch, tiles[h], keys);
             add_weighted::<K>(
                 &scores,
                 &own_words,

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, mix, state};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
@@ -47,7 +47,7 @@ pub fn query_gradient<F: Float>(
     let row_base = (batch * query.shape(1) + head) * queries;
     load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
-    let mut cells = Shared::<[u32]>::new_slice(4usize);
+    let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
     let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
     let seen = agreed_bounds(seen, &mut cells);
 
@@ -92,7 +92,7 @@ pub fn query_gradient<F: Float>(
         );
         #[unroll]
         for h in 0..column_quads {
-            let full = is_full(map, seen, batch, tiles[h], keys);
+            let full = is_full(map, &cells, batch, tiles[h], keys);
             add_weighted::<F>(
                 &gradients,
                 &own_words,

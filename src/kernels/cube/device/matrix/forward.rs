@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::bounds::{agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
 use super::super::dropout::{Draws, drops, mix, state};
 use super::super::rows::{ranges, word};
 use super::super::score::{Bias, added, bias_base, capped, slope_of};
@@ -63,7 +63,7 @@ pub fn matrix_forward<F: Float, N: Size>(
     let mut weights = Shared::<[Four<F>]>::new_slice(comptime!(ROWS * WEIGHTS));
     let mut words = Shared::<[u32]>::new_slice(UNITS);
     let mut odd = Shared::<[u32]>::new_slice(1usize);
-    let mut cells = Shared::<[u32]>::new_slice(4usize);
+    let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
 
     // A unit makes a word of a row, of the first tile or of the second.
     let word_ranges = ranges(map, batch, first + unit % comptime!(ROWS), queries, keys);
@@ -113,7 +113,7 @@ pub fn matrix_forward<F: Float, N: Size>(
         #[unroll]
         for h in 0..TILES {
             tiles[h] = tile;
-            full[h] = is_full(map, seen, batch, tile, keys);
+            full[h] = is_full(map, &cells, batch, tile, keys);
             if unit / comptime!(ROWS) == h {
                 let row = first + unit % comptime!(ROWS);
                 words[unit] = word(map, word_ranges, batch, head, row, tile);
