@@ -40,6 +40,10 @@ pub struct Args {
     /// precision or in blocks, with which the model computes in f32; on other backends f32.
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionChoice>,
+    /// Copies the weights to memory instead of leaving them in the mapped file: a little longer to load,
+    /// and on some machines faster to write.
+    #[arg(long)]
+    pub in_memory: bool,
     /// The type in which the keys and values of the past are kept.
     #[arg(long, value_enum, default_value_t = CacheChoice::AsComputed)]
     pub cache_precision: CacheChoice,

@@ -17,7 +17,9 @@ pub fn load(source: Source, args: &Args, device: &Device) -> Result<Loaded, Fail
     let style = ProgressStyle::with_template("loading {bar:40} {bytes} of {total_bytes}");
     let bar = ProgressBar::new(0).with_style(style.expect("the template is one of indicatif's"));
     let shown = bar.clone();
-    let options = LoadOptions::new().with_precision(args.precision()).with_progress(move |at| {
+    let options =
+        LoadOptions::new().with_precision(args.precision()).with_weights_in_memory(args.in_memory);
+    let options = options.with_progress(move |at| {
         shown.set_length(at.of_bytes);
         shown.set_position(at.bytes);
     });

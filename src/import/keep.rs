@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::form::Form;
 use super::load::{Listening, Planned};
-use super::stored::Stored;
+use super::stored::{Place, Stored};
 use crate::weights::{Blocks, Format, keeps};
 
 /// Where the rows of a parameter's blocks are.
@@ -25,6 +25,7 @@ enum KeptRows {
 /// What stays, put into a module before everything else is loaded.
 pub struct Keeping<'a> {
     matrices: BTreeMap<String, KeptMatrix>,
+    place: Place,
     reading: &'a Listening,
 }
 
@@ -33,13 +34,14 @@ struct KeptMatrix {
     matrix: Stored,
     rows: KeptRows,
     device: Device,
+    place: Place,
     /// Bytes that its progress counts.
     told: usize,
 }
 
 impl<'a> Keeping<'a> {
-    pub fn new(reading: &'a Listening) -> Self {
-        Self { matrices: BTreeMap::new(), reading }
+    pub fn new(place: Place, reading: &'a Listening) -> Self {
+        Self { matrices: BTreeMap::new(), place, reading }
     }
 
     /// Whether a parameter can keep a matrix as it is, which it then does.
@@ -67,6 +69,7 @@ impl<'a> Keeping<'a> {
             rows,
             device: parameter.device.clone(),
             told: *bytes,
+            place: self.place,
         };
         self.matrices.insert(parameter.path.clone(), kept);
         true
@@ -74,7 +77,7 @@ impl<'a> Keeping<'a> {
 
     /// The module with them, and what went wrong.
     pub fn apply<M: Module>(self, module: M) -> (M, Option<String>) {
-        let Self { mut matrices, reading } = self;
+        let Self { mut matrices, reading, .. } = self;
         if matrices.is_empty() {
             return (module, None);
         }
@@ -97,20 +100,20 @@ struct Keeper<'a> {
 
 impl KeptMatrix {
     fn read(self) -> Result<Blocks, String> {
-        let Self { matrix, rows, device, .. } = self;
+        let Self { matrix, rows, device, place, .. } = self;
         let [all, columns] = matrix.shape;
         let text = |error: burn_pack::Error| error.to_string();
         let blocks = match rows {
             KeptRows::Table => {
-                let bytes = matrix.read().map_err(text)?;
+                let bytes = matrix.read(place).map_err(text)?;
                 Blocks::embedding(matrix.format, [all, columns], bytes, &device)
             }
             KeptRows::Outputs(rows) => {
-                let bytes = matrix.rows(&rows).map_err(text)?;
+                let bytes = matrix.rows(&rows, place).map_err(text)?;
                 Blocks::projection(matrix.format, [rows.len(), columns], bytes, &device)
             }
             KeptRows::Across(form, [inputs, outputs]) => {
-                let theirs = matrix.read().map_err(text)?;
+                let theirs = matrix.read(Place::File).map_err(text)?;
                 let (theirs, _) = theirs.as_chunks::<2>();
                 let mut bytes = vec![[0; 2]; inputs * outputs];
                 form.for_each(&[inputs, outputs], |ours, there| {

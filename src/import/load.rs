@@ -28,7 +28,7 @@ pub fn load<M: Module>(
     table: Table,
     options: LoadOptions,
 ) -> Result<(M, Table)> {
-    let LoadOptions { precision, listener, prefix, ignored, .. } = options;
+    let LoadOptions { precision, place, listener, prefix, ignored, .. } = options;
     let parameters = parameters(&module);
     if let Some(parameter) = parameters.first() {
         precision.check(&parameter.device)?;
@@ -49,7 +49,7 @@ pub fn load<M: Module>(
     })?;
 
     let reading = Listening::new(&plan, listener);
-    let mut keeping = Keeping::new(&reading);
+    let mut keeping = Keeping::new(place, &reading);
     let mut read = Vec::new();
     for planned in plan {
         match source.stored.get(&planned.tensor.name).filter(|_| precision.keeps()) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::tensor::{DType, Device};
 
+use super::stored::Place;
 use crate::{Error, Result};
 
 /// The type that parameters get.
@@ -87,6 +88,7 @@ pub(super) type Listener = Box<dyn FnMut(Progress) + Send>;
 #[must_use]
 pub struct LoadOptions {
     pub(super) precision: Precision,
+    pub(super) place: Place,
     pub(super) listener: Option<Listener>,
     pub(super) prefix: String,
     pub(super) ignored: Vec<String>,
@@ -102,6 +104,15 @@ impl LoadOptions {
     /// The type that the parameters get; f32 if not said.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// Whether matrices that stay as they are stored (see [`Precision::AsStored`]) are copied, one after
+    /// the other, to memory of the process's own. If not said, they stay in the file, mapped: there at
+    /// once, shared with other processes, and dropped and read again where memory is short. Copied, they
+    /// may be read faster; BENCHMARKS.md has figures.
+    pub fn with_weights_in_memory(mut self, in_memory: bool) -> Self {
+        self.place = if in_memory { Place::Memory } else { Place::File };
         self
     }
 
@@ -137,6 +148,7 @@ impl fmt::Debug for LoadOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadOptions")
             .field("precision", &self.precision)
+            .field("place", &self.place)
             .field("progress", &self.listener.is_some())
             .field("prefix", &self.prefix)
             .field("ignored", &self.ignored)

@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, Metadata, View};
 
 use super::files::{not_this_file, show, write_whole};
 use super::source::TensorSource;
-use super::stored::Stored;
+use super::stored::{Place, Stored};
 use crate::Result;
 use crate::file::Links;
 use crate::kernels::MappedFile;
@@ -56,7 +56,7 @@ pub fn open(path: &Path) -> Result<TensorSource> {
         if let (Some(format), &[rows, columns]) = (format, &shape[..]) {
             let mapped = mapped.clone();
             let range = start as usize + from..start as usize + to;
-            let bytes = move || Ok(mapped.bytes(range.clone()));
+            let bytes = move |place: Place| Ok(place.bytes(&mapped, range.clone()));
             let matrix = Stored::new(format, [rows, columns], bytes);
             source.stored.insert(name.clone(), matrix);
         }

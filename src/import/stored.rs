@@ -1,14 +1,36 @@
 //! Matrices as a file stores them: half precision, or numbers in blocks that share a scale.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::store::burn_pack;
 use burn::tensor::{Bytes, DType};
 
+use crate::kernels::MappedFile;
 use crate::weights::Format;
 
-type Read = dyn Fn() -> Result<Bytes, burn_pack::Error> + Send + Sync;
+type Read = dyn Fn(Place) -> Result<Bytes, burn_pack::Error> + Send + Sync;
+
+/// Where the bytes of a matrix are to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Place {
+    /// In the mapped file.
+    #[default]
+    File,
+    /// In memory of the process's own.
+    Memory,
+}
+
+impl Place {
+    /// A range of a file, there.
+    pub fn bytes(self, file: &Arc<MappedFile>, range: Range<usize>) -> Bytes {
+        match self {
+            Self::File => file.bytes(range),
+            Self::Memory => file.copy(range),
+        }
+    }
+}
 
 /// A matrix whose rows are blocks of a format. Its bytes are read when they are asked for.
 #[derive(Clone)]
@@ -24,7 +46,7 @@ impl Stored {
     pub fn new(
         format: Format,
         shape: [usize; 2],
-        read: impl Fn() -> Result<Bytes, burn_pack::Error> + Send + Sync + 'static,
+        read: impl Fn(Place) -> Result<Bytes, burn_pack::Error> + Send + Sync + 'static,
     ) -> Self {
         Self { format, shape, read: Arc::new(read) }
     }
@@ -36,16 +58,16 @@ impl Stored {
     }
 
     /// All its bytes.
-    pub fn read(&self) -> Result<Bytes, burn_pack::Error> {
-        (self.read)()
+    pub fn read(&self, place: Place) -> Result<Bytes, burn_pack::Error> {
+        (self.read)(place)
     }
 
-    /// Some of its rows, one behind the other; all of them without a copy.
-    pub fn rows(&self, rows: &[usize]) -> Result<Bytes, burn_pack::Error> {
-        let all = self.read()?;
+    /// Some of its rows, one behind the other; all of them without another copy.
+    pub fn rows(&self, rows: &[usize], place: Place) -> Result<Bytes, burn_pack::Error> {
         if rows.len() == self.shape[0] && rows.iter().enumerate().all(|(i, &row)| i == row) {
-            return Ok(all);
+            return self.read(place);
         }
+        let all = self.read(Place::File)?;
         let length = self.format.row_bytes(self.shape[1]).unwrap_or_default();
         let row = |&row: &usize| all.get(row * length..(row + 1) * length);
         let rows: Option<Vec<_>> = rows.iter().map(row).collect();
@@ -62,7 +84,7 @@ impl Stored {
         let Self { format, shape, .. } = *self;
         let read = self.read.clone();
         let numbers = move || {
-            let numbers = format.dequantize(&read()?);
+            let numbers = format.dequantize(&read(Place::File)?);
             let numbers = numbers.map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
             Ok(Bytes::from_elems(numbers))
         };

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use burn::tensor::{AllocationProperty, Bytes};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 /// The bytes of a file, as they lie on the disk.
 pub(crate) struct MappedFile(Mmap);
@@ -33,6 +35,22 @@ impl MappedFile {
         assert!(range.start <= range.end && range.end <= self.len(), "a range beyond the file");
         let part = Part { file: self.clone(), range };
         Bytes::from_shared(bytes::Bytes::from_owner(part), AllocationProperty::Other)
+    }
+
+    /// A copy of some of its bytes, of which the file's own leave this process's memory again.
+    ///
+    /// # Panics
+    ///
+    /// If the file ends before the range does.
+    pub(crate) fn copy(&self, range: Range<usize>) -> Bytes {
+        let copy = self[range.clone()].to_vec();
+        // SAFETY: pages of a file that nobody writes to come back as they were when they are read again.
+        #[cfg(unix)]
+        let _ = unsafe {
+            let unneeded = UncheckedAdvice::DontNeed;
+            self.0.unchecked_advise_range(unneeded, range.start, range.len())
+        };
+        Bytes::from_bytes_vec(copy)
     }
 }
 

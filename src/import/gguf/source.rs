@@ -9,7 +9,7 @@ use burn::tensor::{Bytes, DType};
 
 use super::header::TensorInfo;
 use crate::import::source::TensorSource;
-use crate::import::stored::Stored;
+use crate::import::stored::{Place, Stored};
 use crate::kernels::MappedFile;
 use crate::weights::Format;
 
@@ -32,9 +32,9 @@ pub fn tensors(
         let rows = PairedRows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
         match info.shape[..] {
             [outputs, inputs] if format != Format::F32 => {
-                let read = move || {
+                let read = move |place: Place| {
                     Ok(match rows.head_dim {
-                        None => rows.file.bytes(rows.info.bytes.clone()),
+                        None => place.bytes(&rows.file, rows.info.bytes.clone()),
                         Some(_) => Bytes::from_bytes_vec(rows.bytes().into_owned()),
                     })
                 };

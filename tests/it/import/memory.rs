@@ -67,16 +67,19 @@ fn load(folder: &str, device: &Device) {
     drop(loaded);
 
     // As it is stored: the file itself, and what else there is.
-    let before = status("VmRSS");
-    std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be set back");
-    let options = LoadOptions::new().with_precision(Precision::AsStored);
-    let loaded = hugging_face::load(folder, device, options).unwrap();
-    let tokens = Tensor::from_data([[1, 2, 3]], device);
-    let _ = loaded.model.forward(tokens, Batch::new()).unwrap();
-    let grown = status("VmHWM").saturating_sub(before);
-    let (file, largest) = (2 * values, 2 * VOCAB * D_MODEL);
-    println!("a file of {file} bytes, the largest tensor {largest}; grown by {grown}");
-    assert!(grown < file + largest + SLACK, "more than the file and a tensor");
+    for in_memory in [false, true] {
+        let before = status("VmRSS");
+        std::fs::write("/proc/self/clear_refs", "5").expect("the peak can be set back");
+        let options = LoadOptions::new().with_precision(Precision::AsStored);
+        let options = options.with_weights_in_memory(in_memory);
+        let loaded = hugging_face::load(folder, device, options).unwrap();
+        let tokens = Tensor::from_data([[1, 2, 3]], device);
+        let _ = loaded.model.forward(tokens, Batch::new()).unwrap();
+        let grown = status("VmHWM").saturating_sub(before);
+        let (file, largest) = (2 * values, 2 * VOCAB * D_MODEL);
+        println!("a file of {file} bytes, the largest tensor {largest}; grown by {grown}");
+        assert!(grown < file + largest + SLACK, "more than the file and a tensor");
+    }
 }
 
 /// Half precision in the file, f32 in the model; each load in a process of its own.

@@ -81,8 +81,8 @@ on_each_backend! {
             let copy = copy_of(folder);
             let file = copy.path().join("model.safetensors");
             to_bf16(&file);
-            let options = LoadOptions::new().with_precision(Precision::AsStored);
-            let loaded = hugging_face::load(copy.path(), &device, options).unwrap();
+            let as_stored = || LoadOptions::new().with_precision(Precision::AsStored);
+            let loaded = hugging_face::load(copy.path(), &device, as_stored()).unwrap();
             let stored = blocks(&loaded.model.embedding.weight).map(|blocks| blocks.format());
             let cpu = cpus().contains(&device);
             assert_eq!(stored, cpu.then_some(Format::Bf16));
@@ -96,6 +96,9 @@ on_each_backend! {
                 };
                 let wide = hugging_face::load(copy.path(), &device, LoadOptions::new()).unwrap();
                 assert_close(folder, logits(&loaded.model), logits(&wide.model), OUTPUT);
+                let options = as_stored().with_weights_in_memory(true);
+                let copied = hugging_face::load(copy.path(), &device, options).unwrap();
+                assert_eq!(logits(&copied.model), logits(&loaded.model), "{folder}");
             }
             let out = tempfile::tempdir().unwrap();
             loaded.checkpoint.save(&loaded.model, out.path()).unwrap();

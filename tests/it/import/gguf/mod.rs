@@ -85,6 +85,26 @@ fn logits_and_greedy_ids_match() {
     }
 }
 
+/// Weights in memory are those of the file, and need it no longer: mapped ones would be cut off with it.
+#[test]
+fn weights_in_memory_outlive_their_file() {
+    for name in ["llama", "llama_k", "phi2_packed", "phi3"] {
+        let reference = fixture("gguf").join(format!("{name}.safetensors"));
+        for device in cpus() {
+            let folder = tempfile::tempdir().unwrap();
+            let copy = folder.path().join("copy.gguf");
+            std::fs::copy(file(name), &copy).unwrap();
+            let options = LoadOptions::new().with_precision(Precision::AsStored);
+            let loaded = gguf::load(&copy, &device, options.with_weights_in_memory(true)).unwrap();
+            std::fs::File::create(&copy).unwrap().set_len(0).unwrap();
+            for case in parity::read(&reference, &device).unwrap() {
+                let parity = case.check(&loaded.model, TOLERANCE).unwrap();
+                assert!(parity.agrees(), "{name}: {parity}");
+            }
+        }
+    }
+}
+
 /// Progress counts bytes of the file, not those that blocks become.
 #[test]
 fn progress_is_counted_in_bytes_of_the_file() {
