@@ -72,11 +72,9 @@ def write(args, path, name):
 
 # ---------------------------------------------------------------- competitors, each in a process of its own
 
-def crate(args, file, precision, cache=None):
+def crate(args, file, precision, *options):
     command = [args.generate, "--model", file, "--backend", args.backend, "--precision", precision, "--bench", "--json", "--repetitions", "1",
-               "--bench-prompt", str(args.prompt), "--bench-new", str(args.new), "--bench-depth", str(args.prompt)]
-    if cache:
-        command += ["--cache-precision", cache]
+               "--bench-prompt", str(args.prompt), "--bench-new", str(args.new), "--bench-depth", str(args.prompt), *options]
     environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads))
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     if run.returncode:
@@ -156,6 +154,7 @@ def main():
     p.add_argument("--new", type=int, default=128)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--cache", help="the crate's rows once more with keys and values kept so: bf16, for example (llama.cpp's are f16)")
+    p.add_argument("--in-memory", action="store_true", help="the crate's rows once more with weights copied out of the mapped file")
     p.add_argument("--only", nargs="*", help="parts of the names of competitors")
     p.add_argument("--json", help="file for the samples")
     p.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
@@ -174,9 +173,13 @@ def main():
         "crate Q8_0": (size["Q8_0"], lambda: crate(args, files["Q8_0"], "as-stored")),
         "crate GGUF": (size["GGUF"], lambda: crate(args, files["GGUF"], "as-stored")),
     }
-    if args.cache:
+    in_memory, cache = ("in memory", ["--in-memory"]), (f"cache {args.cache}", ["--cache-precision", args.cache])
+    asked = [variant for variant, wanted in ((in_memory, args.in_memory), (cache, args.cache)) if wanted]
+    if len(asked) == 2:
+        asked.append((f"in memory, cache {args.cache}", in_memory[1] + cache[1]))
+    for label, options in asked:
         for name in ("BF16", "Q8_0", "GGUF"):
-            competitors[f"crate {name}, cache {args.cache}"] = (size[name], lambda name=name: crate(args, files[name], "as-stored", args.cache))
+            competitors[f"crate {name}, {label}"] = (size[name], lambda name=name, options=options: crate(args, files[name], "as-stored", *options))
     for name in ("F32", "BF16", "Q8_0", "GGUF"):
         competitors[f"llama.cpp {name}"] = (size[name], lambda name=name: alone(args, "llama.cpp", files[name]))
     for kind in ("float32", "bfloat16"):

@@ -35,6 +35,7 @@ pub fn run(model: &LanguageModel, args: &Args, out: &mut Output) -> Result<(), F
             "backend": format!("{:?}", args.backend).to_lowercase(),
             "precision": format!("{:?}", args.precision()),
             "cache_precision": format!("{:?}", args.cache_precision),
+            "in_memory": args.in_memory,
             "tests": tests,
         });
         return out.print(format_args!("{report:#}\n"));

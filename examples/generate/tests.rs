@@ -184,6 +184,7 @@ fn a_file_holds_all_that_a_folder_does() {
     let plain = said(&["--prompt", marked, "--max-new-tokens", "9"]);
     assert!(plain.len() > 1, "{plain:?}");
     assert_eq!(said(&["--prompt", "A mask", "--chat", "--max-new-tokens", "9"]), plain);
+    assert_eq!(said(&["--prompt", marked, "--in-memory", "--max-new-tokens", "9"]), plain);
     assert_ne!(said(&["--prompt", "A mask", "--max-new-tokens", "9"]), plain);
     let untemplated = crate::gguf_tokenizer::tests::file("gemma2");
     let refused = generate(&untemplated, &["--prompt", "A mask", "--chat"]).unwrap_err();
