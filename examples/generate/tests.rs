@@ -9,7 +9,11 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::args::Args;
+use crate::load::load;
+use crate::output::Output;
 use crate::run;
+use crate::source::Source;
+use crate::speak::Voice;
 
 /// What transformers computed, in the root of the workspace.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
@@ -184,11 +188,29 @@ fn a_file_holds_all_that_a_folder_does() {
     let plain = said(&["--prompt", marked, "--max-new-tokens", "9"]);
     assert!(plain.len() > 1, "{plain:?}");
     assert_eq!(said(&["--prompt", "A mask", "--chat", "--max-new-tokens", "9"]), plain);
-    assert_eq!(said(&["--prompt", marked, "--in-memory", "--max-new-tokens", "9"]), plain);
     assert_ne!(said(&["--prompt", "A mask", "--max-new-tokens", "9"]), plain);
     let untemplated = crate::gguf_tokenizer::tests::file("gemma2");
     let refused = generate(&untemplated, &["--prompt", "A mask", "--chat"]).unwrap_err();
     assert!(refused.contains("no tokenizer.chat_template"), "{refused}");
+}
+
+/// With `--in-memory` a file is not needed once it is loaded; a mapped one would be cut off under it.
+#[test]
+fn weights_in_memory_outlive_their_file() {
+    let file = crate::gguf_tokenizer::tests::file("llama_tied");
+    let arguments = ["--prompt", "A mask", "--max-new-tokens", "9", "--in-memory"];
+    let plain = generate(&file, &arguments[..4]).unwrap().1;
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.gguf");
+    fs::copy(file, &copy).unwrap();
+    let args = parse(&copy, &arguments).unwrap();
+    let source = Source::open(&copy).unwrap();
+    let voice = Voice::open(&args, &source).unwrap();
+    let loaded = load(source, &args, &args.backend.device("generate").unwrap()).unwrap();
+    fs::File::create(&copy).unwrap();
+    let mut said = Vec::new();
+    voice.speak(&loaded, &args, &mut Output::new(&mut said)).unwrap();
+    assert_eq!(String::from_utf8(said).unwrap(), plain);
 }
 
 /// Learned positions end: a prompt that is longer is refused by its length.

@@ -96,7 +96,7 @@ fn weights_in_memory_outlive_their_file() {
             std::fs::copy(file(name), &copy).unwrap();
             let options = LoadOptions::new().with_precision(Precision::AsStored);
             let loaded = gguf::load(&copy, &device, options.with_weights_in_memory(true)).unwrap();
-            std::fs::File::create(&copy).unwrap().set_len(0).unwrap();
+            std::fs::File::create(&copy).unwrap();
             for case in parity::read(&reference, &device).unwrap() {
                 let parity = case.check(&loaded.model, TOLERANCE).unwrap();
                 assert!(parity.agrees(), "{name}: {parity}");
