@@ -1,5 +1,6 @@
 //! The tokenizer of a model's folder, as transformers opens it.
 
+use std::panic;
 use std::path::Path;
 
 use serde_json::Value;
@@ -16,7 +17,10 @@ pub fn open(folder: &Path) -> Result<Tokenizer, Failure> {
     let path = folder.join("tokenizer.json");
     let refuse =
         |got: String| Failure::from(format!("{}: expected a tokenizer, got {got}", path.display()));
-    let mut tokenizer = Tokenizer::from_file(&path).map_err(|error| refuse(error.to_string()))?;
+    // The crate takes some damaged files to be whole, and panics at what it finds in them.
+    let mut tokenizer = panic::catch_unwind(|| Tokenizer::from_file(&path))
+        .unwrap_or_else(|_| Err("one at which the tokenizers crate panics, as told above".into()))
+        .map_err(|error| refuse(error.to_string()))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
     let config = folder.join("tokenizer_config.json");
@@ -133,5 +137,19 @@ mod tests {
         fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         let refused = open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("added_tokens_decoder") && refused.contains("\"x\""), "{refused}");
+    }
+
+    /// A pair of tokens that is longer than every token, which the crate has no room for.
+    #[test]
+    fn a_file_at_which_the_crate_panics_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("tokenizer.json");
+        let mut tokenizer: Value =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let vocab = tokenizer["model"]["vocab"].take();
+        tokenizer["model"] = json!({ "type": "BPE", "vocab": vocab, "merges": ["w10 w11"] });
+        fs::write(&path, tokenizer.to_string()).unwrap();
+        let refused = open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("tokenizer.json") && refused.contains("panics"), "{refused}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a training starts from: a new model by the settings, or one from a folder.
 
 use std::fs;
+use std::panic;
 use std::path::Path;
 
 use burn::module::{Lora, Module, ModuleMapper, Param, ParamGroup};
@@ -134,8 +135,10 @@ impl Start {
     /// Builds or loads the model that `folder` describes.
     pub fn new(folder: &Path, settings: &Settings, device: &Device) -> Result<Self, Failure> {
         let path = folder.join("tokenizer.json");
-        let tokenizer =
-            Tokenizer::from_file(&path).map_err(|error| Failure::file("", &path, error))?;
+        // The crate takes some damaged files to be whole, and panics at what it finds in them.
+        let tokenizer = panic::catch_unwind(|| Tokenizer::from_file(&path))
+            .unwrap_or_else(|_| Err("the tokenizers crate panics at it, as told above".into()))
+            .map_err(|error| Failure::file("the tokenizer", &path, error))?;
         device.seed(settings.seed);
         if let Some(from) = &settings.from {
             let options = LoadOptions::new().with_precision(Precision::F32);

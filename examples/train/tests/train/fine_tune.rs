@@ -183,4 +183,9 @@ fn a_model_that_does_not_fit_is_refused() {
     fs::write(from.join("tokenizer.json"), tokenizer.replace("60", "61")).unwrap();
     let message = refused(&text, &out, &arguments);
     assert_says(&message, &["tokenizer.json", "0 to 60", "got 61"]);
+    // A pair that is longer than every token, which the tokenizers crate has no room for.
+    let end = "<|endoftext|>";
+    let merges = format!("\"merges\":[\"{end} {end}\"]");
+    fs::write(from.join("tokenizer.json"), tokenizer.replace("\"merges\":[]", &merges)).unwrap();
+    assert_says(&refused(&text, &out, &arguments), &["tokenizer.json", "panics"]);
 }
