@@ -5,8 +5,7 @@ use cubecl::prelude::*;
 use super::rows::{entry, from_header};
 use super::{COLUMNS, header};
 
-/// What the queries of a panel see: tiles `tile..tile_end` and, behind them, `second..last`; and the
-/// keys that all of them see by their first ranges, and by their second ones.
+/// The tiles that the queries of a panel see: `tile..tile_end` and, behind them, `second..last`.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
 pub struct Bounds {
@@ -14,13 +13,14 @@ pub struct Bounds {
     pub tile_end: usize,
     pub second: usize,
     pub last: usize,
-    pub full_start: usize,
-    pub full_end: usize,
-    pub second_full_start: usize,
-    pub second_full_end: usize,
 }
 
-/// The bounds of a panel of `rows` queries.
+/// Numbers that [`bounds`] shares.
+pub const SHARED_BOUNDS: usize = 8;
+
+/// The bounds of a panel of `rows` queries, on which all units are known to agree, as [`agreed`] has it.
+/// What [`is_full`] asks for, the keys that all of the queries see, stays where it is `shared`, since
+/// registers are few.
 #[cube]
 pub fn bounds(
     map: &Tensor<i32>,
@@ -28,6 +28,7 @@ pub fn bounds(
     panel: usize,
     queries: usize,
     keys: usize,
+    shared: &mut Shared<[u32]>,
     #[comptime] rows: usize,
 ) -> Bounds {
     let mut start = keys;
@@ -69,15 +70,21 @@ pub fn bounds(
         second = max(tile_end, second_start / comptime!(COLUMNS));
         last = max(second, (second_end + comptime!(COLUMNS - 1)) / comptime!(COLUMNS));
     }
+    if UNIT_POS == 0u32 {
+        shared[0] = tile as u32;
+        shared[1] = tile_end as u32;
+        shared[2] = second as u32;
+        shared[3] = last as u32;
+        shared[4] = full_start as u32;
+        shared[5] = full_end as u32;
+        shared[6] = second_full_start as u32;
+        shared[7] = second_full_end as u32;
+    }
     Bounds {
-        tile,
-        tile_end,
-        second,
-        last,
-        full_start,
-        full_end,
-        second_full_start,
-        second_full_end,
+        tile: workgroup_uniform_load::<u32>(&shared[0]) as usize,
+        tile_end: workgroup_uniform_load::<u32>(&shared[1]) as usize,
+        second: workgroup_uniform_load::<u32>(&shared[2]) as usize,
+        last: workgroup_uniform_load::<u32>(&shared[3]) as usize,
     }
 }
 
@@ -91,35 +98,6 @@ pub fn agreed(number: usize, cells: &mut Shared<[u32]>, turn: usize) -> usize {
         cells[cell] = number as u32;
     }
     workgroup_uniform_load::<u32>(&cells[cell]) as usize
-}
-
-/// Numbers that [`agreed_bounds`] shares.
-pub const SHARED_BOUNDS: usize = 8;
-
-/// [`agreed`] on the tiles that a panel visits. What [`is_full`] asks for stays where it is shared, since
-/// registers are few.
-#[cube]
-pub fn agreed_bounds(bounds: Bounds, shared: &mut Shared<[u32]>) -> Bounds {
-    if UNIT_POS == 0u32 {
-        shared[0] = bounds.tile as u32;
-        shared[1] = bounds.tile_end as u32;
-        shared[2] = bounds.second as u32;
-        shared[3] = bounds.last as u32;
-        shared[4] = bounds.full_start as u32;
-        shared[5] = bounds.full_end as u32;
-        shared[6] = bounds.second_full_start as u32;
-        shared[7] = bounds.second_full_end as u32;
-    }
-    Bounds {
-        tile: workgroup_uniform_load::<u32>(&shared[0]) as usize,
-        tile_end: workgroup_uniform_load::<u32>(&shared[1]) as usize,
-        second: workgroup_uniform_load::<u32>(&shared[2]) as usize,
-        last: workgroup_uniform_load::<u32>(&shared[3]) as usize,
-        full_start: bounds.full_start,
-        full_end: bounds.full_end,
-        second_full_start: bounds.second_full_start,
-        second_full_end: bounds.second_full_end,
-    }
 }
 
 /// The tile that a panel visits first.
@@ -142,8 +120,8 @@ pub fn next_tile(bounds: Bounds, tile: usize) -> usize {
     next
 }
 
-/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid; of the
-/// bounds that [`agreed_bounds`] has `shared`.
+/// Whether every query of a panel sees every key of a tile, which may lie outside of the grid; of what
+/// [`bounds`] has `shared`.
 #[cube]
 pub fn is_full(
     map: &Tensor<i32>,

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds};
+use super::bounds::{SHARED_BOUNDS, bounds};
 use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
 use super::staging::{stage_columns, stage_rows};
@@ -71,8 +71,7 @@ pub fn decode_parts<F: Float, K: Float>(
 
     // This part's share of the tiles that some query sees.
     let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
-    let seen = bounds(map, batch, 0usize, queries, keys, COLUMNS);
-    let seen = agreed_bounds(seen, &mut cells);
+    let seen = bounds(map, batch, 0usize, queries, keys, &mut cells, COLUMNS);
     let of_first = seen.tile_end - seen.tile;
     let tiles = of_first + (seen.last - seen.second);
     let mut index = part * tiles / parts;

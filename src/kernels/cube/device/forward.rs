@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::blocks::tiles_seen;
-use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::bounds::{SHARED_BOUNDS, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, Wide, drops, mix, state};
 use super::rows::{ranges, word};
 use super::score::{Bias, added, bias_base, capped, slope_of};
@@ -67,8 +67,7 @@ pub fn forward<F: Float, K: Float>(
     let word_row = line * comptime!(OWN) + lane % comptime!(OWN);
     let word_ranges = ranges(map, batch, first + word_row, queries, keys);
     let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
-    let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
-    let seen = agreed_bounds(seen, &mut cells);
+    let seen = bounds(map, batch, panel, queries, keys, &mut cells, comptime!(cfg.rows));
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut random_low = Array::<u32>::new(OWN);
     let mut random_high = Array::<u32>::new(OWN);

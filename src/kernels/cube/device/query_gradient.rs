@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::bounds::{SHARED_BOUNDS, bounds, first_tile, is_full, next_tile};
 use super::dropout::{Draws, mix, state};
 use super::score::Bias;
 use super::score_gradients::{load_numbers, score_gradients};
@@ -48,8 +48,7 @@ pub fn query_gradient<F: Float>(
     load_numbers(numbers, row_base, first, queries, &mut own_numbers, cfg);
     let seed = mix(mix(state(draws, seed_low, seed_high), batch), head);
     let mut cells = Shared::<[u32]>::new_slice(SHARED_BOUNDS);
-    let seen = bounds(map, batch, panel, queries, keys, comptime!(cfg.rows));
-    let seen = agreed_bounds(seen, &mut cells);
+    let seen = bounds(map, batch, panel, queries, keys, &mut cells, comptime!(cfg.rows));
 
     let mut own_words = Array::<u32>::new(comptime!(OWN * cfg.column_quads));
     let mut sums = Array::<Quad>::new(comptime!(OWN * cfg.head_chunks));

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::bounds::{SHARED_BOUNDS, agreed_bounds, bounds, first_tile, is_full, next_tile};
+use super::super::bounds::{SHARED_BOUNDS, bounds, first_tile, is_full, next_tile};
 use super::super::dropout::{Draws, drops, mix, state};
 use super::super::rows::{ranges, word};
 use super::super::score::{Bias, added, bias_base, capped, slope_of};
@@ -67,8 +67,7 @@ pub fn matrix_forward<F: Float, N: Size>(
 
     // A unit makes a word of a row, of the first tile or of the second.
     let word_ranges = ranges(map, batch, first + unit % comptime!(ROWS), queries, keys);
-    let seen = bounds(map, batch, panel, queries, keys, ROWS);
-    let seen = agreed_bounds(seen, &mut cells);
+    let seen = bounds(map, batch, panel, queries, keys, &mut cells, ROWS);
     let random = mix(mix(mix(state(draws, seed_low, seed_high), batch), head), first + own.row);
 
     #[unroll]
