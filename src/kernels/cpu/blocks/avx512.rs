@@ -160,35 +160,35 @@ impl Sixteen for Avx512 {
     #[inline(always)]
     fn leading_f16s(self, blocks: &[u8], block_bytes: usize) -> [__m512; 2] {
         let count = blocks.len() / block_bytes.max(4);
+        // Word by word: a gather takes several times as long (Zen 4), and what is stored in pieces can't
+        // be loaded at once before it has left the core.
+        let word = |block: usize| match block < count {
+            // SAFETY: a block that is there has four bytes at least.
+            true => unsafe {
+                blocks.as_ptr().add(block * block_bytes).cast::<i32>().read_unaligned()
+            },
+            false => 0,
+        };
+        // SAFETY: see above.
+        let four = |first: usize| unsafe {
+            _mm_set_epi32(word(first + 3), word(first + 2), word(first + 1), word(first))
+        };
         if count <= 4 {
-            // The last few of a row, which a gather takes as long for as for all.
-            let word = |block: usize| match block < count {
-                // SAFETY: a block that is there has four bytes at least.
-                true => unsafe {
-                    blocks.as_ptr().add(block * block_bytes).cast::<i32>().read_unaligned()
-                },
-                false => 0,
-            };
+            // The last few of a row.
             // SAFETY: see above.
             return unsafe {
-                let words = _mm_set_epi32(word(3), word(2), word(1), word(0));
+                let words = four(0);
                 let scales = _mm_cvtph_ps(_mm_cvtepi32_epi16(words));
                 let offsets = _mm_cvtph_ps(_mm_cvtepi32_epi16(_mm_srli_epi32::<16>(words)));
                 [_mm512_zextps128_ps512(scales), _mm512_zextps128_ps512(offsets)]
             };
         }
-        // A gather, since what is stored in pieces can't be loaded at once before it has left the core.
-        // SAFETY: see above; only the first four bytes are read of blocks that are there.
+        // SAFETY: see above.
         unsafe {
-            let index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-            let places = _mm512_mullo_epi32(index, _mm512_set1_epi32(block_bytes as i32));
-            let words = if count >= 16 {
-                _mm512_i32gather_epi32::<1>(places, blocks.as_ptr().cast())
-            } else {
-                let there = (1u16 << count) - 1;
-                let zeros = _mm512_setzero_si512();
-                _mm512_mask_i32gather_epi32::<1>(zeros, there, places, blocks.as_ptr().cast())
-            };
+            let words = _mm512_castsi128_si512(four(0));
+            let words = _mm512_inserti32x4::<1>(words, four(4));
+            let words = _mm512_inserti32x4::<2>(words, four(8));
+            let words = _mm512_inserti32x4::<3>(words, four(12));
             let upper = _mm512_srli_epi32(words, 16);
             [self.lower_f16s(words), self.lower_f16s(upper)]
         }
