@@ -187,5 +187,6 @@ fn a_model_that_does_not_fit_is_refused() {
     let end = "<|endoftext|>";
     let merges = format!("\"merges\":[\"{end} {end}\"]");
     fs::write(from.join("tokenizer.json"), tokenizer.replace("\"merges\":[]", &merges)).unwrap();
+    let out = folder.path().join("another run");
     assert_says(&refused(&text, &out, &arguments), &["tokenizer.json", "panics"]);
 }
