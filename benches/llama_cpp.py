@@ -168,7 +168,8 @@ def main():
     size = {name: os.path.getsize(path) for name, path in files.items()}
     size["float32"], size["bfloat16"] = size["F32"], size["BF16"]
     competitors = {
-        "crate F32": (size["F32"], lambda: crate(args, files["F32"], "f32")),
+        "crate F32": (size["F32"], lambda: crate(args, files["F32"], "as-stored")),
+        "crate F32, as parameters": (size["F32"], lambda: crate(args, files["F32"], "f32")),
         "crate BF16": (size["BF16"], lambda: crate(args, files["BF16"], "as-stored")),
         "crate Q8_0": (size["Q8_0"], lambda: crate(args, files["Q8_0"], "as-stored")),
         "crate GGUF": (size["GGUF"], lambda: crate(args, files["GGUF"], "as-stored")),

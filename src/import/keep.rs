@@ -55,7 +55,7 @@ impl<'a> Keeping<'a> {
         let rows = match (form, form.rows(outputs)) {
             (Form::Same, _) if is_table => KeptRows::Table,
             (_, Some(rows)) => KeptRows::Outputs(rows),
-            _ if is_weight && matches!(matrix.format, Format::F16 | Format::Bf16) => {
+            _ if is_weight && !matrix.format.is_quantized() => {
                 KeptRows::Across(*form, [inputs, outputs])
             }
             _ => return false,
@@ -114,17 +114,26 @@ impl KeptMatrix {
             }
             KeptRows::Across(form, [inputs, outputs]) => {
                 let theirs = matrix.read(Place::File).map_err(text)?;
-                let (theirs, _) = theirs.as_chunks::<2>();
-                let mut bytes = vec![[0; 2]; inputs * outputs];
-                form.for_each(&[inputs, outputs], |ours, there| {
-                    bytes[ours % outputs * inputs + ours / outputs] = theirs[there];
-                });
-                let bytes = bytes.concat();
+                let bytes = match matrix.format {
+                    Format::F32 => turned::<4>(&theirs, form, [inputs, outputs]),
+                    _ => turned::<2>(&theirs, form, [inputs, outputs]),
+                };
                 Blocks::projection(matrix.format, [outputs, inputs], bytes, &device)
             }
         };
         blocks.map_err(|error| error.to_string())
     }
+}
+
+/// The rows of plain numbers of `N` bytes each, `[outputs, inputs]`.
+fn turned<const N: usize>(theirs: &[u8], form: Form, [inputs, outputs]: [usize; 2]) -> Vec<u8> {
+    let (theirs, _) = theirs.as_chunks::<N>();
+    let mut rows = vec![0; inputs * outputs * N];
+    let (numbers, _) = rows.as_chunks_mut::<N>();
+    form.for_each(&[inputs, outputs], |ours, there| {
+        numbers[ours % outputs * inputs + ours / outputs] = theirs[there];
+    });
+    rows
 }
 
 impl Reparameterizer for Keeper<'_> {

@@ -16,8 +16,9 @@ pub enum Precision {
     /// That of the file where the device computes in it; f32 elsewhere.
     ///
     /// On the CPU (flex and ndarray) the matrices of projections and embeddings stay as the file has
-    /// them, in half precision or in blocks, as [`weights`](crate::weights) says, and the model computes
-    /// in f32. On other devices blocks become f32.
+    /// them, in f32, in half precision or in blocks, as [`weights`](crate::weights) says, and the model
+    /// computes in f32: the fastest way to generate, while training asks for [`F32`](Self::F32). On other
+    /// devices blocks become f32.
     AsStored,
     /// f64.
     F64,

@@ -51,6 +51,7 @@ pub fn open(path: &Path) -> Result<TensorSource> {
         let format = match dtype {
             DType::F16 => Some(Format::F16),
             DType::BF16 => Some(Format::Bf16),
+            DType::F32 => Some(Format::F32),
             _ => None,
         };
         if let (Some(format), &[rows, columns]) = (format, &shape[..]) {

@@ -44,13 +44,20 @@ impl MappedFile {
     /// If the file ends before the range does.
     pub(crate) fn copy(&self, range: Range<usize>) -> Bytes {
         let copy = self[range.clone()].to_vec();
+        self.leave(range);
+        Bytes::from_bytes_vec(copy)
+    }
+
+    /// Lets some of its bytes leave this process's memory, until they are read again.
+    pub(crate) fn leave(&self, range: Range<usize>) {
+        #[cfg(not(unix))]
+        let _ = range;
         // SAFETY: pages of a file that nobody writes to come back as they were when they are read again.
         #[cfg(unix)]
         let _ = unsafe {
             let unneeded = UncheckedAdvice::DontNeed;
             self.0.unchecked_advise_range(unneeded, range.start, range.len())
         };
-        Bytes::from_bytes_vec(copy)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Weights as they are stored: half precision, and numbers in blocks that share a scale.
+//! Weights as they are stored: f32 row by row, half precision, and numbers in blocks that share a scale.
 //!
 //! A matrix in a [`Format`] stands in a projection or an embedding as [`Blocks`]: a
 //! [reparameterization](burn::module::Reparameterization) of its `weight`. The modules stay Burn's own

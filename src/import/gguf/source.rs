@@ -31,11 +31,15 @@ pub fn tensors(
         };
         let rows = PairedRows { file: file.clone(), info: info.clone(), head_dim: pair_rows(name) };
         match info.shape[..] {
-            [outputs, inputs] if format != Format::F32 => {
+            [outputs, inputs] => {
                 let read = move |place: Place| {
                     Ok(match rows.head_dim {
                         None => place.bytes(&rows.file, rows.info.bytes.clone()),
-                        Some(_) => Bytes::from_bytes_vec(rows.bytes().into_owned()),
+                        Some(_) => {
+                            let ordered = rows.bytes().into_owned();
+                            rows.file.leave(rows.info.bytes.clone());
+                            Bytes::from_bytes_vec(ordered)
+                        }
                     })
                 };
                 source.insert_stored(name.clone(), Stored::new(format, [outputs, inputs], read));

@@ -29,6 +29,15 @@ pub(crate) fn prefetch<T>(from: *const T, bytes: usize) {
     let _ = (from, bytes);
 }
 
+/// Whether caches find plain rows ahead by themselves, so that asking for them only gets in their way:
+/// seen on AMD's Zen 4, where rows came faster by a tenth. SSE4a is an instruction set of AMD's alone.
+pub(crate) fn caches_read_ahead() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("sse4a");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Whether an x86 with AVX-512 multiplies bytes by fours (VNNI).
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_vnni() -> bool {

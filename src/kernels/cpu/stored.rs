@@ -61,6 +61,17 @@ impl StoredMatrix<'_> {
         numbers
     }
 
+    /// All its numbers where they lie, if they are f32 and memory has them in place for that.
+    fn floats(&self) -> Option<Matrix<'_>> {
+        if self.format != Format::F32 || cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: all bits are an f32.
+        let (before, numbers, behind) = unsafe { self.bytes.align_to::<f32>() };
+        let fits = before.is_empty() && behind.is_empty();
+        fits.then(|| Matrix::rows(numbers, self.columns))
+    }
+
     /// Writes them to `numbers`.
     fn expand_rows(self, rows: Range<usize>, numbers: &mut [f32]) {
         let row_bytes = self.row_bytes();
@@ -141,6 +152,9 @@ pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32
         return bias.map_or_else(|| vec![0.0; x.rows * rows], |bias| bias.repeat(x.rows));
     }
     if x.rows > MOST_ROWS {
+        if let Some(weight) = weight.floats() {
+            return product(x, weight.transposed(), bias);
+        }
         // Each panel is expanded by the task that multiplies with it, while it is in its cache.
         return product_by_panels(x, rows, bias, |rows, panel| weight.expand_rows(rows, panel));
     }
@@ -241,9 +255,12 @@ impl<B: Host> Operation<B, 3> for StoredWeight {
         let weight = self.matrix();
         let d_output = Flat::<B>::new(d_output);
         let d_x = || {
-            let numbers = self.all();
             let d_y = Matrix::rows(d_output.data(), weight.rows);
-            B::tensor(product(d_y, Matrix::rows(&numbers, weight.columns), None), x.shape())
+            let d_x = match weight.floats() {
+                Some(numbers) => product(d_y, numbers, None),
+                None => product(d_y, Matrix::rows(&self.all(), weight.columns), None),
+            };
+            B::tensor(d_x, x.shape())
         };
         let d_bias = || B::tensor(column_sums(d_output.data(), weight.rows), [weight.rows]);
         [wanted[0].then(d_x), None, wanted[2].then(d_bias)]
@@ -342,6 +359,29 @@ mod tests {
         }
     }
 
+    /// Of a file where nothing begins at a multiple of four.
+    #[test]
+    fn floats_at_any_place_of_memory_give_the_same_bits() {
+        let (columns, outputs) = (139, 67);
+        let bytes = blocks(Format::F32, outputs, columns);
+        for rows in [1, 3, 11] {
+            let x = numbers(rows * columns, 1);
+            let product = |bytes: &[u8]| {
+                let weight = StoredMatrix { format: Format::F32, bytes, rows: outputs, columns };
+                let is_in_place = weight.floats().is_some();
+                (is_in_place, stored_product(Matrix::rows(&x, columns), weight, None))
+            };
+            let mut shifted = vec![0; bytes.len() + 4];
+            let [in_place, others] = [0, 1].map(|excess| {
+                let start = (4 - shifted.as_ptr().addr() % 4) % 4 + excess;
+                shifted[start..][..bytes.len()].copy_from_slice(&bytes);
+                product(&shifted[start..][..bytes.len()])
+            });
+            assert!(in_place.0 && !others.0);
+            assert_eq!(in_place.1, others.1, "{rows} rows");
+        }
+    }
+
     /// In whole numbers: the sums of f32 are ordered by how many rows share what is read.
     #[test]
     #[cfg(target_arch = "x86_64")]
@@ -412,7 +452,9 @@ mod tests {
     fn gradients_are_those_of_a_product_with_the_numbers() {
         for device in cpus() {
             let device = device.autodiff();
-            for (format, rows) in [(Format::Q4_1, 1), (Format::Q6K, 7), (Format::F16, 19)] {
+            for (format, rows) in
+                [(Format::Q4_1, 1), (Format::Q6K, 7), (Format::F16, 19), (Format::F32, 11)]
+            {
                 let (columns, outputs) = (256, 37);
                 let bytes = blocks(format, outputs, columns);
                 let dense = TensorData::new(format.dequantize(&bytes).unwrap(), [outputs, columns]);

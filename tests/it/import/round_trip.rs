@@ -75,17 +75,24 @@ on_each_backend! {
         }
     }
 
-    /// Half precision stays where the device has it, and is widened exactly where it does not.
-    fn half_precision(device: Device) {
-        for folder in ["llama_tiny", "gpt2_tiny", "gptneox_tiny"] {
+    /// Half precision stays where the device has it, and is widened exactly where it does not; matrices
+    /// of f32 stay too, on a CPU as rows of the file.
+    fn precision_as_stored(device: Device) {
+        let folders = ["llama_tiny", "gpt2_tiny", "gptneox_tiny"].into_iter();
+        for (folder, format) in folders.flat_map(|f| [Format::Bf16, Format::F32].map(|t| (f, t))) {
             let copy = copy_of(folder);
             let file = copy.path().join("model.safetensors");
-            to_bf16(&file);
+            if format == Format::Bf16 {
+                to_bf16(&file);
+            }
             let as_stored = || LoadOptions::new().with_precision(Precision::AsStored);
             let loaded = hugging_face::load(copy.path(), &device, as_stored()).unwrap();
-            let stored = blocks(&loaded.model.embedding.weight).map(|blocks| blocks.format());
             let cpu = cpus().contains(&device);
-            assert_eq!(stored, cpu.then_some(Format::Bf16));
+            let layer = &loaded.model.decoder.layers[0];
+            for weight in [&loaded.model.embedding.weight, &layer.self_attention.key.weight] {
+                let stored = blocks(weight).map(|blocks| blocks.format());
+                assert_eq!(stored, cpu.then_some(format), "{folder}");
+            }
             let half = device.supports_dtype(DType::BF16);
             if cpu {
                 // The same numbers, multiplied where they lie.
@@ -108,12 +115,12 @@ on_each_backend! {
             let out = tempfile::tempdir().unwrap();
             loaded.checkpoint.save(&loaded.model, out.path()).unwrap();
             let got = tensors(&out.path().join("model.safetensors"));
-            for (name, (_, shape, bytes)) in tensors(&file) {
+            for (name, (dtype, shape, bytes)) in tensors(&file) {
                 let wide = || bytes.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
                 // Learned positions are no projection's and no embedding's.
                 let kept = cpu && shape.len() == 2 && !name.contains("wpe");
-                let expected = match half || kept {
-                    true => (Dtype::BF16, shape, bytes),
+                let expected = match half || kept || format == Format::F32 {
+                    true => (dtype, shape, bytes),
                     false => (Dtype::F32, shape, wide()),
                 };
                 assert!(got[&name] == expected, "{folder}: {name}");

@@ -63,8 +63,10 @@ impl<'a> Factor<'a> {
         products: &mut [f32],
     ) {
         let Self { format, x, sums } = self;
-        // What is asked for ahead begins behind this.
-        simd::prefetch(bytes.as_ptr(), AHEAD.min(bytes.len()));
+        if asks_ahead(*format) {
+            // What is asked for ahead begins behind this.
+            simd::prefetch(bytes.as_ptr(), AHEAD.min(bytes.len()));
+        }
         match x {
             Rows::Floats(x) => {
                 on_format(*format, Dots { bytes, row_bytes, x, sums, products });
@@ -75,6 +77,11 @@ impl<'a> Factor<'a> {
             }
         }
     }
+}
+
+/// Whether rows of a format are asked of memory before they are read.
+fn asks_ahead(format: Format) -> bool {
+    format.is_quantized() || !simd::caches_read_ahead()
 }
 
 /// Of each 32 numbers those with an even place, then the others; the rest as it is.
@@ -264,6 +271,7 @@ impl<P: Plain> OnSixteen for DotPlain<'_, P> {
 
     #[inline(always)]
     fn run<S: Sixteen>(self, on: S) {
+        let ahead = !simd::caches_read_ahead();
         let Dots { bytes, row_bytes, x, products, .. } = self.0;
         for (row, products) in bytes.chunks_exact(row_bytes).zip(products.chunks_exact_mut(x.len()))
         {
@@ -271,26 +279,33 @@ impl<P: Plain> OnSixteen for DotPlain<'_, P> {
             let mut groups = products.chunks_exact_mut(ABREAST);
             for group in &mut groups {
                 let rows = std::array::from_fn(|m| &x[first + m][..]);
-                group.copy_from_slice(&dot_plain::<P, S, ABREAST>(on, row, rows));
+                group.copy_from_slice(&dot_plain::<P, S, ABREAST>(on, row, rows, ahead));
                 first += ABREAST;
             }
             for product in groups.into_remainder() {
-                [*product] = dot_plain::<P, S, 1>(on, row, [&x[first][..]]);
+                [*product] = dot_plain::<P, S, 1>(on, row, [&x[first][..]], ahead);
                 first += 1;
             }
         }
     }
 }
 
-/// The same for plain numbers.
+/// The same for plain numbers, asked of memory `ahead` or not.
 #[inline(always)]
-fn dot_plain<P: Plain, S: Sixteen, const M: usize>(on: S, row: &[u8], x: [&[f32]; M]) -> [f32; M] {
+fn dot_plain<P: Plain, S: Sixteen, const M: usize>(
+    on: S,
+    row: &[u8],
+    x: [&[f32]; M],
+    ahead: bool,
+) -> [f32; M] {
     let mut totals = [[on.splat(0.0); 2]; M];
     let pairs = row.chunks_exact(32 * P::BYTES);
     let rest = pairs.remainder();
     let mut start = 0;
     for pair in pairs {
-        prefetch(on, pair);
+        if ahead {
+            prefetch(on, pair);
+        }
         let x: [&[f32]; M] = std::array::from_fn(|m| &x[m][start..start + 32]);
         for (i, weights) in P::pair(on, pair).into_iter().enumerate() {
             for m in 0..M {
