@@ -142,64 +142,74 @@ unsafe fn dots<B: Block, const R: usize, const M: usize>(
     let sixteen = on.sixteen;
     let mut totals = [[sixteen.splat(0.0); M]; R];
     let mut constant = [[sixteen.splat(0.0); M]; R];
-    let mut start = 0; // byte of the unit
-    let mut unit = 0;
-    while start < rows[0].len() {
-        let length = (rows[0].len() - start).min(B::UNIT * B::BYTES);
-        let mut scales = [[[0.0; 16]; M]; R];
-        for r in 0..R {
-            // SAFETY: rows are as long as the first.
-            let [scale, offset] =
-                B::scales(sixteen, unsafe { rows[r].get_unchecked(start..start + length) });
-            for m in 0..M {
-                // SAFETY: sixteen for each unit.
-                let (steps, sums) = unsafe {
-                    let sums = if B::OFFSETS.is_some() { x[m].1 } else { &x[m].0.steps };
-                    (sixteen_of(&x[m].0.steps, unit), sixteen_of(sums, unit))
-                };
-                if B::OFFSETS.is_some() {
-                    constant[r][m] = sixteen.mul_add(offset, sixteen.load(sums), constant[r][m]);
-                }
-                sixteen.store(sixteen.mul(scale, sixteen.load(steps)), &mut scales[r][m]);
-            }
-        }
-        // A few are spread while they are loaded.
-        let scales = black_box(&scales);
-        let first = unit * (B::UNIT * B::LENGTH / 64);
-        let numbers = length / B::BYTES * B::LENGTH;
-        let whole = numbers / span::<B>();
-        for at in 0..whole {
-            for r in 0..R {
-                // SAFETY: rows are as long as the first, and the unit has the whole span.
-                let blocks = unsafe {
-                    blocks_of_span::<B>(rows[r].get_unchecked(start..start + length), at)
-                };
-                match B::LENGTH {
-                    32 => {
-                        sixteen.prefetch(blocks[0], AHEAD);
-                        sixteen.prefetch(blocks[2], AHEAD);
+    // Where numbers take little work, memory gives one long piece faster than several at a time.
+    let abreast = if B::BYTES > B::LENGTH { 1 } else { R };
+    let mut first_row = 0;
+    while first_row < R {
+        let behind = first_row + abreast;
+        let mut start = 0; // byte of the unit
+        let mut unit = 0;
+        while start < rows[0].len() {
+            let length = (rows[0].len() - start).min(B::UNIT * B::BYTES);
+            let mut scales = [[[0.0; 16]; M]; R];
+            for r in first_row..behind {
+                // SAFETY: rows are as long as the first.
+                let [scale, offset] =
+                    B::scales(sixteen, unsafe { rows[r].get_unchecked(start..start + length) });
+                for m in 0..M {
+                    // SAFETY: sixteen for each unit.
+                    let (steps, sums) = unsafe {
+                        let sums = if B::OFFSETS.is_some() { x[m].1 } else { &x[m].0.steps };
+                        (sixteen_of(&x[m].0.steps, unit), sixteen_of(sums, unit))
+                    };
+                    if B::OFFSETS.is_some() {
+                        constant[r][m] =
+                            sixteen.mul_add(offset, sixteen.load(sums), constant[r][m]);
                     }
-                    _ => sixteen.prefetch(blocks[0], AHEAD + 64 * at),
+                    sixteen.store(sixteen.mul(scale, sixteen.load(steps)), &mut scales[r][m]);
                 }
-                // SAFETY: limbs for all spans.
-                unsafe { add_span::<B, M>(on, blocks, at, first, x, &scales[r], &mut totals[r]) };
             }
-        }
-        if whole * span::<B>() < numbers {
-            for r in 0..R {
-                let rest = &rows[r][start + whole * 4 * B::BYTES..start + length];
-                let mut blocks = [&NOTHING[..B::BYTES.min(34)]; 4];
-                for i in 0..rest.len() / B::BYTES {
-                    blocks[i] = &rest[i * B::BYTES..][..B::BYTES];
+            // A few are spread while they are loaded.
+            let scales = black_box(&scales);
+            let first = unit * (B::UNIT * B::LENGTH / 64);
+            let numbers = length / B::BYTES * B::LENGTH;
+            let whole = numbers / span::<B>();
+            for at in 0..whole {
+                for r in first_row..behind {
+                    // SAFETY: rows are as long as the first, and the unit has the whole span.
+                    let blocks = unsafe {
+                        blocks_of_span::<B>(rows[r].get_unchecked(start..start + length), at)
+                    };
+                    match B::LENGTH {
+                        32 => {
+                            sixteen.prefetch(blocks[0], AHEAD);
+                            sixteen.prefetch(blocks[2], AHEAD);
+                        }
+                        _ => sixteen.prefetch(blocks[0], AHEAD + 64 * at),
+                    }
+                    // SAFETY: limbs for all spans.
+                    unsafe {
+                        add_span::<B, M>(on, blocks, at, first, x, &scales[r], &mut totals[r])
+                    };
                 }
-                // SAFETY: the same.
-                unsafe {
-                    add_span::<B, M>(on, blocks, whole, first, x, &scales[r], &mut totals[r])
-                };
             }
+            if whole * span::<B>() < numbers {
+                for r in first_row..behind {
+                    let rest = &rows[r][start + whole * 4 * B::BYTES..start + length];
+                    let mut blocks = [&NOTHING[..B::BYTES.min(34)]; 4];
+                    for i in 0..rest.len() / B::BYTES {
+                        blocks[i] = &rest[i * B::BYTES..][..B::BYTES];
+                    }
+                    // SAFETY: the same.
+                    unsafe {
+                        add_span::<B, M>(on, blocks, whole, first, x, &scales[r], &mut totals[r])
+                    };
+                }
+            }
+            start += length;
+            unit += 1;
         }
-        start += length;
-        unit += 1;
+        first_row = behind;
     }
     let mut sums = [[sixteen.splat(0.0); M]; R];
     for r in 0..R {
