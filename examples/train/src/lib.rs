@@ -50,7 +50,7 @@ use model::NextToken;
 use page::Page;
 use run_folder::{Outcome, RunFolder};
 use start::Start;
-use text::Texts;
+use text::{Stream, Texts};
 use training::{CHECKED, Ended, Training};
 
 /// The adapters of a run with --lora.
@@ -70,10 +70,8 @@ pub fn run(args: &Args, to: &mut impl Write) -> Result<Verdict, Failure> {
         .collect::<Result<_, _>>()
         .map_err(Failure::Input)?;
     let folder = RunFolder::open(args, &texts)?;
-    let start = Start::new(folder.path(), settings, &devices[0])?;
-    let stream = texts.encode(&start.tokenizer)?;
-    check_fits(&start.model, &stream.tokens, settings.context, &devices[0])?;
-    let (training, validation) = stream.split(settings.valid_share, settings.context)?;
+    let ready = prepare(folder.path(), settings, &texts, &devices[0]);
+    let (folder, (start, training, validation)) = folder.unless_refused(ready)?;
     let checkpoints = Checkpoints::open(&folder.checkpoints(), settings.lora.is_some())?;
     let new = || {
         NextToken::new(start.trainee(settings), settings.passes_in_a_step(), settings.clip)
@@ -107,6 +105,20 @@ pub fn run(args: &Args, to: &mut impl Write) -> Result<Verdict, Failure> {
     }
     tell(to, folder.path(), &outcome)?;
     Ok(outcome.verdict)
+}
+
+/// What a training starts from, and the rows that it learns from and is validated on.
+fn prepare(
+    folder: &Path,
+    settings: &Settings,
+    texts: &Texts,
+    device: &Device,
+) -> Result<(Start, Stream, Stream), Failure> {
+    let start = Start::new(folder, settings, device)?;
+    let stream = texts.encode(&start.tokenizer)?;
+    check_fits(&start.model, &stream.tokens, settings.context, device)?;
+    let (training, validation) = stream.split(settings.valid_share, settings.context)?;
+    Ok((start, training, validation))
 }
 
 /// A step on a CPU is some hundred operations of microseconds, for which a thread that sleeps wakes up

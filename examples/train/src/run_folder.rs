@@ -22,6 +22,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Whether this process made it.
+    is_new: bool,
     /// Held as long as the process lives, however it ends.
     _lock: File,
 }
@@ -59,7 +61,8 @@ impl RunFolder {
                 )));
             }
         }
-        if !path.join(RUN).is_file() {
+        let is_new = !path.join(RUN).is_file();
+        if is_new {
             make(&path, args, texts, &wanted)?;
         }
         let lock_path = path.join(LOCK);
@@ -73,7 +76,21 @@ impl RunFolder {
             Err(TryLockError::Error(_)) => {}
         }
         check_same(&path.join(RUN), &wanted)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, is_new, _lock: lock })
+    }
+
+    /// The folder if all else could be made ready, too. If not, one that this process made is removed: the
+    /// same command, once it can be followed, begins anew, with a tokenizer that may be another.
+    pub fn unless_refused<T>(self, ready: Result<T, Failure>) -> Result<(Self, T), Failure> {
+        match ready {
+            Ok(ready) => Ok((self, ready)),
+            Err(failure) => {
+                if self.is_new {
+                    let _ = fs::remove_dir_all(&self.path); // The failure says what matters.
+                }
+                Err(failure)
+            }
+        }
     }
 
     /// Where the run is kept.

@@ -174,7 +174,7 @@ fn adapters_go_on_where_they_were() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_is_refused() {
+fn a_model_that_does_not_fit_is_refused_until_it_is_mended() {
     let (folder, text) = folder();
     let from = model(folder.path());
     let out = folder.path().join("run");
@@ -183,10 +183,19 @@ fn a_model_that_does_not_fit_is_refused() {
     fs::write(from.join("tokenizer.json"), tokenizer.replace("60", "61")).unwrap();
     let message = refused(&text, &out, &arguments);
     assert_says(&message, &["tokenizer.json", "0 to 60", "got 61"]);
+    // Nothing of it is left, so that the same command reads what was mended.
+    assert!(!out.exists());
     // A pair that is longer than every token, which the tokenizers crate has no room for.
     let end = "<|endoftext|>";
     let merges = format!("\"merges\":[\"{end} {end}\"]");
-    fs::write(from.join("tokenizer.json"), tokenizer.replace("\"merges\":[]", &merges)).unwrap();
-    let out = folder.path().join("another run");
+    let damaged = tokenizer.replace("\"merges\":[]", &merges);
+    fs::write(from.join("tokenizer.json"), &damaged).unwrap();
     assert_says(&refused(&text, &out, &arguments), &["tokenizer.json", "panics"]);
+    fs::write(from.join("tokenizer.json"), tokenizer).unwrap();
+    train(&text, &out, &arguments).unwrap();
+    // A run that was begun before stays, whatever it is refused for.
+    fs::write(out.join("tokenizer.json"), damaged).unwrap();
+    let kept = files(&out);
+    assert_says(&refused(&text, &out, &arguments), &["tokenizer.json", "panics"]);
+    assert!(files(&out) == kept);
 }
