@@ -59,6 +59,8 @@ def main():
 
     torch.set_num_threads(args.threads)
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
+    # As .cargo/config.toml has it, also for a program that cargo does not run.
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     # Each author in a process of its own, as its users have it.
     measure_rust = {by: rust_program(args.rust) for by in args.by}
 

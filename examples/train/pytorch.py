@@ -10,6 +10,7 @@ parameters and validate on the same rows. PyTorch runs eagerly, with its fused A
 import argparse
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -177,11 +178,13 @@ def main():
             print(f"pytorch: validation loss {loss:.4f}, {seconds:.1f} s", flush=True)
             for backend in args.backend or ["flex"]:
                 out = folder / f"{backend}-{turn}"
+                # As .cargo/config.toml has it for whatever cargo runs.
+                environment = {"MIMALLOC_PURGE_DELAY": "-1", **os.environ}
                 ended = subprocess.run(
                     [args.program, args.text, "--out", out, "--backend", backend, "--from", initial, "--sample", "0",
                      "--steps", str(args.steps), "--validate-every", str(args.validate_every),
                      "--warm-up", str(args.warm_up), "--batch", str(args.batch), "--context", str(args.context)],
-                    capture_output=True, text=True)
+                    capture_output=True, text=True, env=environment)
                 if ended.returncode != 0:
                     sys.exit(ended.stderr)
                 outcome = json.loads(ended.stdout.splitlines()[-1])
