@@ -114,8 +114,9 @@ fn multiply<const D: usize>(
 pub(super) fn refuse_training(weight: &Param<Tensor<2>>, blocks: &Blocks) {
     assert!(
         !weight.is_require_grad(),
-        "training a weight in {}: expected one in f32, or one that asks for no gradient; load it with \
-         Precision::F32, or train adapters beside it by Module::apply_lora, or freeze it",
+        "training a weight that stays as it is stored, in {}: expected an ordinary parameter, or one that \
+         asks for no gradient; load it with Precision::F32, or train adapters beside it by \
+         Module::apply_lora, or freeze it",
         blocks.format()
     );
 }
