@@ -133,14 +133,6 @@ fn bytes<const N: usize>(block: &[u8], start: usize) -> &[u8; N] {
     block[start..start + N].try_into().expect("a range of its length")
 }
 
-/// `N` bytes from `start` on of each of four blocks.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn each<const N: usize>(blocks: [&[u8]; 4], start: usize) -> [&[u8; N]; 4] {
-    let [first, second, third, fourth] = blocks;
-    [bytes(first, start), bytes(second, start), bytes(third, start), bytes(fourth, start)]
-}
-
 /// The f16 at `start`.
 #[inline(always)]
 fn f16_at(block: &[u8], start: usize) -> f32 {

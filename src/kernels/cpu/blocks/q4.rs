@@ -8,8 +8,6 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
-use super::each;
-#[cfg(target_arch = "x86_64")]
 use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
@@ -61,8 +59,8 @@ impl Bytes for Q4_0 {
     type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
-        on.nibbles_of_four(each(blocks, 2))
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], _at: usize) -> [__m512i; 2] {
+        on.halves_of_each(on.sixteens_of_four::<{ Self::BYTES }, 2, WHOLE>(span))
     }
 }
 
@@ -72,8 +70,8 @@ impl Bytes for Q4_1 {
     type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
-        on.nibbles_of_four(each(blocks, 4))
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], _at: usize) -> [__m512i; 2] {
+        on.halves_of_each(on.sixteens_of_four::<{ Self::BYTES }, 4, WHOLE>(span))
     }
 }
 

@@ -44,7 +44,7 @@ impl Bytes for Q4K {
     type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
+    fn bytes<const WHOLE: bool>(on: Vnni, block: &[u8], at: usize) -> [__m512i; 1] {
         [on.nibbles(bytes(block, 16 + 32 * at))]
     }
 }

@@ -9,8 +9,6 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
-use super::each;
-#[cfg(target_arch = "x86_64")]
 use super::vnni::{Bytes, Vnni};
 use super::{Block, Sixteen, bytes, leading};
 
@@ -62,8 +60,11 @@ impl Bytes for Q5_0 {
     type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
-        five_bits_of_four(on, each(blocks, 2), each(blocks, 6))
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], _at: usize) -> [__m512i; 2] {
+        let [lower, upper] =
+            on.halves_of_each(on.sixteens_of_four::<{ Self::BYTES }, 6, WHOLE>(span));
+        let [first, last] = fifths::<{ Self::BYTES }, 2>(span);
+        [on.add_sixteen(lower, first), on.add_sixteen(upper, last)]
     }
 }
 
@@ -73,8 +74,11 @@ impl Bytes for Q5_1 {
     type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
-        five_bits_of_four(on, each(blocks, 4), each(blocks, 8))
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], _at: usize) -> [__m512i; 2] {
+        let [lower, upper] =
+            on.halves_of_each(on.sixteens_of_four::<{ Self::BYTES }, 8, WHOLE>(span));
+        let [first, last] = fifths::<{ Self::BYTES }, 4>(span);
+        [on.add_sixteen(lower, first), on.add_sixteen(upper, last)]
     }
 }
 
@@ -91,17 +95,19 @@ fn five_bits<S: Sixteen>(
     take(1, on.or(on.shift_right(pairs, 4), on.choose((fifths >> 16) as u16, 16)));
 }
 
+/// The fifth bits of the first sixteen numbers of each of four blocks, from byte `start` of a block on,
+/// and those of the last sixteen; zeros for blocks that are missing.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn five_bits_of_four(on: Vnni, fifths: [&[u8; 4]; 4], pairs: [&[u8; 16]; 4]) -> [__m512i; 2] {
-    let [lower, upper] = on.nibbles_of_four(pairs);
-    [on.add_sixteen(lower, sixteens(fifths, 0)), on.add_sixteen(upper, sixteens(fifths, 2))]
-}
-
-/// Two bytes of each, from byte `start` on.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn sixteens([first, second, third, fourth]: [&[u8; 4]; 4], start: usize) -> u64 {
-    let two = |bytes: &[u8; 4]| u64::from(u16::from_le_bytes([bytes[start], bytes[start + 1]]));
-    two(first) | two(second) << 16 | two(third) << 32 | two(fourth) << 48
+fn fifths<const BYTES: usize, const START: usize>(blocks: &[u8]) -> [u64; 2] {
+    let mut fifths = [0; 2];
+    for block in 0..4 {
+        let at = block * BYTES + START;
+        if at < blocks.len() {
+            let bits = u32::from_le_bytes(*bytes(blocks, at));
+            fifths[0] |= u64::from(bits as u16) << (16 * block);
+            fifths[1] |= u64::from(bits >> 16) << (16 * block);
+        }
+    }
+    fifths
 }

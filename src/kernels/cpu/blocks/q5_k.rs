@@ -59,7 +59,7 @@ impl Bytes for Q5K {
     type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
+    fn bytes<const WHOLE: bool>(on: Vnni, block: &[u8], at: usize) -> [__m512i; 1] {
         let fifths = on.both(bytes(block, 16), bytes(block, 16));
         let bits = on.has(fifths, 1 << (2 * at), 2 << (2 * at));
         [on.add_sixteen(on.nibbles(bytes(block, 48 + 32 * at)), bits)]

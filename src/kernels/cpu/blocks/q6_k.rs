@@ -55,7 +55,7 @@ impl Bytes for Q6K {
     type Vectors = [__m512i; 1];
 
     #[inline(always)]
-    fn bytes(on: Vnni, [block, ..]: [&[u8]; 4], at: usize) -> [__m512i; 1] {
+    fn bytes<const WHOLE: bool>(on: Vnni, block: &[u8], at: usize) -> [__m512i; 1] {
         let (half, odd) = (at / 2, at % 2 == 1);
         let lower = on.load(bytes(block, 64 * half));
         let upper = bytes(block, 128 + 32 * half);

@@ -4,9 +4,7 @@
 use std::arch::x86_64::__m512i;
 
 #[cfg(target_arch = "x86_64")]
-use super::each;
-#[cfg(target_arch = "x86_64")]
-use super::vnni::{Bytes, Vnni};
+use super::vnni::{Bytes, Vnni, bytes_or_zeros};
 use super::{Block, Sixteen, bytes, leading};
 
 pub(super) struct Q8_0;
@@ -37,8 +35,13 @@ impl Bytes for Q8_0 {
     type Vectors = [__m512i; 2];
 
     #[inline(always)]
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], _at: usize) -> [__m512i; 2] {
-        let [first, last] = on.halves_of_four(each(blocks, 2));
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], _at: usize) -> [__m512i; 2] {
+        let [first, last] = on.halves_of_four([
+            bytes_or_zeros::<32, WHOLE>(span, 2),
+            bytes_or_zeros::<32, WHOLE>(span, 36),
+            bytes_or_zeros::<32, WHOLE>(span, 70),
+            bytes_or_zeros::<32, WHOLE>(span, 104),
+        ]);
         [on.flip(first), on.flip(last)]
     }
 }

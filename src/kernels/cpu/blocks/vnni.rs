@@ -1,31 +1,25 @@
 //! AVX-512 with its instruction for four products of bytes each (VNNI): what `whole` is made of.
 
 use std::arch::x86_64::*;
-use std::hint::black_box;
 
 use pulp::Arch;
 
 use super::avx512::Avx512;
 use super::limbs::Part;
 use super::whole::span;
-use super::{Block, Sixteen};
+use super::{Block, Sixteen, bytes};
 use crate::kernels::cpu::simd;
 
 /// AVX-512 (F, BW, CD, DQ, VL) with VNNI. A value of this type proves that the machine has it.
 #[derive(Clone, Copy)]
 pub(in crate::kernels::cpu) struct Vnni {
     pub(super) sixteen: Avx512,
-    /// The second, third and fourth four of sixteen. As constants the compiler would see through them,
-    /// and take shuffles for what memory gives in its place.
-    fours: [__mmask16; 3],
 }
 
 impl Vnni {
     pub fn try_new() -> Option<Self> {
         match simd::arch() {
-            Arch::V4(v4) if simd::has_vnni() => {
-                Some(Self { sixteen: Avx512::new(v4), fours: black_box([0x00f0, 0x0f00, 0xf000]) })
-            }
+            Arch::V4(v4) if simd::has_vnni() => Some(Self { sixteen: Avx512::new(v4) }),
             _ => None,
         }
     }
@@ -50,13 +44,40 @@ pub(in crate::kernels::cpu) trait Bytes {
     /// The bytes of a [span]: an array of vectors.
     type Vectors: Copy + AsRef<[__m512i]>;
 
-    /// Of four blocks of 32 the first sixteen numbers of each, then the last sixteen of each. Of a block
-    /// of 256, four times the same, numbers `64 at` to `64 at + 63`.
+    /// Of a span of four blocks of 32 the first sixteen numbers of each, then the last sixteen of each;
+    /// of a block of 256 numbers `64 at` to `64 at + 63`. If not `WHOLE`, blocks may be missing at the end.
     ///
     /// # Panics
     ///
     /// If there are fewer bytes.
-    fn bytes(on: Vnni, blocks: [&[u8]; 4], at: usize) -> Self::Vectors;
+    fn bytes<const WHOLE: bool>(on: Vnni, span: &[u8], at: usize) -> Self::Vectors;
+}
+
+/// Where sixteen bytes of each of four blocks stand, in pieces of so many bytes, in two vectors: those of
+/// the first three in one, those of the last in the other.
+const fn sixteens(block_bytes: usize, piece: usize) -> [u16; 32] {
+    let starts = [0, block_bytes, 2 * block_bytes, 64];
+    let each = 16 / piece;
+    let mut from = [0; 32];
+    let mut i = 0;
+    while i < 4 * each {
+        from[i] = (starts[i / each] / piece + i % each) as u16;
+        i += 1;
+    }
+    from
+}
+
+/// `N` bytes from `start` on, or zeros if they are missing, which those of what is `WHOLE` aren't.
+///
+/// # Panics
+///
+/// If any is missing of what is whole.
+#[inline(always)]
+pub(super) fn bytes_or_zeros<const N: usize, const WHOLE: bool>(
+    block: &[u8],
+    start: usize,
+) -> &[u8; N] {
+    if WHOLE || start < block.len() { bytes(block, start) } else { &[0; N] }
 }
 
 // SAFETY, of every block in this file: the machine has the instructions, as `self` or `on` proves; loads
@@ -79,23 +100,46 @@ impl Vnni {
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
-    /// The four, one behind the other.
+    /// Sixteen bytes of each of four blocks of `BYTES` bytes, from byte `START` on, one behind the other;
+    /// zeros for what is missing at the end, unless they are `WHOLE`.
     #[inline(always)]
-    pub fn four(self, bytes: [&[u8; 16]; 4]) -> __m512i {
-        let [second, third, fourth] = self.fours;
+    pub fn sixteens_of_four<const BYTES: usize, const START: usize, const WHOLE: bool>(
+        self,
+        blocks: &[u8],
+    ) -> __m512i {
+        // Those of three blocks within 64 bytes, and the last, which cross fewer lines of the cache than
+        // twice 64 bytes.
+        const { assert!(16 <= BYTES && BYTES <= 24) };
+        let three = self.some::<WHOLE>(blocks, START);
+        let last = bytes_or_zeros::<16, WHOLE>(blocks, START + 3 * BYTES);
         // SAFETY: see above.
         unsafe {
-            let all = _mm512_broadcast_i32x4(self.sixteen_bytes(bytes[0]));
-            let all = _mm512_mask_broadcast_i32x4(all, second, self.sixteen_bytes(bytes[1]));
-            let all = _mm512_mask_broadcast_i32x4(all, third, self.sixteen_bytes(bytes[2]));
-            _mm512_mask_broadcast_i32x4(all, fourth, self.sixteen_bytes(bytes[3]))
+            let last = _mm512_castsi128_si512(_mm_loadu_si128(last.as_ptr().cast()));
+            if BYTES.is_multiple_of(4) {
+                let from = const { sixteens(BYTES, 4) };
+                let from = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+                _mm512_permutex2var_epi32(three, from, last)
+            } else {
+                let from = const { sixteens(BYTES, 2) };
+                _mm512_permutex2var_epi16(three, _mm512_loadu_si512(from.as_ptr().cast()), last)
+            }
         }
     }
 
+    /// 64 bytes from `start` on; zeros for those that are missing, unless it is `WHOLE`.
+    ///
+    /// # Panics
+    ///
+    /// If any is missing of what is whole.
     #[inline(always)]
-    fn sixteen_bytes(self, bytes: &[u8; 16]) -> __m128i {
-        // SAFETY: see above.
-        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    fn some<const WHOLE: bool>(self, bytes: &[u8], start: usize) -> __m512i {
+        if WHOLE {
+            return self.load(bytes[start..start + 64].try_into().expect("a range of its length"));
+        }
+        let count = bytes.len().saturating_sub(start);
+        let mask = if count < 64 { (1 << count) - 1 } else { u64::MAX };
+        // SAFETY: see above; what is masked out is not read.
+        unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().wrapping_add(start).cast()) }
     }
 
     /// The first halves of the four, one behind the other, and the second halves.
@@ -112,13 +156,12 @@ impl Vnni {
         }
     }
 
-    /// The lower halves of the bytes of all four, and the upper halves.
+    /// The lower halves of bytes, and the upper halves.
     #[inline(always)]
-    pub fn nibbles_of_four(self, bytes: [&[u8; 16]; 4]) -> [__m512i; 2] {
-        let all = self.four(bytes);
+    pub fn halves_of_each(self, bytes: __m512i) -> [__m512i; 2] {
         // SAFETY: see above.
-        let upper = unsafe { _mm512_srli_epi16::<4>(all) };
-        [self.and(all, 15), self.and(upper, 15)]
+        let upper = unsafe { _mm512_srli_epi16::<4>(bytes) };
+        [self.and(bytes, 15), self.and(upper, 15)]
     }
 
     /// The lower halves of 32 bytes, then their upper halves.
@@ -218,37 +261,46 @@ impl Vnni {
         self,
         vectors: B::Vectors,
         x: &[Part],
-        scales: &[f32; 16],
+        scales: __m512,
         at: usize,
         sum: __m512,
     ) -> __m512 {
         let products = self.products::<B>(vectors, x);
         let scale = match span::<B>() / B::GROUP {
-            2 => self.spread::<2>(scales, 2 * at),
-            _ => self.spread::<4>(scales, 4 * at),
+            2 => self.spread::<2>(scales, at),
+            _ => self.spread::<4>(scales, at),
         };
         self.sixteen.mul_add(products, scale, sum)
     }
 
-    /// Some of the scales, each for as many of sixteen numbers as any other.
-    ///
-    /// # Panics
-    ///
-    /// If they are beyond the sixteen.
+    /// Of the scales so many from `COUNT * at` on, each for as many of sixteen numbers as any other.
     #[inline(always)]
-    fn spread<const SCALES: usize>(self, scales: &[f32; 16], first: usize) -> __m512 {
-        const { assert!(SCALES == 2 || SCALES == 4) };
-        let scales = &scales[first..][..SCALES];
-        // SAFETY: see above; two scales are 8 bytes, and four 16.
+    fn spread<const COUNT: usize>(self, scales: __m512, at: usize) -> __m512 {
+        const { assert!(COUNT == 2 || COUNT == 4) };
+        // SAFETY: see above; of an index the lowest four bits count.
         unsafe {
-            if SCALES == 2 {
-                let two = _mm_castpd_ps(_mm_load_sd(scales.as_ptr().cast()));
-                let each = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-                _mm512_permutexvar_ps(each, _mm512_castps128_ps512(two))
-            } else {
-                let four = _mm_loadu_ps(scales.as_ptr());
-                let each = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-                _mm512_permutexvar_ps(each, _mm512_castps128_ps512(four))
+            let each = match COUNT {
+                2 => _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+                _ => _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0),
+            };
+            let from = _mm512_add_epi32(each, _mm512_set1_epi32((COUNT * at) as i32));
+            _mm512_permutexvar_ps(from, scales)
+        }
+    }
+
+    /// Four numbers for each of so many spans, one or four, and zeros.
+    ///
+    /// # Safety
+    ///
+    /// They can be read.
+    #[inline(always)]
+    pub(super) unsafe fn load_some<const SPANS: usize>(self, from: *const f32) -> __m512 {
+        const { assert!(SPANS == 1 || SPANS == 4) };
+        // SAFETY: see above, and the caller's word.
+        unsafe {
+            match SPANS {
+                1 => _mm512_zextps128_ps512(_mm_loadu_ps(from)),
+                _ => _mm512_loadu_ps(from),
             }
         }
     }
