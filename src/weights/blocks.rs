@@ -1,6 +1,7 @@
 //! A matrix in blocks, as the value of a parameter.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use burn::module::{
     Content, Devices, LoraAdapter, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
@@ -27,6 +28,8 @@ pub struct Blocks {
     columns: usize,
     /// Whether the parameter is `[columns, rows]`, as a projection's.
     transposed: bool,
+    /// What [`on_host`](Self::on_host) found for these bytes: each token asks for every weight, twice.
+    host: OnceLock<Option<StoredWeight>>,
 }
 
 /// The blocks that a parameter has for its value, if it has any.
@@ -91,7 +94,7 @@ impl Blocks {
         let bytes = Tensor::from_data(data, (device, DType::U8));
         let delta = Param::from_tensor(Tensor::zeros([1, 1], device)).set_require_grad(false);
         let bytes = Param::initialized(ParamId::new(), bytes);
-        Ok(Self { bytes, delta, format, columns, transposed })
+        Ok(Self { bytes, delta, format, columns, transposed, host: OnceLock::new() })
     }
 
     /// `module`, a projection or an embedding, with this as its `weight`.
@@ -136,8 +139,14 @@ impl Blocks {
     }
 
     /// For products on the CPU; nothing on another device.
-    pub(super) fn on_host(&self) -> Option<StoredWeight> {
-        StoredWeight::new(self.bytes.val(), self.format, self.columns)
+    pub(super) fn on_host(&self) -> Option<&StoredWeight> {
+        let find = || StoredWeight::new(self.bytes.val(), self.format, self.columns);
+        self.host.get_or_init(find).as_ref()
+    }
+
+    /// The same with other parameters.
+    fn with(&self, bytes: Param<Tensor<2, Int>>, delta: Param<Tensor<2>>) -> Self {
+        Self { bytes, delta, host: OnceLock::new(), ..*self }
     }
 
     /// The numbers in f32, `[rows, columns]`, without an adapter.
@@ -241,22 +250,19 @@ impl Module for Blocks {
     }
 
     fn fork(self, device: &Device) -> Self {
-        let (bytes, delta) = (self.bytes.fork(device), self.delta.fork(device));
-        Self { bytes, delta, ..self }
+        self.with(self.bytes.clone().fork(device), self.delta.clone().fork(device))
     }
 
     fn to_device(self, device: &Device) -> Self {
-        let (bytes, delta) = (self.bytes.to_device(device), self.delta.to_device(device));
-        Self { bytes, delta, ..self }
+        self.with(self.bytes.clone().to_device(device), self.delta.clone().to_device(device))
     }
 
     fn train(self) -> Self {
-        let (bytes, delta) = (self.bytes.train(), self.delta.train());
-        Self { bytes, delta, ..self }
+        self.with(self.bytes.clone().train(), self.delta.clone().train())
     }
 
     fn valid(&self) -> Self {
-        Self { bytes: self.bytes.valid(), delta: self.delta.valid(), ..*self }
+        self.with(self.bytes.valid(), self.delta.valid())
     }
 
     fn materialize(self) -> Self {
@@ -298,7 +304,7 @@ impl Module for Blocks {
             }
         };
         mapper.exit_module("delta", CONTAINER);
-        Self { bytes, delta, ..self }
+        self.with(bytes, delta)
     }
 }
 

@@ -54,9 +54,8 @@ pub(crate) fn read_next<'a>(layers: impl IntoIterator<Item = &'a Linear>) {
     if !kernels::has_helpers() {
         return;
     }
-    let stored = |layer: &Linear| blocks(&layer.weight)?.on_host();
-    let weights: Vec<StoredWeight> = layers.into_iter().filter_map(stored).collect();
-    kernels::read_next(weights.iter().map(StoredWeight::bytes));
+    let stored = |layer: &'a Linear| blocks(&layer.weight)?.on_host();
+    kernels::read_next(layers.into_iter().filter_map(stored).map(StoredWeight::bytes));
 }
 
 /// Whether `x` is of the kind, and the first weight in blocks: what is cheap to see.
@@ -71,5 +70,5 @@ fn plain(layer: &Linear) -> Option<StoredWeight> {
         return None;
     }
     refuse_training(&layer.weight, blocks);
-    blocks.on_host()
+    blocks.on_host().cloned()
 }

@@ -100,7 +100,7 @@ fn multiply<const D: usize>(
     is_projection: bool,
 ) -> Tensor<D> {
     let output = match blocks.on_host() {
-        Some(weight) => weight.project(x.clone(), bias),
+        Some(weight) => weight.clone().project(x.clone(), bias),
         None => kernels::project(x.clone(), blocks.numbers().cast(x.dtype()).transpose(), bias),
     };
     let Some(adapter) = blocks.adapter() else { return output };

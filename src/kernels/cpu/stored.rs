@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Int, Tensor, assert_shape};
@@ -168,7 +169,7 @@ pub(super) fn stored_product(x: Matrix, weight: StoredMatrix, bias: Option<&[f32
 /// A matrix in blocks that stands behind a tensor of bytes, on a device whose memory the CPU reads.
 #[derive(Clone)]
 pub(crate) struct StoredWeight {
-    bytes: HostBytes,
+    bytes: Arc<HostBytes>,
     format: Format,
     /// `[rows, numbers of a row]`
     shape: [usize; 2],
@@ -183,7 +184,7 @@ impl StoredWeight {
     pub fn new(bytes: Tensor<2, Int>, format: Format, columns: usize) -> Option<Self> {
         let [rows, row_bytes] = bytes.dims();
         assert!(format.row_bytes(columns) == Some(row_bytes), "blocks that do not fit");
-        let bytes = HostBytes::of(bytes)?;
+        let bytes = Arc::new(HostBytes::of(bytes)?);
         Some(Self { bytes, format, shape: [rows, columns] })
     }
 
