@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use super::panel::{KEY_TILE, MOST_LANES, QueryPanel};
+use super::panel::{KEY_TILE, KeySet, MOST_LANES, QueryPanel};
 use super::read_rows::AnyRows;
 use super::real::exp2;
 use super::score::ScoreRule;
@@ -138,6 +138,7 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
             part.fill(T::ZERO);
             part[0] = T::NEG_INFINITY;
         }
+        let mut hidden = vec![0; panels.len()];
         let mut start = self.keys.start;
         while start < self.keys.end {
             let tile = start..self.keys.end.min(start + KEY_TILE);
@@ -179,14 +180,14 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                 }
             }
             for (at, (panel, seen)) in panels.iter().zip(&seen).enumerate() {
+                hidden[at] = 0;
                 if seen.is_empty() {
                     continue;
                 }
-                let skip = seen.start - tile.start;
                 let scores = &mut scores[at * KEY_TILE..][..seen.len()];
                 // one query is a tile of width one
                 self.rule.apply(Scalar, panel, seen.clone(), 1, scores, None);
-                let partial = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
+                hidden[at] = panel.hide::<T, Scalar>(Scalar, seen.clone(), 1, scores);
                 let part = &mut self.parts[at * (value_dim + 2)..][..value_dim + 2];
                 let factor = T::of_f64(self.rule.factor);
                 let (rescale, sum) = update_row(simd, factor, scores, part);
@@ -196,10 +197,58 @@ impl<T: Real> WithSimd for Stretch<'_, T> {
                     panel.drop_some(dropout, seen.clone(), 1, scores);
                 }
                 part[2..].iter_mut().for_each(|x| *x *= rescale);
-                // what is hidden may be anything, also NaN
-                value.skip(skip).add_weighted(simd, scores, partial, &mut part[2..]);
+            }
+            let mut first = 0;
+            while first < panels.len() {
+                if seen[first].is_empty() {
+                    first += 1;
+                    continue;
+                }
+                // Queries that see the same keys, so that each value is read once for them.
+                let alike = |&at: &usize| seen[at] == seen[first] && hidden[at] == 0;
+                let same = match hidden[first] {
+                    0 => 1 + (first + 1..panels.len().min(first + 4)).take_while(alike).count(),
+                    _ => 1,
+                };
+                let values = Values {
+                    rows: value.skip(seen[first].start - tile.start),
+                    scores: &scores[first * KEY_TILE..],
+                    seen: seen[first].len(),
+                    hidden: hidden[first],
+                    parts: &mut self.parts[first * (value_dim + 2)..][..same * (value_dim + 2)],
+                };
+                match same {
+                    4 => values.add::<S, 4>(simd),
+                    3 => values.add::<S, 3>(simd),
+                    2 => values.add::<S, 2>(simd),
+                    _ => values.add::<S, 1>(simd),
+                }
+                first += same;
             }
         }
+    }
+}
+
+/// Values of a tile for queries that see the same of them.
+struct Values<'a, T> {
+    rows: AnyRows<'a, T>,
+    /// A tile for each query, of which as many are weights as rows are seen.
+    scores: &'a [T],
+    seen: usize,
+    /// What is hidden of these may be anything, also NaN.
+    hidden: KeySet,
+    parts: &'a mut [T],
+}
+
+impl<T: Real> Values<'_, T> {
+    /// Adds them for `M` queries.
+    #[inline(always)]
+    fn add<S: Simd, const M: usize>(self, simd: S) {
+        let Self { rows, scores, seen, hidden, parts } = self;
+        let weights = std::array::from_fn(|m| &scores[m * KEY_TILE..][..seen]);
+        let mut parts = parts.chunks_exact_mut(parts.len() / M);
+        let sums = std::array::from_fn(|_| &mut parts.next().expect("one for each query")[2..]);
+        rows.add_weighted::<S, M>(simd, weights, hidden, sums);
     }
 }
 

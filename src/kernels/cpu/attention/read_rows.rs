@@ -12,7 +12,7 @@ use super::rows::{MANY_READERS, TensorRows};
 use super::strided::{Strided, offset};
 use super::{Real, Source};
 use crate::kernels::coding::{self, BLOCK, SCALE};
-use crate::kernels::cpu::simd::prefetch;
+use crate::kernels::cpu::simd::{caches_read_ahead, prefetch};
 
 /// Rows as a product reads them: vector by vector, and the rest number by number.
 pub(super) trait ReadRows<T: Real>: Copy {
@@ -202,10 +202,12 @@ impl<'a, T: Real> AnyRows<'a, T> {
         }
     }
 
-    /// Asks memory for `count` rows of this width from `first` on, whether they exist or not.
+    /// Asks memory for `count` rows of this width from `first` on, whether they exist or not; not for
+    /// numbers where caches find them by themselves.
     #[inline(always)]
     pub(super) fn prefetch(self, first: usize, count: usize, width: usize) {
         match self {
+            Self::Numbers(_) if caches_read_ahead() => {}
             Self::Numbers(TensorRows { data, step }) => {
                 for row in first..first + count {
                     prefetch(data.as_ptr().wrapping_add(row * step), width * size_of::<T>());
@@ -236,12 +238,12 @@ impl<'a, T: Real> AnyRows<'a, T> {
 
     /// See [`add_weighted`].
     #[inline(always)]
-    pub(super) fn add_weighted<S: Simd>(
+    pub(super) fn add_weighted<S: Simd, const M: usize>(
         self,
         simd: S,
-        weights: &[T],
+        weights: [&[T]; M],
         skipped: KeySet,
-        out: &mut [T],
+        out: [&mut [T]; M],
     ) {
         match self {
             Self::Numbers(rows) => add_weighted(simd, weights, rows, skipped, out),

@@ -58,34 +58,36 @@ fn dots_abreast<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
     dots
 }
 
-/// `out += Σ weights[i] rows[i]` over the rows that are not in `skipped`.
+/// `out += Σ weights[i] rows[i]` for each of `M` queries, which read every row together; of one query
+/// over the rows that are not in `skipped`, which is empty for more.
 #[inline(always)]
-pub(super) fn add_weighted<T: Real, S: Simd, R: ReadRows<T>>(
+pub(super) fn add_weighted<T: Real, S: Simd, R: ReadRows<T>, const M: usize>(
     simd: S,
-    weights: &[T],
+    weights: [&[T]; M],
     rows: R,
     skipped: KeySet,
-    out: &mut [T],
+    mut out: [&mut [T]; M],
 ) {
-    let width = out.len();
-    let rest = width / T::lanes::<S>() * T::lanes::<S>();
-    let vectors = T::vectors_mut::<S>(out);
-    let (fours, pairs) = (vectors.len() / 4 * 4, vectors.len() / 2 * 2);
+    let width = out[0].len();
+    let vectors = width / T::lanes::<S>();
+    let (fours, pairs) = (vectors / 4 * 4, vectors / 2 * 2);
     for at in (0..fours).step_by(4) {
-        add_columns::<T, S, R, 4>(simd, weights, rows, skipped, &mut vectors[at..at + 4], at);
+        add_columns::<T, S, R, M, 4>(simd, weights, rows, skipped, &mut out, at);
     }
     for at in (fours..pairs).step_by(2) {
-        add_columns::<T, S, R, 2>(simd, weights, rows, skipped, &mut vectors[at..at + 2], at);
+        add_columns::<T, S, R, M, 2>(simd, weights, rows, skipped, &mut out, at);
     }
-    for at in pairs..vectors.len() {
-        add_columns::<T, S, R, 1>(simd, weights, rows, skipped, &mut vectors[at..at + 1], at);
+    for at in pairs..vectors {
+        add_columns::<T, S, R, M, 1>(simd, weights, rows, skipped, &mut out, at);
     }
-    for (at, out) in out.iter_mut().enumerate().skip(rest) {
-        for (row, &weight) in weights.iter().enumerate() {
-            if skipped >> row & 1 == 0 {
-                let mut part = weight;
-                part *= R::number(rows.row(row, width), at);
-                *out += part;
+    for m in 0..M {
+        for at in vectors * T::lanes::<S>()..width {
+            for (row, &weight) in weights[m].iter().enumerate() {
+                if skipped >> row & 1 == 0 {
+                    let mut part = weight;
+                    part *= R::number(rows.row(row, width), at);
+                    out[m][at] += part;
+                }
             }
         }
     }
@@ -93,31 +95,50 @@ pub(super) fn add_weighted<T: Real, S: Simd, R: ReadRows<T>>(
 
 /// The same for `N` vectors, from vector `at` of the rows on; their sums stay in registers.
 #[inline(always)]
-fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const N: usize>(
+fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const M: usize, const N: usize>(
     simd: S,
-    weights: &[T],
+    weights: [&[T]; M],
     rows: R,
     skipped: KeySet,
-    out: &mut [T::Vector<S>],
+    out: &mut [&mut [T]; M],
     at: usize,
 ) {
-    // Of even and of odd rows, so that none waits for the one before.
-    let mut sums = [[T::splat(simd, T::ZERO); N]; 2];
-    for first in (0..weights.len()).step_by(2) {
-        for (odd, sums) in sums.iter_mut().enumerate() {
-            let row = first + odd;
-            if row < weights.len() && skipped >> row & 1 == 0 {
-                let weight = T::splat(simd, weights[row]);
-                let row = rows.row(row, (at + N) * T::lanes::<S>());
-                for (i, sum) in sums.iter_mut().enumerate() {
+    let count = weights[0].len();
+    let mut of_queries = weights;
+    for m in 0..M {
+        of_queries[m] = &weights[m][..count];
+    }
+    // Of one query the sums of even and of odd rows, so that none waits for the one before.
+    let abreast = if M == 1 { 2 } else { 1 };
+    let mut sums = [[[T::splat(simd, T::ZERO); N]; M]; 2];
+    for first in (0..count).step_by(abreast) {
+        for part in 0..abreast {
+            let row = first + part;
+            if row < count && skipped >> row & 1 == 0 {
+                let values = rows.row(row, (at + N) * T::lanes::<S>());
+                let mut vectors = [T::splat(simd, T::ZERO); N];
+                for i in 0..N {
                     // SAFETY: the row is asked for as wide as that.
-                    let vector = unsafe { R::vector(simd, row, at + i) };
-                    *sum = T::mul_add(simd, weight, vector, *sum);
+                    vectors[i] = unsafe { R::vector(simd, values, at + i) };
+                }
+                for m in 0..M {
+                    let weight = T::splat(simd, of_queries[m][row]);
+                    for i in 0..N {
+                        let sum = &mut sums[part][m][i];
+                        *sum = T::mul_add(simd, weight, vectors[i], *sum);
+                    }
                 }
             }
         }
     }
-    for i in 0..N {
-        out[i] = T::add(simd, out[i], T::add(simd, sums[0][i], sums[1][i]));
+    for m in 0..M {
+        let out = &mut T::vectors_mut::<S>(out[m])[at..at + N];
+        for i in 0..N {
+            let sum = match abreast {
+                2 => T::add(simd, sums[0][m][i], sums[1][m][i]),
+                _ => sums[0][m][i],
+            };
+            out[i] = T::add(simd, out[i], sum);
+        }
     }
 }

@@ -507,6 +507,30 @@ fn halves_by_stride_are_their_numbers() {
     }
 }
 
+/// Memory that ends with the last row of the last head, of which the first query sees nothing.
+#[test]
+fn rows_that_stand_apart_are_read_no_further_than_they_are_seen() {
+    let mut case = Case::new([1, 4, 2, 2, 150, 8, 12]);
+    let spans = [Span { start: 0, end: 100 }, Span { start: 60, end: 150 }];
+    case.plan.visibility.spans = Some(spans.into_iter().map(RowSpans::one).collect());
+    let data = Data::<f32>::of(&case);
+    let heads_inside = |numbers: &[f32], width: usize| {
+        let rows = (0..150).flat_map(|row| [row, 150 + row]);
+        rows.flat_map(|row| numbers[row * width..][..width].to_vec()).collect::<Vec<f32>>()
+    };
+    let (key, value) = (heads_inside(&data.key, 8), heads_inside(&data.value, 12));
+    let expected = data.inputs(&case);
+    let apart = Inputs {
+        key: Source::Real(Strided::new(&key, [1, 2, 150, 8], [300 * 8, 8, 2 * 8, 1])),
+        value: Source::Real(Strided::new(&value, [1, 2, 150, 12], [300 * 12, 12, 2 * 12, 1])),
+        ..data.inputs(&case)
+    };
+    for arch in archs() {
+        let [got, expected] = [&apart, &expected].map(|inputs| forward(arch, &case.plan, inputs));
+        assert_eq!(got, expected, "{arch:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 60,
@@ -551,6 +575,18 @@ fn lengths_around_every_edge() {
         agrees::<f32>(&Case::causal([1, 2, 1, length, length, 5, 3]), 2e-6, 1e-5);
         agrees::<f64>(&Case::new([1, 1, 1, 3, length, 4, 8]), 1e-12, 1e-12);
         agrees::<f64>(&Case::causal([1, 1, 1, length, 5, 9, 2]), 1e-12, 1e-12);
+    }
+}
+
+/// Up to four of the queries that see the same keys read each value together, and others alone.
+#[test]
+fn groups_of_any_size() {
+    for heads in 1..=9 {
+        for queries in [1, 2] {
+            agrees::<f32>(&Case::causal([2, heads, 1, queries, 131, 13, 37]), 2e-6, 1e-5);
+            let windowed = Case::window_and_sinks([1, heads, 1, queries, 300, 8, 64], 150, 3);
+            agrees::<f32>(&windowed, 2e-6, 1e-5);
+        }
     }
 }
 
