@@ -16,8 +16,6 @@ use super::stored::{MOST_ROWS, StoredMatrix, StoredWeight, products_side_by_side
 use super::{runs_on, threads};
 
 /// Several products as one operation.
-// Made for one call, and moved into it.
-#[expect(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub(crate) enum Together {
     /// The products with each weight, side by side.

@@ -80,13 +80,13 @@ pub(super) fn add_weighted<T: Real, S: Simd, R: ReadRows<T>, const M: usize>(
     for at in pairs..vectors {
         add_columns::<T, S, R, M, 1>(simd, weights, rows, skipped, &mut out, at);
     }
-    for m in 0..M {
-        for at in vectors * T::lanes::<S>()..width {
-            for (row, &weight) in weights[m].iter().enumerate() {
+    for (weights, out) in weights.into_iter().zip(out) {
+        for (at, out) in out.iter_mut().enumerate().skip(vectors * T::lanes::<S>()) {
+            for (row, &weight) in weights.iter().enumerate() {
                 if skipped >> row & 1 == 0 {
                     let mut part = weight;
                     part *= R::number(rows.row(row, width), at);
-                    out[m][at] += part;
+                    *out += part;
                 }
             }
         }
@@ -112,20 +112,19 @@ fn add_columns<T: Real, S: Simd, R: ReadRows<T>, const M: usize, const N: usize>
     let abreast = if M == 1 { 2 } else { 1 };
     let mut sums = [[[T::splat(simd, T::ZERO); N]; M]; 2];
     for first in (0..count).step_by(abreast) {
-        for part in 0..abreast {
+        for (part, sums) in sums.iter_mut().enumerate().take(abreast) {
             let row = first + part;
             if row < count && skipped >> row & 1 == 0 {
                 let values = rows.row(row, (at + N) * T::lanes::<S>());
                 let mut vectors = [T::splat(simd, T::ZERO); N];
-                for i in 0..N {
+                for (i, vector) in vectors.iter_mut().enumerate() {
                     // SAFETY: the row is asked for as wide as that.
-                    vectors[i] = unsafe { R::vector(simd, values, at + i) };
+                    *vector = unsafe { R::vector(simd, values, at + i) };
                 }
                 for m in 0..M {
                     let weight = T::splat(simd, of_queries[m][row]);
                     for i in 0..N {
-                        let sum = &mut sums[part][m][i];
-                        *sum = T::mul_add(simd, weight, vectors[i], *sum);
+                        sums[m][i] = T::mul_add(simd, weight, vectors[i], sums[m][i]);
                     }
                 }
             }

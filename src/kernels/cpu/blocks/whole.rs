@@ -89,12 +89,12 @@ impl<B: Block> Rows<'_, B> {
         }
         // One row after the other, since memory gives one long piece faster than several at a time; but
         // four products are summed up together.
-        // SAFETY, of all `dots` here: a row of whole blocks, `x` as wide, as asserted above.
         let nothing = on.sixteen.splat(0.0);
         if let ([x], [sums]) = (x, sums) {
             for (rows, products) in bytes.chunks(4 * row_bytes).zip(products.chunks_mut(4)) {
                 let mut dots = [nothing; 4];
                 for (dot, row) in dots.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+                    // SAFETY: a row of whole blocks, `x` as wide, as asserted above.
                     [*dot] = unsafe { self::dots::<B, 1>(on, row, [(x, sums)]) };
                 }
                 write(products, on.sums(dots));
@@ -107,9 +107,11 @@ impl<B: Block> Rows<'_, B> {
                 let mut dots = [nothing; 4];
                 if let ([a, b, c, d], [e, f, g, h]) = (x, sums) {
                     let x = [(a, &e[..]), (b, &f[..]), (c, &g[..]), (d, &h[..])];
+                    // SAFETY: the same.
                     dots = unsafe { self::dots::<B, 4>(on, row, x) };
                 } else {
                     for (dot, (x, sums)) in dots.iter_mut().zip(x.iter().zip(sums)) {
+                        // SAFETY: the same.
                         [*dot] = unsafe { self::dots::<B, 1>(on, row, [(x, sums)]) };
                     }
                 }
