@@ -186,7 +186,10 @@ fn a_record_holds_the_bytes() {
                 })
             })
         };
-        let loaded = zeros(Format::Q4K).load_file(&path);
+        // Also into a model that has computed with what it had.
+        let used = zeros(Format::Q4K);
+        assert_ne!(logits(&used, 2, 3, &device), expected);
+        let loaded = used.load_file(&path);
         assert_eq!(logits(&loaded, 2, 3, &device), expected);
         let error = zeros(Format::Q8_0).try_load_file(&path).unwrap_err().to_string();
         assert!(error.contains("Q8_0"), "{error}");
