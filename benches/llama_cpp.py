@@ -76,6 +76,8 @@ def crate(args, file, precision, *options):
     command = [args.generate, "--model", file, "--backend", args.backend, "--precision", precision, "--bench", "--json", "--repetitions", "1",
                "--bench-prompt", str(args.prompt), "--bench-new", str(args.new), "--bench-depth", str(args.prompt), *options]
     environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads))
+    # As .cargo/config.toml has it, also for a program that cargo does not run.
+    environment.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     if run.returncode:
         raise RuntimeError(run.stderr.strip().splitlines()[-1])

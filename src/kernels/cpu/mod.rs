@@ -23,6 +23,8 @@ mod cut;
 mod gemv;
 pub(super) mod host;
 pub(super) mod linear;
+#[cfg(target_arch = "x86_64")]
+mod many;
 mod matrix;
 pub(super) mod memory;
 pub(super) mod norm;

@@ -5,17 +5,22 @@
 //! In reading order: `format` (the list, with sizes and names), `sixteen` (what an instruction set has
 //! to do), `avx2` and `avx512`; then the formats: `plain`, `q8`, `q4`, `q5`, `q4_k`, `q5_k` and `q6_k`; what is done
 //! with all of them: `expand` (to f32) and `dot` (products with rows of f32). Where the machine has `vnni`
-//! these are taken over by `whole` (products in whole numbers), with rows in `limbs`.
+//! these are taken over by `whole` (products in whole numbers), with rows in `limbs`, and of many rows by
+//! `panel`, with rows in a `sheet`, both turned to `column`s.
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod column;
 mod dot;
 mod expand;
 mod format;
 #[cfg(target_arch = "x86_64")]
 mod limbs;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 mod plain;
 mod q4;
 mod q4_k;
@@ -23,6 +28,8 @@ mod q5;
 mod q5_k;
 mod q6_k;
 mod q8;
+#[cfg(target_arch = "x86_64")]
+mod sheet;
 mod sixteen;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -34,6 +41,12 @@ pub(crate) use expand::expand;
 pub use format::Format;
 pub(in crate::kernels::cpu) use sixteen::{OnSixteen, Sixteen, on_sixteen};
 
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels::cpu) use column::OUTPUTS;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels::cpu) use panel::{ManyRows, Panel};
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels::cpu) use sheet::{ROWS as SHEET_ROWS, Sheet};
 #[cfg(target_arch = "x86_64")]
 use vnni::Bytes;
 

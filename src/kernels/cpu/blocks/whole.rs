@@ -32,7 +32,7 @@ impl OnFormat for Prepare<'_> {
             || {
                 let mut limbs = Vec::with_capacity(x.len());
                 for x in x {
-                    limbs.push(Limbs::new::<B>(x, B::EXCESS));
+                    limbs.push(Limbs::new::<B>(on, x));
                 }
                 limbs
             },

@@ -1,0 +1,107 @@
+//! Twelve rows of f32 as whole numbers in limbs, side by side, for products of many rows with a panel.
+
+use std::arch::x86_64::*;
+
+use super::Block;
+use super::column::{Column, EMPTY, OUTPUTS, QUAD};
+use super::limbs::{GROUP as STEP, LIMBS, MOST};
+use super::vnni::Vnni;
+
+/// Rows of a sheet: as many sums as there are vectors for.
+pub(in crate::kernels::cpu) const ROWS: usize = 12;
+
+/// The largest `a` for numbers of 8 bits: 128 times it, 32 times, is an i32.
+const MOST_FOR_BYTES: f32 = 520_000.0;
+
+/// Some rows of `x`, with what stands in one place of them side by side; rows that are missing are zeros.
+pub(in crate::kernels::cpu) struct Sheet {
+    /// Of each group of the format the high limbs, the middle and the low ones, four numbers at a time:
+    /// `[groups, LIMBS, numbers of a group / QUAD]`.
+    pub(super) limbs: Vec<[[u8; QUAD]; ROWS]>,
+    /// What a group comes to, times what bytes are more than what they stand for; to be taken off.
+    pub(super) excess: Vec<[i32; ROWS]>,
+    /// The step of each [`STEP`] numbers, and for a format with offsets their sum.
+    pub(super) steps: Vec<[f32; ROWS]>,
+    pub(super) sums: Vec<[f32; ROWS]>,
+}
+
+impl Sheet {
+    /// Of up to [`ROWS`] rows of `columns` numbers each, for products with blocks of `B`.
+    #[inline(always)]
+    pub(super) fn new<B: Block>(on: Vnni, rows: &[&[f32]], columns: usize) -> Self {
+        let quads = B::GROUP / QUAD;
+        let most = if B::EXCESS == 128 { MOST_FOR_BYTES } else { MOST };
+        let steps = columns / STEP;
+        let mut sheet = Self {
+            limbs: Vec::with_capacity(columns / QUAD * LIMBS),
+            excess: vec![[0; ROWS]; if B::EXCESS == 0 { 0 } else { columns / B::GROUP }],
+            steps: vec![[0.0; ROWS]; steps],
+            sums: vec![[0.0; ROWS]; if B::OFFSETS.is_some() { steps } else { 0 }],
+        };
+        let mut bytes = [[EMPTY; 2]; OUTPUTS];
+        for step in 0..steps {
+            for row in 0..rows.len() {
+                let x = &rows[row].as_chunks::<STEP>().0[step];
+                let (whole, of_all) = on.whole_numbers(x, most);
+                sheet.steps[step][row] = of_all;
+                let [first, second] = &mut bytes[row];
+                let (high, middle) = first.0.as_flattened_mut().split_at_mut(STEP);
+                let low = second.0.as_flattened_mut();
+                for half in 0..2 {
+                    let limbs = on.limbs(whole[half]);
+                    let of_half = 16 * half..16 * half + 16;
+                    on.store_limb(limbs[0], &mut high[of_half.clone()]);
+                    on.store_limb(limbs[1], &mut middle[of_half.clone()]);
+                    on.store_limb(limbs[2], &mut low[of_half]);
+                }
+            }
+            let turned = [on.turned(&bytes, 0), on.turned(&bytes, 1)];
+            for group in 0..STEP / B::GROUP {
+                let mut sums = [0; OUTPUTS];
+                for limb in 0..LIMBS {
+                    let first = limb * STEP / QUAD + group * quads;
+                    let columns = &turned[first / OUTPUTS][first % OUTPUTS..][..quads];
+                    if B::EXCESS != 0 || B::OFFSETS.is_some() {
+                        sums = on.sums_with_limb(sums, columns);
+                    }
+                    for Column(column) in columns {
+                        let of_rows = column.first_chunk();
+                        sheet.limbs.push(*of_rows.expect("fewer rows than a column has"));
+                    }
+                }
+                let group = step * STEP / B::GROUP + group;
+                for row in 0..ROWS {
+                    if B::EXCESS != 0 {
+                        // Modulo 2^32, as what it is taken off.
+                        sheet.excess[group][row] = sums[row].wrapping_mul(-B::EXCESS);
+                    }
+                    if B::OFFSETS.is_some() {
+                        sheet.sums[group][row] = sums[row] as f32 * sheet.steps[step][row];
+                    }
+                }
+            }
+        }
+        sheet
+    }
+}
+
+#[allow(clippy::unused_self)]
+impl Vnni {
+    /// What twelve rows and more come to by their limbs so far and one more limb.
+    #[inline(always)]
+    fn sums_with_limb(self, sums: [i32; OUTPUTS], limbs: &[Column]) -> [i32; OUTPUTS] {
+        let mut to = sums;
+        // SAFETY: the machine has the instructions, as `self` proves; loads and stores stay within the
+        // arrays, and a column begins where the alignment asks for it.
+        unsafe {
+            let ones = _mm512_set1_epi8(1);
+            let mut sums = _mm512_slli_epi32::<7>(_mm512_loadu_si512(sums.as_ptr().cast()));
+            for limb in limbs {
+                let limb = _mm512_load_si512(limb.0.as_ptr().cast());
+                sums = _mm512_dpbusd_epi32(sums, ones, limb);
+            }
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), sums);
+        }
+        to
+    }
+}
