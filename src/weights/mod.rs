@@ -27,10 +27,10 @@
 //! blocks, into a model with some of the same formats.
 //!
 //! **How they are multiplied.** A few rows, as of the tokens of a decoding step, with each number of a
-//! block in f32; on x86 with AVX-512 and VNNI in whole numbers, with activations to 21 bits of the
-//! largest of each 32. Either way a result is off by some 1e-7 of the sum of the sizes of its terms.
-//! More rows: a panel of the matrix becomes f32 and is multiplied as f32 is. Activations are never
-//! rounded to 8 bits.
+//! block in f32, and of more rows a panel of the matrix becomes f32 and is multiplied as f32 is. On x86
+//! with AVX-512 and VNNI both in whole numbers, with activations to 21 bits of the largest of each 32 (20
+//! where many rows meet Q8_0). Either way a result is off by some 1e-7 of the sum of the sizes of its
+//! terms. Activations are never rounded to 8 bits.
 //!
 //! **In sight.** Burn's [`num_params`](burn::module::Module::num_params) counts two numbers for a matrix in
 //! blocks, and its `Linear` shows itself as 1 by 1; [`num_numbers`] counts all of them.

@@ -105,3 +105,58 @@ impl Vnni {
         to
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::blocks::{q4::Q4_1, q6_k::Q6K, q8::Q8_0};
+
+    /// Of a format that takes numbers as whole ones of up to `most`.
+    fn check<B: Block>(columns: usize, most: f64) {
+        let Some(on) = Vnni::try_new() else { return };
+        let number = |i: usize| ((i * 31) as f32 * 12.9898).sin() * 43758.547 % 1.0;
+        let row = |row: usize| -> Vec<f32> {
+            (0..columns).map(|i| number(columns * row + i) * (1 + row + i / STEP) as f32).collect()
+        };
+        let rows: Vec<_> = (0..5).map(row).collect();
+        let slices: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let sheet = Sheet::new::<B>(on, &slices, columns);
+        let (quads, groups) = (B::GROUP / QUAD, columns / B::GROUP);
+        assert_eq!(sheet.limbs.len(), groups * LIMBS * quads);
+        for (row, x) in rows.iter().enumerate() {
+            for (group, x) in x.chunks(B::GROUP).enumerate() {
+                let step = f64::from(sheet.steps[group * B::GROUP / STEP][row]);
+                let (mut sum, mut sum_of_x) = (0, 0.0);
+                for (i, &x) in x.iter().enumerate() {
+                    let limb = |limb: usize| {
+                        let quad = (group * LIMBS + limb) * quads + i / QUAD;
+                        i32::from(sheet.limbs[quad][row][i % QUAD] as i8)
+                    };
+                    let whole = (limb(0) << 14) + (limb(1) << 7) + limb(2);
+                    // Half a step, and two roundings of x in f32.
+                    let largest = step * most;
+                    let error = (f64::from(whole) * step - f64::from(x)).abs();
+                    assert!(error <= largest * (0.5 / most + 2e-7), "{whole} times {step} for {x}");
+                    sum += whole;
+                    sum_of_x += f64::from(x);
+                }
+                if B::EXCESS != 0 {
+                    assert_eq!(sheet.excess[group][row], sum.wrapping_mul(-B::EXCESS));
+                }
+                if B::OFFSETS.is_some() {
+                    let error = (f64::from(sheet.sums[group][row]) - sum_of_x).abs();
+                    assert!(error <= 32.0 * step, "{} for {sum_of_x}", sheet.sums[group][row]);
+                }
+            }
+        }
+        assert!(sheet.limbs.iter().all(|quads| quads[5..] == [[0; QUAD]; ROWS - 5]));
+        assert!(sheet.steps.iter().all(|steps| steps[5..] == [0.0; ROWS - 5]));
+    }
+
+    #[test]
+    fn a_sheet_has_the_numbers_of_its_rows() {
+        check::<Q8_0>(96, 520_000.0);
+        check::<Q4_1>(96, 2_080_000.0);
+        check::<Q6K>(256, 2_080_000.0);
+    }
+}
