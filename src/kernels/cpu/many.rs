@@ -47,7 +47,8 @@ pub(super) fn product_of_many(
         }
         let mut panel = PANEL.take();
         many.turn(weight.bytes_of(of_panel.clone()), &mut panel);
-        for at in piece * in_piece..sheets.len().min((piece + 1) * in_piece) {
+        let of_piece = sheets.iter().enumerate().skip(piece * in_piece).take(in_piece);
+        for (at, sheet) in of_piece {
             let rows = at * SHEET_ROWS..x.rows.min((at + 1) * SHEET_ROWS);
             let places = rows.map(|row| {
                 // SAFETY: every part has numbers of its own.
@@ -55,7 +56,7 @@ pub(super) fn product_of_many(
             });
             // Memory gives the lines that will be written while their numbers are computed.
             places.clone().for_each(|to| prefetch(to.as_ptr(), size_of_val(to)));
-            let tile = many.tile(&sheets[at], &panel, &start);
+            let tile = many.tile(sheet, &panel, &start);
             for (to, numbers) in places.zip(&tile) {
                 to.write_copy_of_slice(&numbers[..of_panel.len()]);
             }

@@ -246,8 +246,8 @@ impl Vnni {
             let mut sums = [_mm512_setzero_si512(); ROWS];
             for (limb, x) in x.chunks_exact(quads.len()).enumerate() {
                 if limb > 0 {
-                    for row in 0..ROWS {
-                        sums[row] = _mm512_slli_epi32::<7>(sums[row]);
+                    for sum in &mut sums {
+                        *sum = _mm512_slli_epi32::<7>(*sum);
                     }
                 }
                 for (quad, x) in quads.iter().zip(x) {

@@ -47,8 +47,8 @@ impl Sheet {
                 let [first, second] = &mut bytes[row];
                 let (high, middle) = first.0.as_flattened_mut().split_at_mut(STEP);
                 let low = second.0.as_flattened_mut();
-                for half in 0..2 {
-                    let limbs = on.limbs(whole[half]);
+                for (half, &whole) in whole.iter().enumerate() {
+                    let limbs = on.limbs(whole);
                     let of_half = 16 * half..16 * half + 16;
                     on.store_limb(limbs[0], &mut high[of_half.clone()]);
                     on.store_limb(limbs[1], &mut middle[of_half.clone()]);
@@ -70,13 +70,13 @@ impl Sheet {
                     }
                 }
                 let group = step * STEP / B::GROUP + group;
-                for row in 0..ROWS {
+                for (row, &sum) in sums[..ROWS].iter().enumerate() {
                     if B::EXCESS != 0 {
                         // Modulo 2^32, as what it is taken off.
-                        sheet.excess[group][row] = sums[row].wrapping_mul(-B::EXCESS);
+                        sheet.excess[group][row] = sum.wrapping_mul(-B::EXCESS);
                     }
                     if B::OFFSETS.is_some() {
-                        sheet.sums[group][row] = sums[row] as f32 * sheet.steps[step][row];
+                        sheet.sums[group][row] = sum as f32 * sheet.steps[step][row];
                     }
                 }
             }
