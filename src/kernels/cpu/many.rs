@@ -9,7 +9,7 @@ use super::blocks::{ManyRows, OUTPUTS, Panel, SHEET_ROWS, Sheet};
 use super::matrix::Matrix;
 use super::memory::{SharedSlice, written_in_blocks};
 use super::simd::prefetch;
-use super::stored::StoredMatrix;
+use super::stored::{StoredMatrix, threads_for};
 use super::threads;
 
 /// Panels of one matrix that keep a few threads busy; of fewer the rows of `x` are shared out too.
@@ -31,14 +31,15 @@ pub(super) fn product_of_many(
     let many = ManyRows::new(format, columns)?;
     assert!(x.columns == columns, "matrices that do not fit");
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "a bias that does not fit");
-    let sheets = sheets(x, many);
+    let threads = threads_for(outputs * columns * x.rows);
+    let sheets = sheets(x, many, threads);
     let panels = outputs.div_ceil(OUTPUTS);
     let pieces = ENOUGH_PARTS.div_ceil(panels).min(sheets.len());
     let in_piece = sheets.len().div_ceil(pieces);
     let len = x.rows * outputs;
     let mut products = Vec::with_capacity(len);
     let shared = SharedSlice::new(&mut products.spare_capacity_mut()[..len]);
-    threads::for_each(panels * pieces, usize::MAX, |part| {
+    threads::for_each(panels * pieces, threads, |part| {
         let (first, piece) = (part / pieces * OUTPUTS, part % pieces);
         let of_panel = first..outputs.min(first + OUTPUTS);
         let mut start = [0.0; OUTPUTS];
@@ -69,13 +70,19 @@ pub(super) fn product_of_many(
 }
 
 /// All rows of `x`, [`SHEET_ROWS`] in a sheet.
-fn sheets(x: Matrix, many: ManyRows) -> Vec<Sheet> {
+fn sheets(x: Matrix, many: ManyRows, threads: usize) -> Vec<Sheet> {
+    let sheet = |sheet: usize| {
+        let rows = sheet * SHEET_ROWS..x.rows.min((sheet + 1) * SHEET_ROWS);
+        many.sheet(&rows.map(|row| x.row(row)).collect::<Vec<_>>())
+    };
+    let count = x.rows.div_ceil(SHEET_ROWS);
+    if threads == 1 {
+        return (0..count).map(sheet).collect();
+    }
     // SAFETY: each block of one sheet is written.
     let (sheets, _) = unsafe {
-        written_in_blocks(x.rows.div_ceil(SHEET_ROWS), 1, |sheet, to| {
-            let rows = sheet * SHEET_ROWS..x.rows.min((sheet + 1) * SHEET_ROWS);
-            let rows: Vec<&[f32]> = rows.map(|row| x.row(row)).collect();
-            to[0].write(many.sheet(&rows));
+        written_in_blocks(count, 1, |at, to| {
+            to[0].write(sheet(at));
         })
     };
     sheets

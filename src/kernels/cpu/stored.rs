@@ -90,6 +90,11 @@ impl StoredMatrix<'_> {
     }
 }
 
+/// How many threads are worth it for so many products of numbers.
+pub(super) fn threads_for(products: usize) -> usize {
+    if threads::has_helpers() || products >= WORTH_WAKING { usize::MAX } else { 1 }
+}
+
 /// A part of a product: some rows of one of the matrices, and where theirs stand among all of them.
 struct Task {
     matrix: usize,
@@ -118,8 +123,7 @@ fn products_of_few(x: Matrix, matrices: &[StoredMatrix]) -> Vec<f32> {
     let numbers = rows * x.columns;
     let in_task = (numbers / EVEN_TASKS).clamp(SMALLEST_TASK, LARGEST_TASK);
     let tasks = tasks(matrices, in_task.min(numbers / ENOUGH_TASKS));
-    let worth_waking = threads::has_helpers() || numbers * x.rows >= WORTH_WAKING;
-    let threads = if worth_waking { usize::MAX } else { 1 };
+    let threads = threads_for(numbers * x.rows);
     let of_x: Vec<&[f32]> = (0..x.rows).map(|row| x.row(row)).collect();
     // One for each format, mostly one.
     let mut factors: Vec<(Format, Factor)> = Vec::with_capacity(1);
