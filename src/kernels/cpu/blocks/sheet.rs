@@ -125,7 +125,10 @@ mod tests {
         assert_eq!(sheet.limbs.len(), groups * LIMBS * quads);
         for (row, x) in rows.iter().enumerate() {
             for (group, x) in x.chunks(B::GROUP).enumerate() {
-                let step = f64::from(sheet.steps[group * B::GROUP / STEP][row]);
+                let at = group * B::GROUP / STEP;
+                let step = f64::from(sheet.steps[at][row]);
+                let of_step = &rows[row][at * STEP..][..STEP];
+                let largest = f64::from(of_step.iter().fold(0.0f32, |max, x| max.max(x.abs())));
                 let (mut sum, mut sum_of_x) = (0, 0.0);
                 for (i, &x) in x.iter().enumerate() {
                     let limb = |limb: usize| {
@@ -134,7 +137,6 @@ mod tests {
                     };
                     let whole = (limb(0) << 14) + (limb(1) << 7) + limb(2);
                     // Half a step, and two roundings of x in f32.
-                    let largest = step * most;
                     let error = (f64::from(whole) * step - f64::from(x)).abs();
                     assert!(error <= largest * (0.5 / most + 2e-7), "{whole} times {step} for {x}");
                     sum += whole;
