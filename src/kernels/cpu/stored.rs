@@ -484,6 +484,37 @@ mod tests {
         }
     }
 
+    /// The same of every format: all bits set, and none, with scales of 1.
+    #[test]
+    fn the_largest_numbers_of_a_format_do_not_overflow() {
+        for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
+            let scales: &[usize] = match format {
+                Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+                Format::Q6K => &[208],
+                _ => &[0],
+            };
+            for byte in [0x00, 0xff] {
+                let mut block = vec![byte; format.block_bytes()];
+                for &at in scales {
+                    block[at..at + 2].copy_from_slice(&[0x00, 0x3c]);
+                }
+                let (columns, bytes) = (2 * format.block_length(), block.repeat(2 * 3));
+                let weight = StoredMatrix { format, bytes: &bytes, rows: 3, columns };
+                let weights = format.dequantize(&block).unwrap();
+                let sum_of = |f: fn(f32) -> f32| 2.0 * weights.iter().map(|&w| f(w)).sum::<f32>();
+                for rows in [1, MOST_ROWS + 1] {
+                    let x = vec![-1.0; rows * columns];
+                    for got in stored_product(Matrix::rows(&x, columns), weight, None) {
+                        // Of terms that an offset makes small.
+                        let size = sum_of(f32::abs).max(1e4);
+                        let error = (got + sum_of(|w| w)).abs();
+                        assert!(error <= 1e-5 * size, "{format} of {byte:#x}: {got}");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn gradients_are_those_of_a_product_with_the_numbers() {
         for device in cpus() {

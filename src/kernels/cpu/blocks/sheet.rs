@@ -10,7 +10,8 @@ use super::vnni::Vnni;
 /// Rows of a sheet: as many sums as there are vectors for.
 pub(in crate::kernels::cpu) const ROWS: usize = 12;
 
-/// The largest `a` for numbers of 8 bits: 128 times it, 32 times, is an i32.
+/// The largest `a` for numbers of 8 bits: 128 times it, 32 times, is an i32. Of those of fewer bits the sum
+/// over a group is one with [`MOST`] too.
 const MOST_FOR_BYTES: f32 = 520_000.0;
 
 /// Some rows of `x`, with what stands in one place of them side by side; rows that are missing are zeros.
